@@ -1,0 +1,69 @@
+"""A labelled data set in memory, with the public facts that training and attacks may use.
+
+The number of examples, the examples and their order are private. Classes, shape and bounds are public: they are stated
+by whoever wrote the loader or the recipe, never computed from the examples.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dptrain.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """Examples and what is publicly known about them.
+
+    Raises:
+        DataError: no examples, a value that is not finite or outside its bounds, a label outside the classes.
+    """
+
+    name: str
+    inputs: Float[Tensor, "examples ..."]
+    targets: Int[Tensor, " examples"]
+    """Index into ``classes``."""
+    classes: tuple[str, ...]
+    bounds: tuple[float, float]
+    """Public lowest and highest value of an input, after the loader's scaling by public constants."""
+    kind: Literal["image", "table"] = "image"
+    features: tuple[str, ...] = ()
+    """Of a table: the name of each input."""
+    source: str = ""
+    """Where the data come from, and on what terms."""
+    fingerprint: str = field(init=False)
+    """A hash of the content, not of the path."""
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) == 0:
+            raise DataError(f"data set {self.name!r} is empty: it has 0 examples, and training needs at least 1")
+        if len(self.inputs) != len(self.targets):
+            raise DataError(f"data set {self.name!r} has {len(self.inputs)} inputs and {len(self.targets)} labels")
+        finite = torch.isfinite(self.inputs.reshape(len(self.inputs), -1)).all(1)
+        if not bool(finite.all()):
+            first = int((~finite).nonzero()[0])
+            raise DataError(
+                f"data set {self.name!r} holds NaN or infinity in {int((~finite).sum())} examples, the first at index "
+                f"{first} (counted from 0); mend or remove them before training"
+            )
+        low, high = float(self.inputs.min()), float(self.inputs.max())
+        if low < self.bounds[0] - 1e-6 or high > self.bounds[1] + 1e-6:
+            raise DataError(f"data set {self.name!r} has values outside its public bounds {self.bounds}")
+        if int(self.targets.min()) < 0 or int(self.targets.max()) >= len(self.classes):
+            raise DataError(f"data set {self.name!r} has labels outside its {len(self.classes)} classes")
+        content = hashlib.sha256()
+        for tensor in (self.inputs, self.targets):
+            content.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+            content.update(tensor.contiguous().numpy().tobytes())
+        object.__setattr__(self, "fingerprint", content.hexdigest())
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return tuple(self.inputs.shape[1:])

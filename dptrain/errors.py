@@ -1,0 +1,46 @@
+"""Errors that a user can act on.
+
+Each message is one sentence that says what was given, what is accepted, and what to type next. The command line prints
+it and exits with code 2; in a script it is a ``ValueError`` like any other.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something that the caller gave cannot be used. The message alone is enough to mend it."""
+
+
+class ConfigError(UserError):
+    """A recipe, a comparison or a flag is wrong."""
+
+
+class DataError(UserError):
+    """A data set is missing, empty, or holds what it must not hold."""
+
+
+class PlanError(UserError):
+    """A privacy plan would not mean what it says."""
+
+
+class CheckpointError(UserError):
+    """A checkpoint is missing, incomplete, or not what was saved."""
+
+
+class ProtocolError(UserError):
+    """The calls came in an order for which the account of the budget would be false."""
+
+
+def nearest(given: str, accepted: Iterable[str]) -> str | None:
+    """The accepted name closest to ``given``, or None where nothing is close."""
+    close = difflib.get_close_matches(given, list(accepted), n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
+def unknown_name(kind: str, given: str, accepted: Iterable[str], error: type[UserError] = ConfigError) -> UserError:
+    """An error for a name that no one registered: it offers the nearest one, and lists what is accepted."""
+    names = sorted(accepted)
+    guess = nearest(given, names)
+    hint = f"did you mean {guess!r}? " if guess else ""
+    return error(f"there is no {kind} {given!r}; {hint}accepted: {', '.join(names)}")

@@ -1,0 +1,224 @@
+"""All that defines one trained model: data, model, optimizer, privacy, regularization, training.
+
+A :class:`Recipe` is frozen, typed and free of private facts, so it can be printed, hashed, compared and published. Two
+models of one recipe differ only in their seed and in which examples they saw. This module imports no torch: reading a
+recipe must answer at once.
+
+    >>> from dptrain.recipe import Recipe, PrivacyConfig
+    >>> recipe = Recipe(privacy=PrivacyConfig(epsilon=4.0))
+    >>> recipe.privacy.delta
+    0.0001
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dptrain.errors import ConfigError
+from dptrain.registry import DATASETS, LOSSES, MODELS, OPTIMIZERS
+
+Mechanism = Literal["gaussian", "clip_only", "none"]
+Relation = Literal["add_or_remove_one", "zero_out_one"]
+Sampling = Literal["poisson", "balls_in_bins"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig:
+    """With which probability an example becomes a member, a non-member, population or public; each by its own coin."""
+
+    members: float = 0.5
+    """Trained on."""
+    non_members: float = 0.3
+    """Held out: measures utility, and stands against the members in every membership attack."""
+    population: float = 0.1
+    """Held out from everything that the attacker uses: trains the independent evaluator of inversion attacks."""
+    public: float = 0.1
+    """Known to everyone, the attacker included."""
+
+    def __post_init__(self) -> None:
+        shares = dataclasses.astuple(self)
+        if any(not 0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > 1e-9:
+            raise ConfigError(
+                f"data.split gives members, non_members, population, public = {shares}; give four shares from 0 to 1 "
+                "that sum to 1, such as 0.5 0.3 0.1 0.1"
+            )
+        if self.members == 0:
+            raise ConfigError("data.split.members is 0, so nothing would be trained on; give a share above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which data set, and what is publicly known about it."""
+
+    name: str = "digits"
+    """A registered data set; `dptrain list` shows them."""
+    path: str | None = None
+    """File or folder of your own data (`table`, `images`), or the folder that holds MNIST/raw (`mnist`)."""
+    target: str | None = None
+    """`table`: the name of the column to predict."""
+    classes: tuple[str, ...] = ()
+    """`table`: the values that the target can take, known without looking at the data."""
+    columns: tuple[str, ...] = ()
+    """`table`: one text a column, `age:number[0,120]`, `sex:category[F,M]`; `?` at the end where cells may be missing."""
+    image_size: tuple[int, int] | None = None
+    """`images`: height and width that every picture must have."""
+    split: SplitConfig = field(default_factory=SplitConfig)
+
+    def __post_init__(self) -> None:
+        DATASETS.check(self.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which model, and its size."""
+
+    name: str = "linear"
+    """A registered model; `dptrain list` shows them."""
+    hidden: tuple[int, ...] = (64,)
+    """Widths of the hidden layers, where the model has any."""
+    activation: Literal["tanh", "relu"] = "tanh"
+    """tanh keeps activations bounded, which helps under clipping (Papernot et al. 2021)."""
+
+    def __post_init__(self) -> None:
+        MODELS.check(self.name)
+        if any(width < 1 for width in self.hidden):
+            raise ConfigError(f"model.hidden is {self.hidden}; give widths of at least 1, such as 64 32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Which optimizer, and its step."""
+
+    name: str = "sgd"
+    """A registered optimizer; `dptrain list` shows them."""
+    learning_rate: float = 1.0
+    momentum: float = 0.9
+    """Of `sgd`; under DP it is post-processing of noised gradients and free of charge."""
+
+    def __post_init__(self) -> None:
+        OPTIMIZERS.check(self.name)
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ConfigError(f"optimizer.learning_rate is {self.learning_rate}; give a finite number above 0")
+        if not 0 <= self.momentum < 1:
+            raise ConfigError(f"optimizer.momentum is {self.momentum}; give a number from 0 to below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrivacyConfig:
+    """The public numbers from which the :class:`~dptrain.plan.PrivacyPlan` is built."""
+
+    mechanism: Mechanism = "gaussian"
+    """`gaussian`: clip and add noise; `clip_only`: clip and add none (no guarantee); `none`: ordinary training."""
+    epsilon: float | None = None
+    """The budget. Left out, a comparison's `epsilons` decide."""
+    delta: float = 1e-4
+    """Must be below 1/N; better below 1/(10 N)."""
+    unit: str = "example"
+    """Whose presence is hidden. Only `example` so far: one row, one picture."""
+    relation: Relation = "add_or_remove_one"
+    """What makes two data sets neighbours."""
+    sampling: Sampling = "poisson"
+    """How batches are drawn, which decides how the budget is counted."""
+    sampling_rate: float = 1.0
+    """q: the probability that an example is in a batch. Public; never computed from the data."""
+    expected_batch_size: float = 898.0
+    """What noisy sums are divided by. Public; q times a publicly known number of examples."""
+    clipping_norm: float = 0.1
+    """C: the most that one example can contribute to a sum."""
+
+    def __post_init__(self) -> None:
+        if self.unit != "example":
+            raise ConfigError(f"privacy.unit is {self.unit!r}; only 'example' is built so far, so state that")
+        if self.epsilon is not None and not self.epsilon > 0:
+            raise ConfigError(f"privacy.epsilon is {self.epsilon}; give a number above 0, such as 8")
+        if not 0 < self.delta < 1:
+            raise ConfigError(f"privacy.delta is {self.delta}; give a number above 0 and below 1/N, such as 1e-5")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegularizationConfig:
+    """What keeps the model from overfitting. A defence against an attack only where the report's table says so."""
+
+    dropout: float = 0.0
+    """Share of each layer's inputs set to 0 while training."""
+    weight_decay: float = 0.0
+    """L2 penalty of the optimizer, on the weights alone."""
+    label_smoothing: float = 0.0
+    """Share of the target's probability that is spread over all classes."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"regularization.dropout is {self.dropout}; give a number from 0 to below 1")
+        if not self.weight_decay >= 0:
+            raise ConfigError(f"regularization.weight_decay is {self.weight_decay}; give a number from 0 up")
+        if not -1 < self.label_smoothing < 1:
+            raise ConfigError(f"regularization.label_smoothing is {self.label_smoothing}; give a number inside (-1, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How long, and how often to keep a checkpoint."""
+
+    steps: int = 60
+    """Optimizer updates; whole, and exactly as many as the budget is calibrated for."""
+    checkpoint_every: int | None = None
+    """Steps between checkpoints, each of which is attacked. Left out, only the last step is kept."""
+    loss: str = "cross_entropy"
+    """A registered loss that gives one value an example."""
+
+    def __post_init__(self) -> None:
+        LOSSES.check(self.loss)
+        if self.steps < 1:
+            raise ConfigError(f"training.steps is {self.steps}; give a whole number from 1 up")
+        if self.checkpoint_every is not None and self.checkpoint_every < 1:
+            raise ConfigError(f"training.checkpoint_every is {self.checkpoint_every}; give a whole number from 1 up")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that defines one trained model, except its seed."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
+    regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def digest(self) -> str:
+        """A hash of every field: models of different recipes can never be taken for one another."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Performance:
+    """What may change the speed and never the mechanism: nothing here enters a recipe's digest or its ε."""
+
+    max_physical_batch: int = 1024
+    """Examples that are in memory at once; a logical batch is computed in chunks of this many."""
+    threads: int | None = None
+    """CPU threads that torch may use; left out, torch decides."""
+    jobs: int = 1
+    """Runs that go on side by side, each in a process of its own."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_physical_batch", "jobs"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"performance.{name} is {getattr(self, name)}; give a whole number from 1 up")
+
+
+def as_plain(value: Any) -> Any:
+    """A dataclass as plain dicts, lists, numbers and texts that JSON can hold; infinity becomes the text "inf"."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: as_plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): as_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_plain(item) for item in value]
+    if isinstance(value, float) and math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return value

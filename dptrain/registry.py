@@ -1,0 +1,109 @@
+"""Things that a recipe names: data sets, models, losses, optimizers.
+
+A recipe can *name* a model; it cannot name code to import. Names are looked up here, and only code that has already run
+can add one::
+
+    from dptrain.registry import MODELS
+
+    @MODELS.register("two_towers", "a model of my own")
+    def two_towers(input_shape, classes, config, regularization):
+        return MyModel(...)
+
+The project's own entries are imported when they are first asked for, so that listing them costs nothing.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from dptrain.errors import ConfigError, unknown_name
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Builtin:
+    """Where one of the project's own entries lives, and a line about it for ``dptrain list``."""
+
+    where: str
+    about: str
+
+
+class Registry(Generic[T]):
+    """Names to things of one kind; see the module's text for how to add one."""
+
+    def __init__(self, kind: str, builtin: Mapping[str, Builtin]):
+        self.kind = kind
+        self._builtin = dict(builtin)
+        self._added: dict[str, tuple[T, str]] = {}
+
+    def register(self, name: str, about: str = "") -> Callable[[T], T]:
+        """A decorator that adds an entry. A name is taken once.
+
+        Raises:
+            ConfigError: another entry has this name.
+        """
+        if name in self._builtin or name in self._added:
+            raise ConfigError(f"there is already a {self.kind} {name!r}; register yours under another name")
+
+        def add(entry: T) -> T:
+            self._added[name] = (entry, about)
+            return entry
+
+        return add
+
+    def names(self) -> list[str]:
+        return sorted({*self._builtin, *self._added})
+
+    def about(self) -> dict[str, str]:
+        """Every name with its line of description, in alphabetical order."""
+        lines = {name: entry.about for name, entry in self._builtin.items()}
+        lines |= {name: about for name, (_, about) in self._added.items()}
+        return dict(sorted(lines.items()))
+
+    def check(self, name: str) -> None:
+        """Raises ConfigError, with the nearest name, where no entry has this name."""
+        if name not in self._builtin and name not in self._added:
+            raise unknown_name(self.kind, name, self.names())
+
+    def __getitem__(self, name: str) -> T:
+        self.check(name)
+        if name in self._added:
+            return self._added[name][0]
+        module, attribute = self._builtin[name].where.split(":")
+        entry: Any = getattr(importlib.import_module(module), attribute)
+        return entry
+
+
+DATASETS: Registry[Callable[..., Any]] = Registry(
+    "data set",
+    {
+        "digits": Builtin("dptrain.data.digits:load", "1,797 hand-written digits, 8×8, ships inside scikit-learn"),
+        "mnist": Builtin("dptrain.data.mnist:load", "70,000 hand-written digits, 28×28 (DPTRAIN_DATA, or a download)"),
+        "table": Builtin("dptrain.data.table:load", "your own CSV or Parquet file, columns and bounds stated"),
+        "images": Builtin("dptrain.data.images:load", "your own pictures: a folder a class, or .npz"),
+    },
+)
+
+MODELS: Registry[Callable[..., Any]] = Registry(
+    "model",
+    {
+        "linear": Builtin("dptrain.models.linear:build", "softmax regression"),
+        "mlp": Builtin("dptrain.models.mlp:build", "fully connected layers (model.hidden, model.activation)"),
+        "cnn": Builtin("dptrain.models.cnn:build", "two convolutions and two linear layers, for images from 16×16 up"),
+    },
+)
+
+LOSSES: Registry[Callable[..., Any]] = Registry(
+    "loss",
+    {"cross_entropy": Builtin("dptrain.regularization:cross_entropy", "one value an example, with label smoothing")},
+)
+
+OPTIMIZERS: Registry[Callable[..., Any]] = Registry(
+    "optimizer",
+    {
+        "sgd": Builtin("dptrain.trainer:sgd", "stochastic gradient descent with momentum"),
+        "adamw": Builtin("dptrain.trainer:adamw", "Adam with decoupled weight decay"),
+    },
+)

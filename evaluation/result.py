@@ -1,0 +1,227 @@
+"""The one result schema: what an evaluation found, as versioned JSON.
+
+Everything that is shown (terminal, TensorBoard, HTML, a user's own code) is a view of these records; no view computes a
+figure. A figure is a :class:`Measure`: a value with its interval. Infinity is written as the text ``"inf"``.
+
+    {"schema": "dptrain.result/1",
+     "runs": [{"label": "eps=08.00/seed=0", "variant": "dp", "epsilon": 8.0, "delta": 1e-4, "seed": 0,
+               "utility": {"test_accuracy": 0.93, ...}, "attacks": [{"name": "membership.lira", "status": "ok", ...}]}],
+     "summary": [...]}
+"""
+
+import json
+import math
+import os
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from dptrain.errors import CheckpointError
+from dptrain.plan import Guarantee
+from dptrain.recipe import as_plain
+
+SCHEMA = "dptrain.result/1"
+
+Variant = Literal["dp", "non_private", "clip_only", "regularized"]
+Status = Literal["ok", "failed", "not_applicable"]
+Verdict = Literal["leak", "found nothing", "within the plan", "above the plan", "withheld", "no signal", "none"]
+
+VERDICTS: dict[str, str] = {
+    "leak": "the interval lies above what an attack without any signal gets, on a model with no guarantee",
+    "found nothing": "the interval contains what an attack without any signal gets; read it beside its controls",
+    "within the plan": "the attack finds something, and no more than the plan permits",
+    "above the plan": "the interval lies above what the plan permits: the guarantee or the measurement is broken",
+    "withheld": "members and non-members differ by themselves (blind baseline), so the attack proves nothing",
+    "no signal": "the attack gave the same score to every example",
+    "none": "the attack gave no figure: it failed or does not apply",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A figure and its interval. ``value`` is None where it could not be measured; ``note`` then says why."""
+
+    name: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    confidence: float = 0.95
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """An ROC: true positive rate (members taken for members) against false positive rate."""
+
+    false_positive_rate: tuple[float, ...]
+    true_positive_rate: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackResult:
+    """What one attack got from one checkpoint."""
+
+    name: str
+    """Family and attack, such as ``membership.lira``."""
+    status: Status
+    metric: str = ""
+    """What ``value`` is, such as ``auc`` or ``identified_top1``."""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    chance: float | None = None
+    """What ``value`` would be for an attack with no signal."""
+    permitted: float | None = None
+    """The most that the privacy plan permits ``value`` to be; None without a guarantee, or where none is known."""
+    access: str = ""
+    """What the attacker sees: label, top-k, scores, logits, gradients or weights."""
+    paper: str = ""
+    verdict: Verdict = "none"
+    reason: str = ""
+    """Why it failed, does not apply, or has its verdict."""
+    metrics: tuple[Measure, ...] = ()
+    """Further figures, such as the true positive rate at a fixed false positive rate."""
+    baselines: tuple[Measure, ...] = ()
+    """The same metric for those who have no model: blind, class mean of public data, ..."""
+    controls: tuple[Measure, ...] = ()
+    """The same metric where the answer is known: positive (non-private twin), negative (untrained, permuted)."""
+    curve: Curve | None = None
+    figures: tuple[str, ...] = ()
+    """Pictures of this attack, as paths relative to the folder of the result."""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """One trained model: what was paid in utility and what was bought in privacy."""
+
+    label: str
+    variant: Variant
+    epsilon: float
+    """The budget; infinity without a guarantee."""
+    delta: float | None
+    seed: int
+    step: int
+    steps: int
+    utility: dict[str, float]
+    """``test_accuracy``, ``test_accuracy_low``, ``test_accuracy_high``."""
+    attacks: tuple[AttackResult, ...]
+    guarantee: Guarantee | None = None
+    plan: dict[str, Any] | None = None
+    """The public fields of the privacy plan."""
+    recipe_digest: str = ""
+    split_digest: str = ""
+    data_fingerprint: str = ""
+    notes: tuple[str, ...] = ()
+    """What a reader must know about this run, such as an insecure noise seed."""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """All seeds of one budget or baseline together."""
+
+    variant: Variant
+    epsilon: float
+    seeds: tuple[int, ...]
+    utility: Measure
+    """Mean test accuracy over the seeds."""
+    measures: tuple[Measure, ...]
+    """Mean over the seeds of ``<attack>/<metric>``, such as ``membership.lira/auc``."""
+    permitted: dict[str, float] = field(default_factory=dict)
+    """``<attack>/<metric>`` to the most that the plan permits."""
+    verdicts: dict[str, str] = field(default_factory=dict)
+    """Attack to the verdict over all seeds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonResult:
+    """All runs of one comparison."""
+
+    name: str
+    title: str
+    runs: tuple[RunResult, ...]
+    """The last checkpoint of every model."""
+    summary: tuple[Summary, ...]
+    command: str
+    """What to type to get this again."""
+    data: dict[str, Any]
+    """Public facts of the data set: name, kind, classes, input_shape, source, fingerprint."""
+    recipe: dict[str, Any]
+    versions: dict[str, str]
+    not_covered: tuple[str, ...]
+    """What the guarantee does not speak of, one sentence each."""
+    baselines: tuple[Measure, ...] = ()
+    """Figures that need no trained model and hold for all runs, such as ``majority_class`` accuracy."""
+    checkpoints: tuple[RunResult, ...] = ()
+    """Earlier checkpoints of the same models, where the recipe keeps any."""
+    failures: tuple[str, ...] = ()
+    """Models that could not be trained, one sentence each."""
+    schema: str = SCHEMA
+
+
+def to_json(result: Any) -> str:
+    """The record as JSON text; the same record always gives the same text."""
+    return json.dumps(as_plain(result), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def write(result: Any, path: Path) -> None:
+    """Writes the record so that a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(to_json(result), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_run(path: Path) -> RunResult:
+    """The result of one run from its file.
+
+    Raises:
+        CheckpointError: no such file, not JSON, or not of this schema.
+    """
+    return _build(RunResult, _parse(path), path)
+
+
+def read_comparison(path: Path) -> ComparisonResult:
+    """The result of a comparison from its file; errors as in :func:`read_run`."""
+    plain = _parse(path)
+    if plain.get("schema") != SCHEMA:
+        raise CheckpointError(f"{path} has the schema {plain.get('schema')!r}, and this version reads {SCHEMA!r}")
+    return _build(ComparisonResult, plain, path)
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no result at {path}; type `dptrain evaluate RUN` to make one") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} is not a result: {error}") from None
+    if not isinstance(plain, dict):
+        raise CheckpointError(f"{path} is not a result: it holds a {type(plain).__name__}, not an object")
+    return plain
+
+
+def _build(kind: Any, plain: Any, path: Path) -> Any:
+    """The dataclass ``kind`` from plain JSON values."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        if plain is None:
+            return None
+        return _build(next(item for item in arguments if item is not type(None)), plain, path)
+    if origin is tuple:
+        return tuple(_build(arguments[0], item, path) for item in plain)
+    if kind is float and isinstance(plain, str):
+        return math.inf if plain == "inf" else -math.inf
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        names = {item.name for item in fields(kind)}
+        unknown = sorted(set(plain) - names)
+        if unknown:
+            raise CheckpointError(f"{path} has the unknown keys {', '.join(unknown)}; it was written by another version")
+        try:
+            return kind(**{name: _build(hints[name], value, path) for name, value in plain.items()})  # type: ignore[operator]
+        except TypeError as error:
+            raise CheckpointError(f"{path} is not complete: {error}") from None
+    return plain
