@@ -1,0 +1,60 @@
+"""Train with privacy, keep the account, release with care.
+
+* :func:`make_private`, :func:`per_example`, :class:`PrivacyPlan`: differential privacy in anyone's own loop
+* :class:`Recipe`, :class:`Trainer`: a model that is defined by a recipe
+* :data:`MODELS`, :data:`DATASETS`, :data:`LOSSES`, :data:`OPTIMIZERS`: registries, to add your own
+
+Names are imported when they are first used: `import dptrain` itself costs nothing.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dptrain.data.dataset import DataSet as DataSet
+    from dptrain.plan import PrivacyPlan as PrivacyPlan
+    from dptrain.private import PrivateTraining as PrivateTraining
+    from dptrain.private import make_private as make_private
+    from dptrain.private import per_example as per_example
+    from dptrain.recipe import Recipe as Recipe
+    from dptrain.registry import DATASETS as DATASETS
+    from dptrain.registry import LOSSES as LOSSES
+    from dptrain.registry import MODELS as MODELS
+    from dptrain.registry import OPTIMIZERS as OPTIMIZERS
+    from dptrain.trainer import Trainer as Trainer
+
+_PLACES = {
+    "DATASETS": "dptrain.registry",
+    "LOSSES": "dptrain.registry",
+    "MODELS": "dptrain.registry",
+    "OPTIMIZERS": "dptrain.registry",
+    "DataSet": "dptrain.data.dataset",
+    "PrivacyPlan": "dptrain.plan",
+    "PrivateTraining": "dptrain.private",
+    "Recipe": "dptrain.recipe",
+    "Trainer": "dptrain.trainer",
+    "make_private": "dptrain.private",
+    "per_example": "dptrain.private",
+}
+
+__all__ = [
+    "DATASETS",
+    "LOSSES",
+    "MODELS",
+    "OPTIMIZERS",
+    "DataSet",
+    "PrivacyPlan",
+    "PrivateTraining",
+    "Recipe",
+    "Trainer",
+    "make_private",
+    "per_example",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a name when it is first used."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'dptrain' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_PLACES[name]), name)

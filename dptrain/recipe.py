@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from dptrain.errors import ConfigError
 from dptrain.registry import DATASETS, LOSSES, MODELS, OPTIMIZERS
@@ -202,23 +202,8 @@ class Performance:
     """Examples that are in memory at once; a logical batch is computed in chunks of this many."""
     threads: int | None = None
     """CPU threads that torch may use; left out, torch decides."""
-    jobs: int = 1
-    """Runs that go on side by side, each in a process of its own."""
 
     def __post_init__(self) -> None:
-        for name in ("max_physical_batch", "jobs"):
-            if getattr(self, name) < 1:
+        for name in ("max_physical_batch", "threads"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"performance.{name} is {getattr(self, name)}; give a whole number from 1 up")
-
-
-def as_plain(value: Any) -> Any:
-    """A dataclass as plain dicts, lists, numbers and texts that JSON can hold; infinity becomes the text "inf"."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: as_plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {str(key): as_plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_plain(item) for item in value]
-    if isinstance(value, float) and math.isinf(value):
-        return "inf" if value > 0 else "-inf"
-    return value

@@ -1,0 +1,30 @@
+"""Attack, audit, measure, report.
+
+* :func:`evaluate`: every attack of a plan on one checkpoint
+* :mod:`~evaluation.plan`: which attacks; how to register your own
+* :mod:`~evaluation.access`, :mod:`~evaluation.target`: what an attacker sees
+* :mod:`~evaluation.membership`, :mod:`~evaluation.inversion`: the attacks
+* :mod:`~evaluation.metrics`: scores in, figures with intervals out
+* :mod:`~evaluation.result`: the one schema of results
+* :mod:`~evaluation.report`: terminal, TensorBoard and HTML
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from evaluation.plan import ATTACKS as ATTACKS
+    from evaluation.plan import EvaluationPlan as EvaluationPlan
+    from evaluation.runner import evaluate as evaluate
+
+_PLACES = {"evaluate": "evaluation.runner", "EvaluationPlan": "evaluation.plan", "ATTACKS": "evaluation.plan"}
+
+__all__ = ["ATTACKS", "EvaluationPlan", "evaluate"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a name when it is first used, so that `import evaluation` costs nothing."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'evaluation' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_PLACES[name]), name)

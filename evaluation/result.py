@@ -10,22 +10,29 @@ figure. A figure is a :class:`Measure`: a value with its interval. Infinity is w
 """
 
 import json
-import math
 import os
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
 from dptrain.errors import CheckpointError
+from dptrain.plain import as_plain, from_plain
 from dptrain.plan import Guarantee
-from dptrain.recipe import as_plain
 
 SCHEMA = "dptrain.result/1"
 
 Variant = Literal["dp", "non_private", "clip_only", "regularized"]
 Status = Literal["ok", "failed", "not_applicable"]
-Verdict = Literal["leak", "found nothing", "within the plan", "above the plan", "withheld", "no signal", "none"]
+Verdict = Literal[
+    "leak",
+    "found nothing",
+    "within the plan",
+    "above the plan",
+    "withheld",
+    "nothing beyond public",
+    "no signal",
+    "none",
+]
 
 VERDICTS: dict[str, str] = {
     "leak": "the interval lies above what an attack without any signal gets, on a model with no guarantee",
@@ -33,6 +40,7 @@ VERDICTS: dict[str, str] = {
     "within the plan": "the attack finds something, and no more than the plan permits",
     "above the plan": "the interval lies above what the plan permits: the guarantee or the measurement is broken",
     "withheld": "members and non-members differ by themselves (blind baseline), so the attack proves nothing",
+    "nothing beyond public": "the attack succeeds, but no better than public data alone, without the model, do",
     "no signal": "the attack gave the same score to every example",
     "none": "the attack gave no figure: it failed or does not apply",
 }
@@ -82,6 +90,8 @@ class AttackResult:
     """Why it failed, does not apply, or has its verdict."""
     metrics: tuple[Measure, ...] = ()
     """Further figures, such as the true positive rate at a fixed false positive rate."""
+    permitted_metrics: dict[str, float] = field(default_factory=dict)
+    """Further figure to the most that the plan permits it to be."""
     baselines: tuple[Measure, ...] = ()
     """The same metric for those who have no model: blind, class mean of public data, ..."""
     controls: tuple[Measure, ...] = ()
@@ -180,7 +190,7 @@ def read_run(path: Path) -> RunResult:
     Raises:
         CheckpointError: no such file, not JSON, or not of this schema.
     """
-    return _build(RunResult, _parse(path), path)
+    return from_plain(RunResult, _parse(path), str(path))
 
 
 def read_comparison(path: Path) -> ComparisonResult:
@@ -188,7 +198,7 @@ def read_comparison(path: Path) -> ComparisonResult:
     plain = _parse(path)
     if plain.get("schema") != SCHEMA:
         raise CheckpointError(f"{path} has the schema {plain.get('schema')!r}, and this version reads {SCHEMA!r}")
-    return _build(ComparisonResult, plain, path)
+    return from_plain(ComparisonResult, plain, str(path))
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -200,28 +210,4 @@ def _parse(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not a result: {error}") from None
     if not isinstance(plain, dict):
         raise CheckpointError(f"{path} is not a result: it holds a {type(plain).__name__}, not an object")
-    return plain
-
-
-def _build(kind: Any, plain: Any, path: Path) -> Any:
-    """The dataclass ``kind`` from plain JSON values."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (Union, UnionType):
-        if plain is None:
-            return None
-        return _build(next(item for item in arguments if item is not type(None)), plain, path)
-    if origin is tuple:
-        return tuple(_build(arguments[0], item, path) for item in plain)
-    if kind is float and isinstance(plain, str):
-        return math.inf if plain == "inf" else -math.inf
-    if is_dataclass(kind):
-        hints = get_type_hints(kind)
-        names = {item.name for item in fields(kind)}
-        unknown = sorted(set(plain) - names)
-        if unknown:
-            raise CheckpointError(f"{path} has the unknown keys {', '.join(unknown)}; it was written by another version")
-        try:
-            return kind(**{name: _build(hints[name], value, path) for name, value in plain.items()})  # type: ignore[operator]
-        except TypeError as error:
-            raise CheckpointError(f"{path} is not complete: {error}") from None
     return plain

@@ -1,0 +1,200 @@
+"""The command line: ``dptrain``.
+
+Commands are looked up here and imported when they are called, so that ``dptrain --help`` answers at once. Whatever the
+user can mend is one sentence on standard error and exit code 2.
+
+A script that registers models or data sets of its own can call it with them in place::
+
+    from recipes.cli import main
+    main(["run", "my.toml"])
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dptrain.errors import ConfigError, UserError, unknown_name
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; the exit code is 0, 1 where a run failed, 2 for what the user can mend, 130 after Ctrl-C."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if given[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"dptrain {version('dptrain')}")
+        return 0
+    try:
+        if given[0] not in COMMANDS:
+            raise unknown_name("command", given[0], COMMANDS)
+        return COMMANDS[given[0]][0](given[1:])
+    except UserError as error:
+        print(f"dptrain: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        print("\ndptrain: stopped; `dptrain resume RUN` goes on from the last checkpoint", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        return 0
+    except OSError as error:
+        print(f"dptrain: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+        return USAGE_ERROR
+
+
+def usage() -> str:
+    lines = [
+        "usage: dptrain COMMAND [...]",
+        "",
+        "Train with differential privacy, attack every checkpoint, report.",
+        "",
+    ]
+    lines += [f"  {name:<10} {about}" for name, (_, about) in COMMANDS.items()]
+    lines += ["", "Start with `dptrain run digits`. `dptrain run --help` lists every flag."]
+    return "\n".join(lines)
+
+
+def list_command(arguments: list[str]) -> int:
+    """Recipes, data sets, models, losses, optimizers and attacks."""
+    _no_more("list", arguments)
+    from dptrain.registry import DATASETS, LOSSES, MODELS, OPTIMIZERS
+    from evaluation.plan import ATTACKS
+    from recipes import comparison
+
+    sections = {"recipe": {name: comparison.about(name) for name in comparison.names()}}
+    sections |= {registry.kind: registry.about() for registry in (DATASETS, MODELS, LOSSES, OPTIMIZERS, ATTACKS)}
+    for kind, entries in sections.items():
+        print(f"{kind}s" if not kind.endswith("s") else f"{kind}es")
+        for name, about in entries.items():
+            print(f"  {name:<22} {about}")
+    return 0
+
+
+def show_command(arguments: list[str]) -> int:
+    """The resolved comparison, as TOML."""
+    from recipes import comparison
+
+    name, flags = _first("show", "a recipe, such as digits", arguments)
+    print(comparison.to_toml(comparison.load(name, flags)), end="")
+    return 0
+
+
+def run_command(arguments: list[str]) -> int:
+    """Train, attack, report."""
+    from recipes import comparison
+
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(comparison.help_text())
+        return 0
+    name, flags = _first("run", "a recipe, such as digits", arguments)
+    wanted = comparison.load(name, flags)
+    from recipes import runs
+
+    result = runs.run(wanted, Path(name).stem, runs.command_line(["run", *arguments]))
+    return _show(result, Path(wanted.output))
+
+
+def resume_command(arguments: list[str]) -> int:
+    """Go on with a run that was cut."""
+    from recipes import runs
+
+    folder, rest = _first("resume", "a run, such as runs/digits", arguments)
+    _no_more("resume", rest)
+    comparison = runs.load_run(Path(folder))
+    result = runs.run(comparison, *runs.identity(Path(folder)))
+    return _show(result, Path(folder))
+
+
+def evaluate_command(arguments: list[str]) -> int:
+    """Attack the checkpoints of a run again, with other attacks where --attacks names them."""
+    from evaluation.plan import ATTACKS
+
+    folder, rest = _first("evaluate", "a run, such as runs/digits", arguments)
+    if rest and (rest[0] != "--attacks" or len(rest) == 1):
+        raise ConfigError(f"{' '.join(rest)!r} was given; the one flag here is --attacks, such as --attacks membership.lira")
+    for name in rest[1:]:
+        ATTACKS.check(name)
+    from recipes import runs
+
+    result = runs.evaluate_again(Path(folder), rest[1:])
+    return _show(result, Path(folder))
+
+
+def report_command(arguments: list[str]) -> int:
+    """The table of a run; --format json for one JSON document, --format html to write report.html again."""
+    from recipes import runs
+
+    folder, rest = _first("report", "a run, such as runs/digits", arguments)
+    kind = _choice(rest, "--format", ("table", "json", "html"))
+    if kind == "json":
+        from evaluation.result import to_json
+
+        sys.stdout.write(to_json(runs.gather(Path(folder))))
+        return 0
+    if kind == "html":
+        runs.report(Path(folder))
+        print(Path(folder) / "report.html")
+        return 0
+    from evaluation.report import terminal
+
+    print(terminal.render(runs.gather(Path(folder))))
+    return 0
+
+
+def _show(result: object, root: Path) -> int:
+    from evaluation.report import terminal
+    from evaluation.result import ComparisonResult
+
+    assert isinstance(result, ComparisonResult)
+    print(terminal.render(result))
+    print(f"\n{root / 'report.html'}\ntensorboard --logdir {root}")
+    return 1 if result.failures else 0
+
+
+def _first(command: str, what: str, arguments: list[str]) -> tuple[str, list[str]]:
+    if not arguments or arguments[0].startswith("-"):
+        raise ConfigError(f"`dptrain {command}` needs {what}, as its first word")
+    return arguments[0], arguments[1:]
+
+
+def _no_more(command: str, arguments: list[str]) -> None:
+    if arguments:
+        raise ConfigError(f"`dptrain {command}` takes nothing more, and {arguments[0]!r} was given")
+
+
+def _choice(arguments: list[str], flag: str, accepted: tuple[str, ...]) -> str:
+    """The value of the one flag that a command takes; the first accepted one where it is left out."""
+    if not arguments:
+        return accepted[0]
+    words = arguments[0].split("=", 1) + arguments[1:]
+    if words[0] != flag or len(words) != 2:
+        raise ConfigError(f"{' '.join(arguments)!r} was given; the one flag here is {flag} {'|'.join(accepted)}")
+    if words[1] not in accepted:
+        raise unknown_name("format", words[1], accepted)
+    return words[1]
+
+
+Command = Callable[[list[str]], int]
+
+COMMANDS: dict[str, tuple[Command, str]] = {
+    "list": (list_command, "recipes, data sets, models, losses, optimizers, attacks"),
+    "show": (show_command, "the resolved recipe, as TOML"),
+    "run": (run_command, "train, attack, report: dptrain run digits"),
+    "resume": (resume_command, "go on with a run that was cut"),
+    "evaluate": (evaluate_command, "attack the checkpoints of a run again"),
+    "report": (report_command, "the table of a run, or --format json"),
+}
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,22 @@
+"""Small reference models by name.
+
+* :mod:`~dptrain.models.linear`: softmax regression
+* :mod:`~dptrain.models.mlp`: fully connected layers
+* :mod:`~dptrain.models.cnn`: two convolutions and two linear layers
+"""
+
+from typing import TYPE_CHECKING
+
+from dptrain.registry import MODELS
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dptrain.recipe import ModelConfig, RegularizationConfig
+
+
+def build(
+    config: "ModelConfig", input_shape: tuple[int, ...], classes: int, regularization: "RegularizationConfig"
+) -> "nn.Module":
+    """The model that ``config`` names, untrained; its output is ``[examples, classes]`` logits."""
+    return MODELS[config.name](input_shape, classes, config, regularization)

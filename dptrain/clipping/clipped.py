@@ -1,0 +1,46 @@
+"""Flat clipping: each example's whole gradient is scaled to an L2 norm of at most C (Abadi et al. 2016).
+
+    clip(g) = g · min(1, C / ‖g‖)        and 0 where g holds NaN or infinity
+
+Adding or removing one example changes the sum by at most C; so does blanking one. Norms are taken in float64 and the
+factor is rounded down, so that no clipped gradient exceeds C by rounding.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+ROUNDING_MARGIN = 1 - 2.0**-20
+"""float32 rounds each factor and product by at most 2⁻²⁴ relative; this leaves room for both and for the norm."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClippedSum:
+    """A sum of clipped gradients, before any noise: private, and not fit for an optimizer."""
+
+    gradients: dict[str, Tensor]
+    """Parameter name to the sum, shaped like the parameter."""
+    sensitivity: float
+    """The most, in L2 norm over all parameters together, that one example can change the sum."""
+    examples: int
+    """Private: how many were in the batch."""
+    clipped: int
+    """Private: how many were longer than C."""
+    non_finite: int
+    """Private: how many held NaN or infinity and contributed nothing."""
+    loss: float
+    """Private: the sum of the finite losses."""
+
+
+def clip_factors(
+    norms: Float[Tensor, " examples"], clipping_norm: float
+) -> tuple[Float[Tensor, " examples"], Bool[Tensor, " examples"]]:
+    """What to multiply each gradient by, and which are finite. A gradient that is not finite gets 0."""
+    finite = torch.isfinite(norms)
+    factors = torch.ones_like(norms)
+    if math.isfinite(clipping_norm):
+        factors = (clipping_norm * ROUNDING_MARGIN / norms.clamp_min(torch.finfo(norms.dtype).tiny)).clamp_max(1.0)
+    return torch.where(finite, factors, torch.zeros_like(factors)), finite

@@ -1,0 +1,66 @@
+"""Per-example gradients of any module, by ``torch.func`` (``vmap`` over ``grad``).
+
+Right for everything that ``vmap`` can follow, and it holds one gradient an example in memory: ``[examples, *parameter]``.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, vmap
+from torch.utils import _pytree as pytree
+
+from dptrain.errors import ProtocolError
+
+LossFunction = Callable[[nn.Module, Any], Tensor]
+"""``loss(model, batch)`` gives one value an example, ``[examples]``."""
+
+
+class LossModule(nn.Module):
+    """A model and its loss as one module, so that its parameters can be swapped for a function's arguments."""
+
+    def __init__(self, model: nn.Module, loss: LossFunction):
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, batch: Any) -> Tensor:
+        return self.loss(self.model, batch)
+
+
+def check_losses(losses: Tensor, examples: int) -> Tensor:
+    """Raises ProtocolError unless there is one loss an example."""
+    if tuple(losses.shape) != (examples,):
+        raise ProtocolError(
+            f"the loss gave a tensor of shape {tuple(losses.shape)} for a batch of {examples}; it must give one value an "
+            f"example, shape ({examples},): use reduction='none' and do not average"
+        )
+    return losses
+
+
+class PerExampleGradients:
+    """Gradients of each example by itself, for the trainable parameters of a model."""
+
+    def __init__(self, model: nn.Module, loss: LossFunction):
+        self._module = LossModule(model, loss)
+        self._gradients = vmap(grad_and_value(self._one_example), in_dims=(None, 0), randomness="different")
+
+    def _one_example(self, parameters: dict[str, Tensor], example: Any) -> Tensor:
+        batch = pytree.tree_map(lambda leaf: leaf.unsqueeze(0) if isinstance(leaf, Tensor) else leaf, example)
+        losses = functional_call(self._module, {f"model.{name}": value for name, value in parameters.items()}, (batch,))
+        return check_losses(losses, 1)[0]
+
+    def __call__(self, parameters: dict[str, Tensor], batch: Any) -> tuple[dict[str, Tensor], Tensor]:
+        """Gradients ``[examples, *parameter]`` by name, and losses ``[examples]``."""
+        detached = {name: value.detach() for name, value in parameters.items()}
+        gradients, losses = self._gradients(detached, batch)
+        return gradients, losses.detach()
+
+
+def norms_of(gradients: dict[str, Tensor]) -> Tensor:
+    """L2 norm of each example's whole gradient, ``[examples]``, in float64."""
+    squares = [
+        torch.linalg.vector_norm(gradient.flatten(1), dim=1, dtype=torch.float64).square() for gradient in gradients.values()
+    ]
+    return torch.stack(squares).sum(0).sqrt()

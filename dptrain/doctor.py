@@ -1,0 +1,80 @@
+"""Checks of the user's own model before it is trained.
+
+    check_model(model, private=True)    # raises PlanError with the module's name and the fix
+
+All modules and all buffers are looked at, trainable or not: a frozen or affine-free BatchNorm still mixes examples and
+still writes un-noised statistics of private data into the ``state_dict``.
+"""
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from dptrain.errors import PlanError, ProtocolError
+
+
+def check_model(model: nn.Module, *, private: bool) -> None:
+    """Refuses what no clipping can make private.
+
+    Raises:
+        PlanError: nothing to train; or, where ``private``, a module that mixes examples or keeps statistics of them.
+    """
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise PlanError(f"{type(model).__name__} has no trainable parameter; call requires_grad_(True) on what to train")
+    if not private:
+        return
+    for name, module in model.named_modules():
+        where = f"module {name or 'itself'!r} ({type(module).__name__})"
+        if isinstance(module, _BatchNorm):
+            raise PlanError(
+                f"{where} mixes the examples of a batch and keeps their statistics, so one example's part cannot be "
+                "bounded; replace it by nn.GroupNorm (opacus.validators.ModuleValidator.fix(model) does that)"
+            )
+        if isinstance(module, _InstanceNorm) and module.track_running_stats:
+            raise PlanError(
+                f"{where} keeps running statistics of private examples without noise; build it with track_running_stats=False"
+            )
+
+
+def check_optimizer(model: nn.Module, parameters: list[nn.Parameter]) -> None:
+    """Every trainable weight must be in the optimizer, and nothing else.
+
+    Raises:
+        PlanError: it names the weights that would never move, or move without being accounted for.
+    """
+    held = {id(parameter) for parameter in parameters}
+    trainable = {id(value): name for name, value in model.named_parameters() if value.requires_grad}
+    missing = [name for key, name in trainable.items() if key not in held]
+    if missing:
+        raise PlanError(
+            f"the optimizer does not hold {', '.join(missing)}, so these would never move; add them, or freeze them with "
+            "requires_grad_(False)"
+        )
+    if len(held - set(trainable)):
+        raise PlanError(
+            f"the optimizer holds {len(held - set(trainable))} tensors that are not trainable parameters of the model; "
+            "build it from model.parameters() after freezing"
+        )
+
+
+class BufferWatch:
+    """Notices a forward pass that writes into the model: such statistics carry no noise.
+
+    watch = BufferWatch(model)
+    ...                           # one step
+    watch.check()
+    """
+
+    def __init__(self, model: nn.Module):
+        self._model = model
+        self._before = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
+
+    def check(self) -> None:
+        """Raises ProtocolError, with the buffer's name, where one changed."""
+        for name, buffer in self._model.named_buffers():
+            before = self._before.get(name)
+            if before is None or before.shape != buffer.shape or not bool(before.eq(buffer).all()):
+                raise ProtocolError(
+                    f"buffer {name!r} changed during a training step: it holds a statistic of private examples without "
+                    "noise; make its module keep none"
+                )

@@ -1,0 +1,130 @@
+"""Many models of one recipe: the shadow models of a membership attack.
+
+Each model is trained by the target's own recipe (architecture, optimizer, loss, plan, noise and all) on its own subset of
+the data set, drawn by independent coins whose rate makes the expected set size that of the target. What attacks need is
+kept: which example was in which model, and each model's logits on every example.
+
+    fleet = train_fleet(recipe_trainer(recipe, data), data, models=32, rate=0.5, digest=recipe.digest())
+    fleet.logits      # [models, examples, classes]
+    fleet.membership  # [models, examples]
+
+A fleet is cached under the hash of everything that defines it; a file that is incomplete or of another hash is not used.
+It was made from private examples, so its place is under ``private/``.
+"""
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import nn
+from tqdm import tqdm
+
+from dptrain.data.dataset import DataSet
+from dptrain.recipe import Performance, Recipe
+from dptrain.trainer import build_training
+from dptrain.version import versions
+
+
+@dataclass(frozen=True, eq=False)
+class Fleet:
+    """What shadow models say about every example, and which of them had seen it."""
+
+    logits: Float[np.ndarray, "models examples classes"]
+    membership: Bool[np.ndarray, "models examples"]
+    digest: str
+
+
+Train = Callable[[np.ndarray, int], nn.Module]
+"""``train(members, seed)``: a new model by the target's own recipe, trained on these examples."""
+
+
+def recipe_trainer(recipe: Recipe, data: DataSet, performance: Performance | None = None) -> Train:
+    """How a recipe trains one model: with its plan, its noise and everything else that the target had."""
+
+    def train(members: np.ndarray, seed: int) -> nn.Module:
+        training = build_training(recipe, data, members, seed, performance=performance)
+        for batch in training.batches():
+            training.step(batch)
+        return training.model
+
+    return train
+
+
+def fleet_digest(training: str, data: DataSet, models: int, rate: float) -> str:
+    """A hash of everything that defines a fleet, code version included."""
+    parts = (training, data.fingerprint, str(models), repr(rate), *(f"{k}={v}" for k, v in versions().items()))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def draw_membership(models: int, examples: int, rate: float, seed: int = 0) -> Bool[np.ndarray, "models examples"]:
+    """Independent coins: a design with exactly balanced rows would bias leave-one-out attacks."""
+    generator = np.random.default_rng(np.random.SeedSequence([seed, *b"fleet"]))
+    return generator.random((models, examples)) < rate
+
+
+def logits_of(model: nn.Module, data: DataSet, chunk: int = 4096) -> Float[np.ndarray, "examples classes"]:
+    """The model's outputs on every example, in evaluation mode."""
+    model.eval()
+    with torch.no_grad():
+        parts = [model(data.inputs[start : start + chunk]) for start in range(0, len(data), chunk)]
+    return torch.cat(parts).double().numpy()
+
+
+def train_fleet(
+    train: Train,
+    data: DataSet,
+    *,
+    models: int,
+    rate: float,
+    digest: str,
+    folder: Path | None = None,
+    progress: bool = True,
+) -> Fleet:
+    """The fleet of a recipe, from the cache where it is complete, otherwise trained now.
+
+    Args:
+        train: see :data:`Train`; :func:`recipe_trainer` gives a recipe's.
+        models: how many; an attack that compares "in" with "out" needs several of each for every example.
+        rate: the chance of an example to be in a model; the target's members over all examples.
+        digest: of what ``train`` does, such as a recipe's digest; data, numbers and code version are added to it.
+        folder: where the cache lies; without it nothing is kept.
+    """
+    digest = fleet_digest(digest, data, models, rate)
+    path = folder / f"{digest}.npz" if folder is not None else None
+    if path is not None and (cached := _read(path, digest)) is not None:
+        return cached
+    membership = draw_membership(models, len(data), rate)
+    logits = np.empty((models, len(data), len(data.classes)))
+    for index in tqdm(range(models), desc="shadow models", unit="model", disable=not progress, leave=False):
+        logits[index] = logits_of(train(np.flatnonzero(membership[index]), 1_000_000 + index), data)
+    fleet = Fleet(logits, membership, digest)
+    if path is not None:
+        _write(path, fleet)
+    return fleet
+
+
+def _write(path: Path, fleet: Fleet) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(partial, "wb") as handle:
+        content = {"logits": fleet.logits, "membership": fleet.membership, "digest": np.array(fleet.digest)}
+        np.savez_compressed(handle, allow_pickle=False, **content)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(partial, path)
+
+
+def _read(path: Path, digest: str) -> Fleet | None:
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            if str(stored["digest"]) != digest:
+                return None
+            return Fleet(stored["logits"], stored["membership"], digest)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None

@@ -1,0 +1,315 @@
+"""Differential privacy in anyone's own loop.
+
+    private = make_private(model, optimizer, dataset, plan, loss=per_example_loss)
+    for batch in private.batches():
+        private.step(batch)
+    print(private.guarantee().statement)
+    private.save("runs/mine")
+
+``per_example_loss(model, batch)`` gives one value an example. The object draws the batches, clips, adds the noise and
+counts: whatever reaches the optimizer was clipped, noised and charged, and an attempt to go around it is an error.
+Learning-rate schedules, momentum, weight decay and averaging work on noised gradients and cost nothing.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils import _pytree as pytree
+
+from dptrain import checkpoint
+from dptrain.clipping import ClippedSum, Clipper
+from dptrain.clipping.fallback import LossFunction
+from dptrain.data.examples import Examples
+from dptrain.data.split import Split
+from dptrain.data.split import save as save_split
+from dptrain.doctor import BufferWatch, check_model, check_optimizer
+from dptrain.errors import CheckpointError, ProtocolError, UserError
+from dptrain.ledger import Ledger
+from dptrain.noise import GaussianNoise, secret_generator
+from dptrain.plain import as_plain
+from dptrain.plan import Guarantee, PrivacyPlan
+from dptrain.recipe import Performance
+from dptrain.sampling import sampler_for
+
+if TYPE_CHECKING:
+    from dp_accounting import DpEvent
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """One logical batch that the plan drew. What is in it, and how many, is private."""
+
+    step: int
+    _positions: np.ndarray = field(repr=False)
+    _issuer: int = field(repr=False)
+
+
+def make_private(
+    model: nn.Module,
+    optimizer: Optimizer,
+    dataset: Any,
+    plan: PrivacyPlan,
+    *,
+    loss: LossFunction,
+    performance: Performance | None = None,
+    ledger: Path | None = None,
+    insecure_seed: int | None = None,
+) -> "PrivateTraining":
+    """Binds a plan to a model, its optimizer and the private examples.
+
+    Args:
+        model: any module whose examples do not look at each other; weights are changed in place.
+        optimizer: any ``torch.optim`` optimizer over exactly the model's trainable parameters.
+        dataset: a map-style data set (``len`` and ``[index]``), or a :class:`~dptrain.data.dataset.DataSet`.
+        loss: ``loss(model, batch)`` gives one value an example, ``[examples]``.
+        performance: what may change the speed, never the mechanism.
+        ledger: file in which steps are announced before they are taken.
+        insecure_seed: repeatable batches and noise, for tests alone: whoever knows the seed can remove the noise.
+
+    Raises:
+        PlanError: δ is not below 1/N, or the model cannot be made private.
+        DataError: the data set is empty or cannot be indexed.
+    """
+    private = math.isfinite(plan.clipping_norm)
+    check_model(model, private=private)
+    check_optimizer(model, [value for group in optimizer.param_groups for value in group["params"]])
+    examples = dataset if isinstance(dataset, Examples) else Examples(dataset)
+    if plan.is_private:
+        plan.check_delta(len(examples))
+    return PrivateTraining(model, optimizer, examples, plan, loss, performance or Performance(), ledger, insecure_seed)
+
+
+class PrivateTraining:
+    """A training under a plan; made by :func:`make_private`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        examples: Examples,
+        plan: PrivacyPlan,
+        loss: LossFunction,
+        performance: Performance,
+        ledger: Path | None,
+        insecure_seed: int | None,
+    ):
+        self.model = model
+        self.optimizer = optimizer
+        self.plan = plan
+        self.insecure = insecure_seed is not None
+        """Whether batches and noise can be repeated by whoever knows the seed."""
+        self.steps_taken = 0
+        self.last_sum: ClippedSum | None = None
+        """Private: the latest sum before its noise, for telemetry that is not released."""
+        self._examples = examples
+        self._performance = performance
+        self._clipper = Clipper(model, loss, plan.clipping_norm)
+        self._noise = GaussianNoise.of(plan, insecure_seed)
+        self._batch_generator = secret_generator(insecure_seed, "batches")
+        self._ledger = Ledger(ledger) if ledger is not None else None
+        self._reserved = 0
+        self._drawn: list[tuple[int, int]] = []
+        """Ranges of steps whose batches were drawn in one go, for the accounting event."""
+        self._pending: Batch | None = None
+        self._stepping = False
+        self._buffers: BufferWatch | None = None
+        optimizer.register_step_pre_hook(self._refuse_foreign_step)
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    def batches(self, until: int | None = None) -> Iterator[Batch]:
+        """The batches of the steps that remain, or of those before step ``until``; each must be stepped before the next.
+
+        An empty batch comes like any other: it releases noise alone.
+        """
+        last = self.plan.steps if until is None else min(until, self.plan.steps)
+        first = self.steps_taken
+        if self._pending is not None:
+            raise ProtocolError(f"batch {self._pending.step} was drawn and not stepped; call step(batch) first")
+        if first >= last:
+            return
+        self._reserve(first, last)
+        sampler = sampler_for(self.plan)
+        drawn = sampler.batches(len(self._examples), first, last, self._batch_generator)
+        self._drawn.append((first, first))
+        segment = len(self._drawn) - 1
+        try:
+            for step, positions in zip(range(first, last), drawn, strict=True):
+                if segment != len(self._drawn) - 1:
+                    raise ProtocolError("batches() was called again, so this iterator ended; use the newer one")
+                batch = Batch(step, positions, id(self))
+                self._pending = batch
+                yield batch
+                if self._pending is batch:
+                    raise ProtocolError(
+                        f"batch {step} was skipped: leaving out a batch, even an empty one, tells who was in it; call "
+                        "step(batch) for each"
+                    )
+        finally:
+            self._pending = None
+            self._settle()
+
+    def step(self, batch: Batch) -> None:
+        """Clips, adds noise, divides by the expected batch size, and lets the optimizer move the weights once.
+
+        Raises:
+            ProtocolError: the batch is not the one that ``batches()`` gave last.
+        """
+        if not isinstance(batch, Batch) or batch is not self._pending or batch._issuer != id(self):
+            raise ProtocolError(
+                "step() takes the batch that batches() gave last, once: ε holds only for batches that the plan drew; "
+                "write `for batch in private.batches(): private.step(batch)`"
+            )
+        if self._buffers is None:
+            self._buffers = BufferWatch(self.model)
+        clipped = self._clipper.sum(self._chunks(batch._positions))
+        noised = self._noise.add(clipped)
+        parameters = dict(self.model.named_parameters())
+        for name, gradient in noised.gradients.items():
+            parameters[name].grad = gradient / self.plan.expected_batch_size
+        self._stepping = True
+        try:
+            self.optimizer.step()
+        finally:
+            self._stepping = False
+            self.optimizer.zero_grad(set_to_none=True)
+            self._count(batch)
+        self.last_sum = clipped
+        if math.isfinite(self.plan.clipping_norm):
+            self._buffers.check()
+
+    def _chunks(self, positions: np.ndarray) -> Iterator[Any]:
+        size = self._performance.max_physical_batch
+        device = next(self.model.parameters()).device
+        for start in range(0, len(positions), size):
+            chunk = self._examples.take(positions[start : start + size])
+            yield pytree.tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, chunk)
+
+    def _count(self, batch: Batch) -> None:
+        self._pending = None
+        self.steps_taken = batch.step + 1
+        first, _ = self._drawn[-1]
+        self._drawn[-1] = (first, self.steps_taken)
+
+    def _refuse_foreign_step(self, optimizer: Optimizer, *_: Any) -> None:
+        if not self._stepping:
+            raise ProtocolError(
+                "optimizer.step() was called directly: that gradient was neither clipped nor noised nor charged; call "
+                "private.step(batch)"
+            )
+
+    # -- the account ------------------------------------------------------------------------------------------------
+
+    def event(self) -> "DpEvent":
+        """What the steps taken so far have released."""
+        from dp_accounting import ComposedDpEvent
+
+        return ComposedDpEvent([self.plan.event(last, first) for first, last in self._drawn if last > first])
+
+    def epsilon(self) -> float:
+        """ε spent so far, by the PRV accountant; infinity where the plan promises nothing."""
+        from dptrain.accounting import epsilon_prv
+
+        if not self.plan.is_private:
+            return math.inf
+        return epsilon_prv(self.event(), self.plan.delta)
+
+    def guarantee(self) -> Guarantee:
+        """ε spent so far by both accountants, with its assumptions in words."""
+        return self.plan.guarantee(self.steps_taken, tuple(self._drawn))
+
+    def _reserve(self, first: int, last: int) -> None:
+        if self._ledger is not None and self.plan.is_private:
+            self._ledger.reserve(self.plan, first, last)
+            self._reserved = last
+
+    def _settle(self) -> None:
+        if self._ledger is not None and self._reserved > self.steps_taken:
+            self._ledger.settle(self._reserved, self.steps_taken)
+        self._reserved = self.steps_taken
+
+    # -- on disk ----------------------------------------------------------------------------------------------------
+
+    def card(self, about: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The public facts of this training: plan, ε, steps, versions; ``about`` adds the caller's own."""
+        from dptrain.version import versions
+
+        guarantee = self.guarantee()
+        return {
+            **(about or {}),
+            "plan": as_plain(self.plan),
+            "guarantee": as_plain(guarantee),
+            "steps_taken": self.steps_taken,
+            "insecure_randomness": self.insecure,
+            "versions": versions(),
+        }
+
+    def save(self, path: str | Path, about: dict[str, Any] | None = None, split: Split | None = None) -> Path:
+        """Writes ``release/`` (can be published) and ``private/checkpoint/`` (resumes; can not) below ``path``.
+
+        Args:
+            about: public facts to add to the card.
+            split: who was trained on and who was held out; kept under ``private/``, and without it no attack can be judged.
+        """
+        path = Path(path)
+        if split is not None:
+            save_split(split, path / "private" / "split.npz")
+            about = {"split_commitment": split.digest, **(about or {})}
+        weights = dict(self.model.state_dict())
+        tensors, plain = checkpoint.pack_optimizer(self.optimizer)
+        state = {"steps_taken": self.steps_taken, "drawn": self._drawn, "plan": as_plain(self.plan), "optimizer": plain}
+        packed = checkpoint.pack_tensors({**{f"model/{name}": value for name, value in weights.items()}, **tensors})
+        checkpoint.write_folder(
+            path / "private" / "checkpoint",
+            {"state.safetensors": packed, "state.json": checkpoint.pack_json(state)},
+        )
+        checkpoint.save_release(path / "release", weights, self.card(about))
+        return path
+
+    def resume(self, path: str | Path) -> int:
+        """Takes weights, optimizer and step count from ``private/checkpoint/`` below ``path``; gives the step count.
+
+        Batches and noise go on from fresh entropy, never from the old stream. Two resumes from one checkpoint are two
+        branches, and each spends for itself.
+
+        Raises:
+            CheckpointError: it is incomplete or changed, or belongs to another plan or model.
+        """
+        folder = Path(path) / "private" / "checkpoint"
+        files = checkpoint.read_folder(folder)
+        state = checkpoint.unpack_json(files["state.json"], folder / "state.json")
+        tensors = checkpoint.unpack_tensors(files["state.safetensors"], folder / "state.safetensors")
+        if state["plan"] != as_plain(self.plan):
+            changed = sorted(key for key, value in as_plain(self.plan).items() if state["plan"].get(key) != value)
+            raise CheckpointError(f"{folder} was made under another plan ({', '.join(changed)} differ); use the same one")
+        try:
+            self.model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
+        except RuntimeError as error:
+            raise CheckpointError(f"{folder} does not fit the model: {error}") from None
+        checkpoint.unpack_optimizer(self.optimizer, tensors, state["optimizer"])
+        self.steps_taken = int(state["steps_taken"])
+        self._drawn = [(int(first), int(last)) for first, last in state["drawn"]]
+        self._reserved = self.steps_taken
+        return self.steps_taken
+
+
+def per_example(loss: Callable[..., Tensor], **options: Any) -> LossFunction:
+    """A torch loss on ``(inputs, targets)`` batches as one that gives a value an example.
+
+    make_private(..., loss=per_example(torch.nn.functional.cross_entropy))
+    """
+    if "reduction" in options:
+        raise UserError("per_example() sets reduction='none' itself; leave reduction out")
+
+    def losses(model: nn.Module, batch: Any) -> Tensor:
+        inputs, targets = batch
+        values = loss(model(inputs), targets, reduction="none", **options)
+        return values.flatten(1).mean(1) if values.dim() > 1 else values
+
+    return losses

@@ -1,0 +1,269 @@
+"""The loop that the recipes use: one recipe, one seed, one model.
+
+    trainer = Trainer(recipe, data, split, seed=0, folder=Path("runs/mine"))
+    trainer.run()
+
+It shows progress with the ε spent, keeps checkpoints, calls back on each of them, and stops at a step's end on Ctrl-C
+with a checkpoint that resumes. Telemetry that is computed from private examples without noise (training loss, share of
+clipped examples) goes to ``private/events`` under ``non_private/``: the guarantee does not cover it.
+"""
+
+import hashlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+from tqdm import tqdm
+
+from dptrain import models
+from dptrain.data.dataset import DataSet
+from dptrain.data.examples import Examples
+from dptrain.data.split import Split
+from dptrain.data.split import save as save_split
+from dptrain.errors import CheckpointError
+from dptrain.plain import as_plain
+from dptrain.plan import PrivacyPlan
+from dptrain.private import PrivateTraining, make_private
+from dptrain.recipe import OptimizerConfig, Performance, Recipe, RegularizationConfig
+from dptrain.registry import LOSSES, OPTIMIZERS
+from dptrain.regularization import weight_groups
+
+
+def sgd(model: nn.Module, config: OptimizerConfig, regularization: RegularizationConfig) -> Optimizer:
+    """Stochastic gradient descent with momentum."""
+    groups = weight_groups(model, regularization.weight_decay)
+    return SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+
+
+def adamw(model: nn.Module, config: OptimizerConfig, regularization: RegularizationConfig) -> Optimizer:
+    """Adam with decoupled weight decay."""
+    return AdamW(weight_groups(model, regularization.weight_decay), lr=config.learning_rate)
+
+
+def build_training(
+    recipe: Recipe,
+    data: DataSet,
+    members: np.ndarray,
+    seed: int,
+    *,
+    performance: Performance | None = None,
+    ledger: Path | None = None,
+    insecure_seed: int | None = None,
+) -> PrivateTraining:
+    """A training of the recipe on the examples ``members``, not yet begun; ``seed`` decides the initial weights.
+
+    Targets, baselines and shadow models all come from here, so that none of them can differ in anything but the recipe.
+    """
+    plan = PrivacyPlan.from_config(recipe.privacy, recipe.training.steps)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = models.build(recipe.model, data.input_shape, len(data.classes), recipe.regularization)
+    model.train()
+    optimizer = OPTIMIZERS[recipe.optimizer.name](model, recipe.optimizer, recipe.regularization)
+    loss_function = LOSSES[recipe.training.loss]
+
+    def loss(model: nn.Module, batch: Any) -> Tensor:
+        return loss_function(model, batch, recipe.regularization)
+
+    return make_private(
+        model,
+        optimizer,
+        Examples(data, members),
+        plan,
+        loss=loss,
+        performance=performance,
+        ledger=ledger,
+        insecure_seed=insecure_seed,
+    )
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a callback is told: a checkpoint was just written."""
+
+    folder: Path
+    """The run's folder, with ``release/`` and ``private/``."""
+    step: int
+    recipe: Recipe
+    data: DataSet
+    split: Split
+    seed: int
+    training: PrivateTraining
+
+
+Callback = Callable[[Checkpoint], None]
+
+
+class Trainer:
+    """Trains one recipe with one seed into one folder.
+
+    A folder that holds a checkpoint of the same plan is resumed. :meth:`run` raises ``KeyboardInterrupt`` after Ctrl-C,
+    once the checkpoint is on disk.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: DataSet,
+        split: Split,
+        *,
+        seed: int,
+        folder: Path,
+        performance: Performance | None = None,
+        callbacks: tuple[Callback, ...] = (),
+        insecure_seed: int | None = None,
+        label: str = "",
+        variant: str | None = None,
+        progress: bool = True,
+    ):
+        self.recipe, self.data, self.split, self.seed, self.folder = recipe, data, split, seed, folder
+        self.callbacks = callbacks
+        self.label = label or folder.name
+        self.variant = variant
+        self.progress = progress
+        self.training = build_training(
+            recipe,
+            data,
+            split.members,
+            seed,
+            performance=performance,
+            ledger=folder / "private" / "ledger.jsonl",
+            insecure_seed=insecure_seed,
+        )
+
+    def run(self) -> PrivateTraining:
+        """Trains to the plan's last step, from the latest checkpoint if there is one."""
+        self._start()
+        with (
+            stop_at_step_end() as asked_to_stop,
+            self._bar() as bar,
+            _Telemetry(self.folder, self.training) as telemetry,
+        ):
+            for until in self._stops():
+                for batch in self.training.batches(until):
+                    self.training.step(batch)
+                    telemetry.write()
+                    bar.update()
+                    self._show_epsilon(bar)
+                    if asked_to_stop():
+                        break
+                self.training.save(self.folder, self.about())
+                if asked_to_stop():
+                    raise KeyboardInterrupt
+                for callback in self.callbacks:
+                    callback(self._checkpoint())
+        return self.training
+
+    def about(self) -> dict[str, Any]:
+        """Public facts of the run, for the release card. Fingerprint and split are there as salted commitments.
+
+        The content's own hash would let someone who knows all examples but one test a guess for the last.
+        """
+        commitment = hashlib.sha256(self.split.salt + self.data.fingerprint.encode()).hexdigest()
+        named = {"variant": self.variant} if self.variant is not None else {}
+        return {
+            **named,
+            "label": self.label,
+            "recipe": as_plain(self.recipe),
+            "recipe_digest": self.recipe.digest(),
+            "seed": self.seed,
+            "data": {
+                "name": self.data.name,
+                "kind": self.data.kind,
+                "classes": list(self.data.classes),
+                "input_shape": list(self.data.input_shape),
+                "bounds": list(self.data.bounds),
+                "features": list(self.data.features),
+                "source": self.data.source,
+                "commitment": commitment,
+            },
+            "split_commitment": self.split.digest,
+        }
+
+    def _start(self) -> None:
+        split_file = self.folder / "private" / "split.npz"
+        if (self.folder / "private" / "checkpoint").exists():
+            from dptrain.data.split import load as load_split
+
+            if load_split(split_file).digest != self.split.digest:
+                raise CheckpointError(f"{split_file} is another split than the one given; resume with the run's own split")
+            self.training.resume(self.folder)
+        else:
+            save_split(self.split, split_file)
+
+    def _stops(self) -> Iterator[int]:
+        """Steps at which a checkpoint is kept. One that was reached before a stop is written and attacked again."""
+        every = self.recipe.training.checkpoint_every or self.training.plan.steps
+        last = self.training.plan.steps
+        yield from (stop for stop in range(every, last, every) if stop > self.training.steps_taken)
+        yield last
+
+    def _checkpoint(self) -> Checkpoint:
+        step = self.training.steps_taken
+        return Checkpoint(self.folder, step, self.recipe, self.data, self.split, self.seed, self.training)
+
+    def _bar(self) -> tqdm:
+        total, done = self.training.plan.steps, self.training.steps_taken
+        return tqdm(total=total, initial=done, desc=self.label, unit="step", disable=not self.progress, leave=False)
+
+    def _show_epsilon(self, bar: tqdm) -> None:
+        """ε takes up to a third of a second to compute: it is shown ten times a training, and only where it is seen."""
+        taken, total = self.training.steps_taken, self.training.plan.steps
+        if not bar.disable and self.training.plan.is_private and (taken * 10) // total > ((taken - 1) * 10) // total:
+            bar.set_postfix_str(f"ε ≤ {self.training.epsilon():.2f}")
+
+
+class _Telemetry:
+    """Curves for the person who trains; never part of what is released."""
+
+    def __init__(self, folder: Path, training: PrivateTraining):
+        self._folder = folder / "private" / "events"
+        self._training = training
+        self._every = max(1, training.plan.steps // 200)
+
+    def __enter__(self) -> "_Telemetry":
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(self._folder), flush_secs=30)
+        return self
+
+    def write(self) -> None:
+        step, latest = self._training.steps_taken, self._training.last_sum
+        if latest is None or (step % self._every and step != 1):
+            return
+        examples = max(latest.examples, 1)
+        self._writer.add_scalar("non_private/training_loss", latest.loss / examples, step)
+        self._writer.add_scalar("non_private/clipped_share", latest.clipped / examples, step)
+        self._writer.add_scalar("non_private/batch_size", latest.examples, step)
+        self._writer.add_scalar("non_private/non_finite_examples", latest.non_finite, step)
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+
+@contextmanager
+def stop_at_step_end() -> Iterator[Callable[[], bool]]:
+    """Turns the first Ctrl-C into a wish that the loop reads between steps; the second one stops at once."""
+    asked = threading.Event()
+
+    def ask(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)

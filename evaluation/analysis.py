@@ -1,0 +1,263 @@
+"""From an attack's scores or reconstructions to figures, baselines, controls and a verdict.
+
+An attack never computes a figure, and the report computes none either: this is where they are made, one function a
+family. A verdict is a word of ``evaluation.result.VERDICTS``.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dptrain.data.dataset import DataSet
+from dptrain.data.split import Split
+from dptrain.fleet import Fleet
+from dptrain.plan import PrivacyPlan
+from evaluation import metrics
+from evaluation.baselines import GATE, blind_scores, permuted
+from evaluation.inversion.class_ import ClassInversion
+from evaluation.inversion.evaluator import Judge, class_means, nearest_distance
+from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack
+from evaluation.plan import EvaluationPlan
+from evaluation.result import AttackResult, Measure, Verdict
+from evaluation.target import Target
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A checkpoint on the bench: the model, and what attackers and judges are given."""
+
+    target: Target
+    untrained: Target | None
+    """The same architecture with fresh weights: the negative control."""
+    data: DataSet
+    split: Split
+    plan: PrivacyPlan | None
+    """Of the target; None where it is not known, and then nothing is said of what it permits."""
+    evaluation: EvaluationPlan
+    seed: int
+    fleet: Fleet | None = None
+    folder: Path | None = None
+    """Where pictures go; without it none are kept."""
+
+    def examples(self, indices: np.ndarray) -> LabelledExamples:
+        index = torch.from_numpy(indices)
+        return LabelledExamples(self.data.inputs[index], self.data.targets[index], indices)
+
+    @property
+    def is_private(self) -> bool:
+        return self.plan is not None and self.plan.is_private
+
+
+# -- membership -----------------------------------------------------------------------------------------------------
+
+
+def membership(case: Case, name: str, attack: MembershipAttack) -> AttackResult:
+    """Runs one membership attack and judges it: AUC first, true positive rates at fixed false positive rates beside it."""
+    examples, is_member = case.examples(case.split.audited), case.split.is_member
+    knowledge = Knowledge(public=case.examples(case.split.public), fleet=case.fleet)
+    scores = np.asarray(attack.run(case.target.behind(attack.access), examples, knowledge), dtype=float)
+    metrics.check_scores(scores, is_member)
+    area = metrics.area_under_roc(scores, is_member)
+    blind = _blind(case)
+    controls = [_named(metrics.area_under_roc(scores, permuted(is_member, case.seed)), "permuted")]
+    if case.untrained is not None:
+        untrained = np.asarray(attack.run(case.untrained.behind(attack.access), examples, knowledge), dtype=float)
+        controls.append(_named(metrics.area_under_roc(untrained, is_member), "untrained"))
+    rates = case.evaluation.false_positive_rates
+    result = AttackResult(
+        name=name,
+        status="ok",
+        metric="auc",
+        value=area.value,
+        low=area.low,
+        high=area.high,
+        chance=0.5,
+        permitted=case.plan.permitted_auc() if case.plan is not None and case.is_private else None,
+        access=attack.access.word,
+        paper=attack.paper,
+        metrics=tuple(metrics.rate_at(scores, is_member, rate) for rate in rates),
+        permitted_metrics=_permitted_rates(case, rates),
+        baselines=(_named(blind, "blind"),),
+        controls=tuple(controls),
+        curve=metrics.roc(scores, is_member),
+    )
+    if metrics.is_constant(scores):
+        return _with(result, "no signal", "every example got the same score")
+    for measure in (blind, *controls):
+        if not _holds_chance(measure, 0.5):
+            what = "a classifier that sees no model" if measure is blind else f"the {measure.name} control"
+            return _with(result, "withheld", f"{what} has an AUC of {measure.value:.3f}, which chance does not explain")
+    return _with(result, *_membership_verdict(result))
+
+
+def _permitted_rates(case: Case, rates: tuple[float, ...]) -> dict[str, float]:
+    if case.plan is None or not case.is_private:
+        return {}
+    return {f"tpr_at_fpr_{rate:g}": case.plan.permitted_true_positive_rate(rate) for rate in rates}
+
+
+def _blind(case: Case) -> Measure:
+    return _blind_of(case.split.digest, case.data.fingerprint, _Same((case.data, case.split, case.seed)))
+
+
+class _Same:
+    """Carries what a cached function needs past its key: the digests beside it already say what it is."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@lru_cache(maxsize=64)
+def _blind_of(split: str, fingerprint: str, same: _Same) -> Measure:
+    data, drawn, seed = same.value
+    index = torch.from_numpy(drawn.audited)
+    scores = blind_scores(data.inputs[index], data.targets[index], drawn.is_member, len(data.classes), seed)
+    return metrics.area_under_roc(scores, drawn.is_member, "blind")
+
+
+def _membership_verdict(result: AttackResult) -> tuple[Verdict, str]:
+    assert result.low is not None
+    if result.permitted is not None and result.low > result.permitted:
+        return "above the plan", f"the plan permits an AUC of at most {result.permitted:.3f}"
+    if result.low <= 0.5:
+        return "found nothing", "the interval contains 0.5"
+    return ("within the plan", "") if result.permitted is not None else ("leak", "")
+
+
+def _holds_chance(measure: Measure, chance: float) -> bool:
+    """Whether chance is inside the interval, widened from 95% to the gate's confidence."""
+    if measure.value is None or measure.low is None or measure.high is None:
+        return True
+    from scipy.stats import norm
+
+    widening = float(norm.ppf(0.5 + GATE / 2) / norm.ppf(0.5 + measure.confidence / 2))
+    low = measure.value - (measure.value - measure.low) * widening
+    high = measure.value + (measure.high - measure.value) * widening
+    return low <= chance <= high
+
+
+# -- inversion ------------------------------------------------------------------------------------------------------
+
+
+def inversion(case: Case, name: str, attack: Any) -> AttackResult:
+    """Runs one class inversion and judges it: how many classes the independent evaluator recognises."""
+    classes = len(case.data.classes)
+    population, held_out, public = (
+        case.examples(part) for part in (case.split.population, case.split.non_members, case.split.public)
+    )
+    members = case.examples(case.split.members)
+    judge = Judge.train(population.inputs, population.targets, classes)
+    found = _invert(case, attack, case.target)
+    value = _identified(judge, found, "identified_top1")
+    means = class_means(public.inputs, public.targets, classes)
+    chosen = np.random.default_rng(case.seed)
+    baselines = [judge.accuracy(held_out.inputs, held_out.targets)]
+    if bool(torch.isfinite(means).all()):
+        baselines.append(_identified(judge, means, "public_class_mean"))
+    one_each = public.inputs[torch.from_numpy(chosen.integers(len(public.inputs), size=classes))]
+    baselines.append(_identified(judge, one_each, "public_sample"))
+    controls = [_identified(judge, found, "permuted", 1)]
+    if case.untrained is not None:
+        controls.append(_identified(judge, _invert(case, attack, case.untrained), "untrained"))
+    result = AttackResult(
+        name=name,
+        status="ok",
+        metric="identified_top1",
+        value=value.value,
+        low=value.low,
+        high=value.high,
+        chance=1 / classes,
+        access=attack.access.word,
+        paper=attack.paper,
+        metrics=_distances(found, members, public, classes),
+        baselines=tuple(baselines),
+        controls=tuple(controls),
+        figures=_keep_picture(case, name, found, members, means),
+    )
+    return _with(result, *_inversion_verdict(result))
+
+
+def _invert(case: Case, attack: Any, target: Target) -> Tensor:
+    generator = torch.Generator().manual_seed(case.seed)
+    if isinstance(attack, ClassInversion):
+        attack = dataclasses.replace(attack, steps=case.evaluation.inversion_steps, restarts=case.evaluation.inversion_restarts)
+    found = attack.run(target.behind(attack.access), case.data.input_shape, generator)
+    if not bool(torch.isfinite(found).all()):
+        raise metrics.ScoreError("the reconstructions hold NaN or infinity")
+    return found
+
+
+def _identified(judge: Judge, pictures: Tensor, name: str, shift: int = 0) -> Measure:
+    """Share of classes whose picture the judge takes for the class ``shift`` further on."""
+    classes = len(pictures)
+    right = int((judge.labels(pictures) == (np.arange(classes) + shift) % classes).sum())
+    return metrics.proportion(right, classes, name)
+
+
+def _distances(found: Tensor, members: LabelledExamples, public: LabelledExamples, classes: int) -> tuple[Measure, ...]:
+    """Root mean squared distances: to the class's private mean, to the nearest private and to the nearest public example.
+
+    Private closer than public, beyond what their numbers explain, would mean that examples themselves came out.
+    """
+    centre = class_means(members.inputs, members.targets, classes)
+    known = torch.isfinite(centre.flatten(1)).all(1)
+    apart = (found - centre)[known].flatten(1).square().mean(1).sqrt()
+    # As many private as public examples, so that the smaller group is not further away by its size alone.
+    equal = members.inputs[: len(public.inputs)]
+    values = {
+        "distance_to_private_mean": float(apart.mean()),
+        "distance_to_nearest_private": float(nearest_distance(found, equal).mean()),
+        "distance_to_nearest_public": float(nearest_distance(found, public.inputs).mean()),
+    }
+    return tuple(Measure(name=name, value=value, note="root mean square, input units") for name, value in values.items())
+
+
+def _keep_picture(case: Case, name: str, found: Tensor, members: LabelledExamples, public_means: Tensor) -> tuple[str, ...]:
+    """True class means, reconstructions and public class means as arrays in [0, 1], for the views to draw."""
+    if case.folder is None or case.data.kind != "image":
+        return ()
+    low, high = case.data.bounds
+    true = class_means(members.inputs, members.targets, len(found))
+
+    def picture(tensor: Tensor) -> np.ndarray:
+        scaled = ((tensor - low) / (high - low)).clamp(0, 1).nan_to_num(0.5)
+        return (scaled[:, 0] if scaled.shape[1] == 1 else scaled.permute(0, 2, 3, 1)).numpy()
+
+    case.folder.mkdir(parents=True, exist_ok=True)
+    file = f"{name}.npz"
+    np.savez_compressed(
+        case.folder / file, true=picture(true), reconstruction=picture(found), public_mean=picture(public_means)
+    )
+    return (file,)
+
+
+def _inversion_verdict(result: AttackResult) -> tuple[Verdict, str]:
+    if result.low is None or result.chance is None or result.low <= result.chance:
+        return "found nothing", "the interval contains chance"
+    untrained = next((item for item in result.controls if item.name == "untrained"), None)
+    if untrained is not None and untrained.low is not None and untrained.low > result.chance:
+        return "withheld", f"an untrained model is identified as often as {untrained.value:.2f}: the judge is fooled"
+    public = next((item for item in result.baselines if item.name == "public_class_mean"), None)
+    if public is not None and public.value is not None and (result.value or 0.0) <= public.value:
+        return "nothing beyond public", f"the mean of public examples of the class is identified {public.value:.2f}"
+    return "leak", ""
+
+
+def _named(measure: Measure, name: str) -> Measure:
+    return dataclasses.replace(measure, name=name)
+
+
+def _with(result: AttackResult, verdict: Verdict, reason: str) -> AttackResult:
+    return dataclasses.replace(result, verdict=verdict, reason=reason)

@@ -1,0 +1,50 @@
+"""What can be told without the model: the figures that an attack must beat to mean anything.
+
+The **blind** baseline sees the examples and their labels and no model (Das, Zhang, Tramèr 2024, "Blind Baselines Beat
+Membership Inference Attacks for Foundation Models"). Where it tells members from non-members, the two groups differ by
+themselves, and no membership attack on that split proves anything.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float
+from sklearn.ensemble import RandomForestClassifier
+from torch import Tensor
+
+from evaluation.metrics import proportion
+from evaluation.result import Measure
+
+GATE = 0.999
+"""Confidence at which a baseline or a control counts as different from chance. It is tighter than the 95% intervals that
+are shown, since a comparison looks at dozens of them and one false alarm withholds a verdict."""
+
+
+def blind_scores(
+    inputs: Tensor, targets: Tensor, is_member: Bool[np.ndarray, " examples"], classes: int, seed: int
+) -> Float[np.ndarray, " examples"]:
+    """A membership score an example from a random forest that sees no model.
+
+    Each half of the examples is scored by a forest that was trained on the other half, so that nothing is tuned on what it
+    scores. Halves are drawn by independent coins: balanced ones would push the figure below chance.
+    """
+    features = np.hstack([inputs.flatten(1).numpy(), np.eye(classes)[targets.numpy()]])
+    half = np.random.default_rng(seed).random(len(features)) < 0.5
+    scores = np.full(len(features), 0.5)
+    for chosen in (half, ~half):
+        if len(np.unique(is_member[~chosen])) == 2 and chosen.any():
+            forest = RandomForestClassifier(n_estimators=100, min_samples_leaf=5, random_state=seed, n_jobs=1)
+            forest.fit(features[~chosen], is_member[~chosen])
+            # Less the share of members that the forest saw: the two forests' probabilities have different offsets.
+            chances = np.asarray(forest.predict_proba(features[chosen]))[:, 1]
+            scores[chosen] = chances - is_member[~chosen].mean()
+    return scores
+
+
+def permuted(is_member: Bool[np.ndarray, " examples"], seed: int) -> Bool[np.ndarray, " examples"]:
+    """Membership dealt out again at random: against it every attack must be at chance."""
+    return np.random.default_rng(seed).permutation(is_member)
+
+
+def majority_class(targets: np.ndarray, classes: int) -> Measure:
+    """The accuracy of whoever always says the most frequent class."""
+    counts = np.bincount(targets, minlength=classes)
+    return proportion(int(counts.max()), int(counts.sum()), "majority_class")

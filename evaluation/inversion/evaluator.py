@@ -1,0 +1,68 @@
+"""Who judges a reconstruction: a classifier of another architecture, trained on examples that the target never saw.
+
+    judge = Judge.train(inputs, targets, classes)        # the population part of the split
+    judge.accuracy(held_out_inputs, held_out_targets)    # printed beside every figure that rests on it
+    judge.labels(reconstructions)
+
+It is a support-vector machine with a radial kernel. Its own accuracy bounds what "identified" can mean; success with one
+judge alone has many false positives, so distances to private and to public examples stand beside it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from sklearn.svm import SVC
+from torch import Tensor
+
+from dptrain.errors import DataError
+from evaluation.metrics import proportion
+from evaluation.result import Measure
+
+LEAST_A_CLASS = 2
+
+
+def flat(inputs: Tensor) -> Float[np.ndarray, "examples features"]:
+    return inputs.flatten(1).double().numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """A trained evaluator."""
+
+    model: SVC
+
+    @classmethod
+    def train(cls, inputs: Tensor, targets: Tensor, classes: int) -> "Judge":
+        """An evaluator from labelled examples that neither target nor attacker used.
+
+        Raises:
+            DataError: a class has too few examples to learn from.
+        """
+        counts = np.bincount(targets.numpy(), minlength=classes)
+        if counts.min() < LEAST_A_CLASS:
+            raise DataError(
+                f"the independent evaluator finds {counts.min()} examples of class {int(counts.argmin())} in the population "
+                f"part and needs {LEAST_A_CLASS}; raise data.split.population"
+            )
+        return cls(SVC(C=10.0, gamma="scale", random_state=0).fit(flat(inputs), targets.numpy()))
+
+    def labels(self, inputs: Tensor) -> Int[np.ndarray, " examples"]:
+        return self.model.predict(flat(inputs))
+
+    def accuracy(self, inputs: Tensor, targets: Tensor) -> Measure:
+        """Its own accuracy on examples that it was not trained on."""
+        right = int((self.labels(inputs) == targets.numpy()).sum())
+        return proportion(right, len(targets), "evaluator_accuracy")
+
+
+def class_means(inputs: Tensor, targets: Tensor, classes: int) -> Tensor:
+    """The mean input of each class, ``[classes, ...]``; NaN for a class without an example."""
+    return torch.stack([inputs[targets == label].mean(0) for label in range(classes)])
+
+
+def nearest_distance(points: Tensor, examples: Tensor) -> Float[np.ndarray, " points"]:
+    """Root mean squared difference, in units of the inputs, from each point to the nearest of the examples."""
+    apart = torch.cdist(points.flatten(1).double(), examples.flatten(1).double())
+    return (apart.min(1).values / points[0].numel() ** 0.5).numpy()

@@ -1,0 +1,257 @@
+"""Attacks a checkpoint, keeps going, and never calls a failure safe.
+
+From a script, after ``private.save(path, split=split)``::
+
+    from evaluation import evaluate
+    result = evaluate("runs/mine", data, model=MyModel(), retrain=train_one)
+
+``retrain(members, seed)`` trains one shadow model by the target's own recipe on those examples and gives the module;
+without it (and without a recipe in the card) attacks that need shadow models are not applicable, and the result says so.
+An attack that raises, or gives NaN, is FAILED with its reason; the others' results stand.
+"""
+
+import dataclasses
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from dptrain.checkpoint import load_release
+from dptrain.data.dataset import DataSet
+from dptrain.data.split import Split
+from dptrain.data.split import load as load_split
+from dptrain.errors import CheckpointError
+from dptrain.fleet import Fleet, Train, recipe_trainer, train_fleet
+from dptrain.plain import from_plain
+from dptrain.plan import Guarantee, PrivacyPlan
+from dptrain.recipe import Performance, Recipe
+from dptrain.trainer import Callback, Checkpoint
+from evaluation import analysis
+from evaluation.access import Access
+from evaluation.analysis import Case
+from evaluation.inversion.class_ import ClassInversion
+from evaluation.membership import MembershipAttack
+from evaluation.metrics import proportion
+from evaluation.plan import ATTACKS, EvaluationPlan
+from evaluation.result import AttackResult, RunResult, Variant, write
+from evaluation.target import Target, model_of
+
+
+def evaluate(
+    run: str | Path,
+    data: DataSet,
+    *,
+    split: Split | None = None,
+    plan: EvaluationPlan | None = None,
+    model: nn.Module | None = None,
+    retrain: Callable[[np.ndarray, int], nn.Module] | None = None,
+    recipe: Recipe | None = None,
+    fleet_folder: Path | None = None,
+    performance: Performance | None = None,
+    progress: bool = True,
+) -> RunResult:
+    """Runs every attack of the plan on the checkpoint in ``run`` and writes ``evaluation/step=…/result.json`` there.
+
+    Args:
+        run: a folder with ``release/`` and ``private/split.npz``.
+        data: the data set from which the split was drawn.
+        split: members, non-members, population, public; left out, the one that was saved with the run.
+        model: the architecture, where the card names no registered one.
+        retrain: trains one shadow model by the target's own recipe.
+        recipe: trains shadow models by itself; takes the place of ``retrain``.
+        fleet_folder: where shadow models are cached; left out, ``private/fleet`` of the run.
+
+    Raises:
+        CheckpointError: the checkpoint is not whole, or the split it was trained with is missing.
+    """
+    run, plan = Path(run), plan or EvaluationPlan()
+    _, card = load_release(run / "release")
+    split = _split_of(run, data, split, card)
+    step = int(card["steps_taken"])
+    folder = run / "evaluation" / f"step={step:06d}"
+    target = Target.open(run / "release", Access.WEIGHTS, model)
+    target.bounds, target.classes = data.bounds, len(data.classes)
+    stated = _plan_of(card, run)
+    started = time.monotonic()
+    train: Train | None = retrain
+    digest = f"{run.resolve()}\n{step}\n{data.fingerprint}"
+    if recipe is not None:
+        train, digest = recipe_trainer(recipe, data, performance), recipe.digest()
+    case = Case(
+        target=target,
+        untrained=_untrained(card, run),
+        data=data,
+        split=split,
+        plan=stated,
+        evaluation=plan,
+        seed=int(card.get("seed", 0)),
+        folder=folder,
+    )
+    rate = recipe.data.split.members if recipe is not None else len(split.members) / split.size
+    fleet = _Fleets(train, digest, data, rate, plan, fleet_folder or run / "private" / "fleet", progress)
+    attacks = tuple(run_attack(case, name, fleet) for name in plan.attacks)
+    result = RunResult(
+        label=str(card.get("label", run.name)),
+        variant=_variant(card, stated),
+        epsilon=_budget(card) if case.is_private else float("inf"),
+        delta=stated.delta if stated.is_private else None,
+        seed=case.seed,
+        step=step,
+        steps=int(card["plan"]["steps"]),
+        utility=_utility(case),
+        attacks=attacks,
+        guarantee=from_plain(Guarantee, card["guarantee"], str(run / "release" / "card.json")),
+        plan=card["plan"],
+        recipe_digest=str(card.get("recipe_digest", "")),
+        split_digest=split.digest,
+        data_fingerprint=data.fingerprint,
+        notes=_notes(card),
+        seconds=round(time.monotonic() - started, 3),
+    )
+    write(result, folder / "result.json")
+    return result
+
+
+def run_attack(case: Case, name: str, fleets: "Callable[[], Fleet | None]") -> AttackResult:
+    """One attack, whatever becomes of it; its traceback is kept beside the result."""
+    started = time.monotonic()
+    result = _attempt(case, name, fleets)
+    return dataclasses.replace(result, seconds=round(time.monotonic() - started, 3))
+
+
+def _attempt(case: Case, name: str, fleets: "Callable[[], Fleet | None]") -> AttackResult:
+    try:
+        attack: Any = ATTACKS[name]()
+        if isinstance(attack, MembershipAttack) or name.startswith("membership."):
+            if attack.needs_fleet:
+                fleet = fleets()
+                if fleet is None:
+                    reason = "it needs shadow models: pass recipe= or retrain= to evaluate()"
+                    return AttackResult(name=name, status="not_applicable", reason=reason)
+                case = dataclasses.replace(case, fleet=fleet)
+            return analysis.membership(case, name, attack)
+        if isinstance(attack, ClassInversion) and case.data.kind != "image" and not np.isfinite(case.data.bounds).all():
+            return AttackResult(name=name, status="not_applicable", reason="the inputs have no public bounds")
+        return analysis.inversion(case, name, attack)
+    except Exception as error:  # an attack is anyone's code: whatever it raises must not stop the others
+        if case.folder is not None:
+            case.folder.mkdir(parents=True, exist_ok=True)
+            (case.folder / f"{name}.failed.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        return AttackResult(name=name, status="failed", reason=f"{type(error).__name__}: {error}")
+
+
+class _Fleets:
+    """Trains the shadow models when the first attack asks for them."""
+
+    def __init__(
+        self,
+        train: Train | None,
+        digest: str,
+        data: DataSet,
+        rate: float,
+        plan: EvaluationPlan,
+        folder: Path,
+        progress: bool,
+    ):
+        self._train, self._digest, self._data, self._rate = train, digest, data, rate
+        self._plan, self._folder, self._progress = plan, folder, progress
+
+    def __call__(self) -> Fleet | None:
+        if self._train is None:
+            return None
+        return train_fleet(
+            self._train,
+            self._data,
+            models=self._plan.shadow_models,
+            rate=self._rate,
+            digest=self._digest,
+            folder=self._folder,
+            progress=self._progress,
+        )
+
+
+def callback(
+    plan: EvaluationPlan, fleet_folder: Path, performance: Performance | None = None, progress: bool = True
+) -> Callback:
+    """A callback for :class:`~dptrain.trainer.Trainer`: every checkpoint is attacked the moment it exists."""
+
+    def attack(checkpoint: Checkpoint) -> None:
+        evaluate(
+            checkpoint.folder,
+            checkpoint.data,
+            split=checkpoint.split,
+            plan=plan,
+            recipe=checkpoint.recipe,
+            fleet_folder=fleet_folder,
+            performance=performance,
+            progress=progress,
+        )
+
+    return attack
+
+
+def _split_of(run: Path, data: DataSet, given: Split | None, card: dict[str, Any]) -> Split:
+    path = run / "private" / "split.npz"
+    split = given
+    if split is None:
+        if not path.exists():
+            raise CheckpointError(
+                f"{path} is missing, and without the split it was trained with no attack on the checkpoint means anything; "
+                "save with private.save(path, split=split), or pass split="
+            )
+        split = load_split(path)
+    promised = card.get("split_commitment")
+    if promised is not None and promised != split.digest:
+        raise CheckpointError(f"the split given is not the one that {run} was trained with; pass the run's own split")
+    if split.size != len(data):
+        raise CheckpointError(f"the split is of {split.size} examples and the data set has {len(data)}; pass the same data")
+    return split
+
+
+def _untrained(card: dict[str, Any], run: Path) -> Target | None:
+    """Fresh weights of the same architecture; None where the card does not name a registered one."""
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(2_000_003)
+            model = model_of(card, run / "release")
+    except CheckpointError:
+        return None
+    data = card["data"]
+    return Target(model, Access.WEIGHTS, bounds=tuple(data["bounds"]), classes=len(data["classes"]))
+
+
+def _plan_of(card: dict[str, Any], run: Path) -> PrivacyPlan:
+    return from_plain(PrivacyPlan, card["plan"], str(run / "release" / "card.json"))
+
+
+def _budget(card: dict[str, Any]) -> float:
+    """The budget that the recipe states; a script states none, and then it is what was spent."""
+    stated = card.get("recipe", {}).get("privacy", {}).get("epsilon")
+    return float(card["guarantee"]["epsilon"] if stated is None else stated)
+
+
+def _variant(card: dict[str, Any], plan: PrivacyPlan) -> Variant:
+    if "variant" in card:
+        return card["variant"]
+    if plan.is_private:
+        return "dp"
+    return "non_private" if np.isinf(plan.clipping_norm) else "clip_only"
+
+
+def _utility(case: Case) -> dict[str, float]:
+    held_out = case.examples(case.split.non_members)
+    right = int((case.target.labels(held_out.inputs) == held_out.targets.numpy()).sum())
+    share = proportion(right, len(held_out.targets))
+    ends = {"test_accuracy": share.value, "test_accuracy_low": share.low, "test_accuracy_high": share.high}
+    return {name: value for name, value in ends.items() if value is not None}
+
+
+def _notes(card: dict[str, Any]) -> tuple[str, ...]:
+    if not card.get("insecure_randomness"):
+        return ()
+    return ("Batches and noise came from a fixed seed: whoever knows it can remove the noise. Not a guarantee.",)

@@ -1,0 +1,118 @@
+"""All runs of a comparison together: controls that need another run, and means over seeds.
+
+The positive control of a private model is its non-private twin: same seed, same split, same number of updates, same
+attack. An attack that finds nothing on the twin either has not shown that there is nothing to find.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+from evaluation.metrics import over_seeds
+from evaluation.result import AttackResult, Measure, RunResult, Summary, read_run
+
+ORDER = {"non_private": 0, "clip_only": 1, "regularized": 2, "dp": 3}
+
+
+def read_results(folders: Iterable[Path]) -> tuple[tuple[RunResult, ...], tuple[RunResult, ...]]:
+    """Results of the last checkpoint of each run folder, and those of the earlier ones."""
+    last: list[RunResult] = []
+    earlier: list[RunResult] = []
+    for folder in folders:
+        found = [read_run(path) for path in sorted((folder / "evaluation").glob("step=*/result.json"))]
+        last += found[-1:]
+        earlier += found[:-1]
+    return tuple(last), tuple(earlier)
+
+
+def with_twins(runs: tuple[RunResult, ...]) -> tuple[RunResult, ...]:
+    """Each run with its non-private twin's figure as the positive control of every attack."""
+    twins = {run.seed: run for run in runs if run.variant == "non_private"}
+    return tuple(_with_twin(run, twins.get(run.seed)) for run in runs)
+
+
+def _with_twin(run: RunResult, twin: RunResult | None) -> RunResult:
+    if twin is None or run.variant == "non_private":
+        return run
+    figures = {attack.name: attack for attack in twin.attacks}
+    return dataclasses.replace(run, attacks=tuple(_controlled(attack, figures.get(attack.name)) for attack in run.attacks))
+
+
+def _controlled(attack: AttackResult, twin: AttackResult | None) -> AttackResult:
+    kept = tuple(control for control in attack.controls if control.name != "non_private_twin")
+    if attack.status != "ok" or twin is None or twin.status != "ok":
+        return dataclasses.replace(attack, controls=kept)
+    control = Measure(name="non_private_twin", value=twin.value, low=twin.low, high=twin.high)
+    reason = attack.reason
+    if attack.verdict == "found nothing" and twin.verdict == "found nothing":
+        reason = f"{reason}; it finds nothing on the non-private twin either, so this shows little".lstrip("; ")
+    return dataclasses.replace(attack, controls=(*kept, control), reason=reason)
+
+
+def summarize(runs: tuple[RunResult, ...]) -> tuple[Summary, ...]:
+    """One summary a budget or baseline: non-private, clip-only, regularized, then budgets from large to small."""
+    groups: dict[tuple[str, float], list[RunResult]] = {}
+    for run in runs:
+        groups.setdefault((run.variant, run.epsilon), []).append(run)
+    ordered = sorted(groups.items(), key=lambda item: (ORDER[item[0][0]], -item[0][1]))
+    return tuple(_summary(members, budget) for (_, budget), members in ordered)
+
+
+def _summary(runs: list[RunResult], budget: float) -> Summary:
+    attacks: dict[str, list[AttackResult]] = {}
+    for run in runs:
+        for attack in run.attacks:
+            attacks.setdefault(attack.name, []).append(attack)
+    measures: list[Measure] = []
+    permitted: dict[str, float] = {}
+    for name, results in attacks.items():
+        good = [result for result in results if result.status == "ok"]
+        if not good:
+            continue
+        label = f"{name}/{good[0].metric}"
+        measures.append(over_seeds([_headline(result) for result in good], label))
+        if good[0].permitted is not None:
+            permitted[label] = good[0].permitted
+        for further in good[0].metrics:
+            same = [item for result in good for item in result.metrics if item.name == further.name]
+            measures.append(over_seeds(same, f"{name}/{further.name}"))
+            if further.name in good[0].permitted_metrics:
+                permitted[f"{name}/{further.name}"] = good[0].permitted_metrics[further.name]
+    utility = over_seeds([_accuracy(run) for run in runs], "test_accuracy")
+    return Summary(
+        variant=runs[0].variant,
+        epsilon=budget,
+        seeds=tuple(run.seed for run in runs),
+        utility=utility,
+        measures=tuple(measures),
+        permitted=permitted,
+        verdicts={name: _verdict(results, name, measures, permitted) for name, results in attacks.items()},
+    )
+
+
+def _headline(result: AttackResult) -> Measure:
+    return Measure(name=result.metric, value=result.value, low=result.low, high=result.high)
+
+
+def _accuracy(run: RunResult) -> Measure:
+    low, high = run.utility.get("test_accuracy_low"), run.utility.get("test_accuracy_high")
+    return Measure(name="test_accuracy", value=run.utility["test_accuracy"], low=low, high=high)
+
+
+def _verdict(results: list[AttackResult], name: str, measures: list[Measure], permitted: dict[str, float]) -> str:
+    """The verdict over all seeds: any failure or withheld seed is kept; otherwise the mean's interval decides."""
+    for status in ("failed", "not_applicable"):
+        if any(result.status == status for result in results):
+            return f"{sum(result.status == status for result in results)} of {len(results)} {status.replace('_', ' ')}"
+    for word in ("above the plan", "withheld", "no signal", "nothing beyond public"):
+        count = sum(result.verdict == word for result in results)
+        if count:
+            return word if count == len(results) else f"{word} ({count} of {len(results)} seeds)"
+    label = f"{name}/{results[0].metric}"
+    measure = next(item for item in measures if item.name == label)
+    chance = results[0].chance
+    if measure.low is None or chance is None or measure.low <= chance:
+        return "found nothing"
+    if label in permitted:
+        return "within the plan" if measure.low <= permitted[label] else "above the plan"
+    return "leak"

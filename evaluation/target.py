@@ -1,0 +1,121 @@
+"""A checkpoint behind an access level: the only door that attacks go through.
+
+target = Target.open(Path("runs/digits/eps=08.00/seed=0/release"), Access.SCORES)
+target.scores(inputs)       # [examples, classes], probabilities
+target.logits(inputs)       # AccessError: this attacker sees scores
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dptrain import models
+from dptrain.checkpoint import load_release
+from dptrain.errors import CheckpointError
+from dptrain.recipe import ModelConfig, RegularizationConfig
+from evaluation.access import Access, AccessError
+
+CHUNK = 4096
+
+
+class Target:
+    """A model in evaluation mode that answers up to its access level and counts its queries."""
+
+    def __init__(self, model: nn.Module, access: Access, *, bounds: tuple[float, float], classes: int):
+        self._model = model.eval()
+        self.access = access
+        self.bounds = bounds
+        """Public lowest and highest value of an input."""
+        self.classes = classes
+        self.queries = 0
+        for parameter in self._model.parameters():
+            parameter.requires_grad_(False)
+
+    @classmethod
+    def open(cls, release: Path, access: Access, model: nn.Module | None = None) -> "Target":
+        """The model of a ``release/`` folder, checked against its manifest.
+
+        Args:
+            model: the architecture to load into, where the card does not name a registered one.
+
+        Raises:
+            CheckpointError: the folder is incomplete or changed, or does not say how to build the model.
+        """
+        weights, card = load_release(release)
+        data = card.get("data", {})
+        if model is None:
+            model = model_of(card, release)
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise CheckpointError(f"{release} does not fit the model: {error}") from None
+        bounds = data.get("bounds", (-float("inf"), float("inf")))
+        return cls(model, access, bounds=(bounds[0], bounds[1]), classes=len(data.get("classes", ())))
+
+    def behind(self, access: Access) -> "Target":
+        """The same model for an attacker of this level."""
+        return Target(self._model, access, bounds=self.bounds, classes=self.classes)
+
+    def labels(self, inputs: Tensor) -> Int[np.ndarray, " examples"]:
+        """The most probable class of each input."""
+        return self._logits(inputs, Access.LABEL).argmax(1)
+
+    def scores(self, inputs: Tensor) -> Float[np.ndarray, "examples classes"]:
+        """Class probabilities in float64."""
+        logits = self._logits(inputs, Access.SCORES)
+        raised = np.exp(logits - logits.max(1, keepdims=True))
+        return raised / raised.sum(1, keepdims=True)
+
+    def logits(self, inputs: Tensor) -> Float[np.ndarray, "examples classes"]:
+        """Outputs before the softmax, in float64."""
+        return self._logits(inputs, Access.LOGITS)
+
+    def gradient(self, inputs: Tensor, objective: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Derivative of ``objective(logits) [examples]`` with respect to each input, and the objective itself."""
+        self._require(Access.GRADIENTS)
+        self.queries += len(inputs)
+        leaf = inputs.detach().clone().requires_grad_(True)
+        values = objective(self._model(leaf))
+        (gradient,) = torch.autograd.grad(values.sum(), leaf)
+        return gradient, values.detach()
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of every tensor of the model."""
+        self._require(Access.WEIGHTS)
+        return {name: value.detach().clone() for name, value in self._model.state_dict().items()}
+
+    def _logits(self, inputs: Tensor, needed: Access) -> np.ndarray:
+        self._require(needed)
+        self.queries += len(inputs)
+        with torch.no_grad():
+            parts = [self._model(inputs[start : start + CHUNK]) for start in range(0, len(inputs), CHUNK)]
+        return torch.cat(parts).double().numpy() if parts else np.empty((0, self.classes))
+
+    def _require(self, needed: Access) -> None:
+        if self.access < needed:
+            raise AccessError(
+                f"this attacker sees {self.access.word} and asked for {needed.word}; open the target with Access.{needed.name}"
+            )
+
+
+def model_of(card: dict[str, Any], where: Path) -> nn.Module:
+    """The untrained model that a release card describes.
+
+    Raises:
+        CheckpointError: the card was written by a script with a model of its own.
+    """
+    try:
+        recipe, data = card["recipe"], card["data"]
+        config = ModelConfig(**{**recipe["model"], "hidden": tuple(recipe["model"]["hidden"])})
+        regularization = RegularizationConfig(**recipe["regularization"])
+        shape, classes = tuple(data["input_shape"]), len(data["classes"])
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"the card in {where} does not say how to build the model ({error}); pass the architecture as model=..."
+        ) from None
+    return models.build(config, shape, classes, regularization)

@@ -1,0 +1,319 @@
+"""What ``dptrain run`` runs: a recipe, its evaluation plan, budgets and seeds; as TOML and as flags.
+
+A TOML file and the command line are the same thing twice: the file is turned into flags, the user's flags are put behind
+them, and one parser checks both. Every field is a flag (``--privacy.delta 1e-5``); a key or flag that does not exist is
+refused with the nearest name. Imports no torch.
+"""
+
+import contextlib
+import dataclasses
+import io
+import math
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, get_origin, get_type_hints
+
+import tyro
+
+from dptrain.errors import ConfigError, nearest, unknown_name
+from dptrain.plain import as_plain
+from dptrain.recipe import OptimizerConfig, Performance, Recipe, RegularizationConfig
+from evaluation.plan import EvaluationPlan
+from evaluation.result import Variant
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A recipe under several budgets and beside its baselines."""
+
+    title: str = ""
+    """What the comparison shows, in a line."""
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
+    evaluation: EvaluationPlan = field(default_factory=EvaluationPlan)
+    epsilons: tuple[float, ...] = (math.inf, 8.0, 4.0, 2.0, 1.0)
+    """Budgets; inf is training without differential privacy."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Each draws its own split and initial weights; a headline wants at least three."""
+    baselines: tuple[Variant, ...] = ("non_private", "clip_only", "regularized")
+    """Runs without a guarantee, with as many updates: what is lost to clipping, and what regularization does alone."""
+    non_private_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Of `non_private` and `regularized`, whose gradients are not clipped."""
+    regularized: RegularizationConfig = field(default_factory=RegularizationConfig)
+    """Of the `regularized` baseline."""
+    performance: Performance = field(default_factory=Performance)
+    output: str = ""
+    """Folder of the comparison; left out, runs/NAME."""
+    insecure_seed: int | None = None
+    """Repeatable batches and noise, for debugging alone: whoever knows it can remove the noise. Recorded with each run."""
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            raise ConfigError(f"seeds is {self.seeds}; give different whole numbers from 0 up, such as 0 1 2")
+        for epsilon in self.epsilons:
+            if not epsilon > 0:
+                raise ConfigError(f"epsilons holds {epsilon:g}; give budgets above 0, such as 8 4 2 1, or inf for no privacy")
+        if len(set(self.epsilons)) != len(self.epsilons):
+            raise ConfigError(f"epsilons is {self.epsilons}; give each budget once")
+        if self.recipe.privacy.mechanism != "gaussian":
+            raise ConfigError("privacy.mechanism is decided by epsilons and baselines; leave it out of a comparison")
+        if not self.epsilons and not self.baselines:
+            raise ConfigError("there is nothing to run: give epsilons, such as --epsilons 8 4, or baselines")
+
+    def jobs(self) -> list["Job"]:
+        """Every model to train: non-private first, since it is the positive control of all others."""
+        budgets = self.epsilons if self.recipe.privacy.epsilon is None else (self.recipe.privacy.epsilon,)
+        kinds: list[tuple[Variant, float]] = []
+        if math.inf in budgets or "non_private" in self.baselines:
+            kinds.append(("non_private", math.inf))
+        others: tuple[Variant, ...] = ("clip_only", "regularized")
+        kinds += [(name, math.inf) for name in others if name in self.baselines]
+        dp: Variant = "dp"
+        kinds += [(dp, epsilon) for epsilon in sorted(budgets, reverse=True) if math.isfinite(epsilon)]
+        return [
+            Job(variant, epsilon, seed, self._variant(variant, epsilon)) for variant, epsilon in kinds for seed in self.seeds
+        ]
+
+    def _variant(self, variant: Variant, epsilon: float) -> Recipe:
+        """The recipe of one budget or baseline. All have the same data, model, batches and number of updates."""
+        recipe = self.recipe
+        mechanism = {"dp": "gaussian", "clip_only": "clip_only"}.get(variant, "none")
+        budget = epsilon if variant == "dp" else None
+        recipe = dataclasses.replace(recipe, privacy=dataclasses.replace(recipe.privacy, mechanism=mechanism, epsilon=budget))
+        if variant in ("non_private", "regularized"):
+            recipe = dataclasses.replace(recipe, optimizer=self.non_private_optimizer)
+        if variant == "regularized":
+            recipe = dataclasses.replace(recipe, regularization=self.regularized)
+        return recipe
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to train and attack."""
+
+    variant: Variant
+    epsilon: float
+    seed: int
+    recipe: Recipe
+
+    @property
+    def label(self) -> str:
+        """Its folder below the comparison's, such as ``eps=08.00/seed=0``."""
+        kind = f"eps={self.epsilon:05.2f}" if self.variant == "dp" else self.variant
+        return f"{kind}/seed={self.seed}"
+
+
+# -- TOML and flags -------------------------------------------------------------------------------------------------
+
+
+def load(name: str, flags: Sequence[str] = ()) -> Comparison:
+    """The comparison of a recipe's TOML file with the user's flags on top.
+
+    Args:
+        name: a recipe of this package, such as ``digits``, or the path of a TOML file.
+
+    Raises:
+        ConfigError: no such recipe, not TOML, an unknown key or flag, or a value that does not fit.
+    """
+    path = find(name)
+    table = read_toml(path)
+    check_flags(flags)
+    return parse([*as_flags(table, path), *flags], default_output=f"runs/{path.stem}")
+
+
+def find(name: str) -> Path:
+    """Where a recipe's file lies."""
+    named = HERE / f"{name}.toml"
+    if "/" not in name and named.exists():
+        return named
+    path = Path(name)
+    if path.suffix == ".toml":
+        if path.is_file():
+            return path
+        raise ConfigError(f"there is no file {name}; type `dptrain list` for the recipes that come along")
+    raise unknown_name("recipe", name, names())
+
+
+def names() -> list[str]:
+    """The recipes that come with the package."""
+    return sorted(path.stem for path in HERE.glob("*.toml"))
+
+
+def about(name: str) -> str:
+    """The first comment line of a recipe: what it shows."""
+    first = find(name).read_text(encoding="utf-8").splitlines()[0]
+    return first.lstrip("# ").strip()
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+
+
+def options() -> dict[str, Any]:
+    """Every key of a comparison, dotted, with its type; what both TOML and flags are checked against."""
+    return dict(_options(Comparison, ""))
+
+
+def _options(kind: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    hints = get_type_hints(kind)
+    for item in dataclasses.fields(kind):
+        hint = hints[item.name]
+        if dataclasses.is_dataclass(hint):
+            yield from _options(hint, prefix if item.name == "recipe" else f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", hint
+
+
+def as_flags(table: Mapping[str, Any], path: Path) -> list[str]:
+    """A TOML table as flags.
+
+    Raises:
+        ConfigError: a key that does not exist, with the nearest one; or a value of a kind that no flag has.
+    """
+    known = options()
+    flags: list[str] = []
+    for key, value in _flatten(table, ""):
+        if key not in known:
+            raise ConfigError(f"{path} has the unknown key {key!r}; {_hint(key, known)}")
+        is_list = get_origin(known[key]) is tuple
+        if isinstance(value, list) != is_list:
+            accepted = "a list, such as [8.0, 4.0]" if is_list else "one value, not a list"
+            raise ConfigError(f"{path} gives {key} = {value!r}; give {accepted}")
+        if isinstance(value, bool) or (isinstance(value, list) and any(isinstance(item, (list, dict)) for item in value)):
+            raise ConfigError(f"{path} gives {key} = {value!r}; no key takes a value of that kind")
+        flags.append(f"--{key}")
+        flags += [str(item) for item in value] if isinstance(value, list) else [str(value)]
+    return flags
+
+
+def _flatten(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def check_flags(flags: Sequence[str]) -> None:
+    """Raises ConfigError for a flag that does not exist, with the nearest one, and where budgets are given twice."""
+    known = options()
+    given: list[str] = []
+    for flag in flags:
+        if not flag.startswith("--"):
+            continue
+        key = flag[2:].split("=", 1)[0].replace("-", "_")
+        if key not in known:
+            raise ConfigError(f"there is no flag {flag.split('=', 1)[0]}; {_hint(key, known)}")
+        given.append(key)
+    if "privacy.epsilon" in given and "epsilons" in given:
+        raise ConfigError("both --privacy.epsilon and --epsilons are given; give one budget, or several, not both")
+
+
+def _hint(key: str, known: Mapping[str, Any]) -> str:
+    last = key.split(".")[-1]
+    by_last = {name.split(".")[-1]: name for name in known}
+    guess = by_last.get(last) or nearest(key, known)
+    if guess is None:
+        close = nearest(last, by_last)
+        guess = by_last[close] if close else None
+    return f"did you mean {guess!r}?" if guess else "type `dptrain run --help` for all of them"
+
+
+def parse(flags: Sequence[str], default_output: str = "") -> Comparison:
+    """A comparison from flags alone.
+
+    Raises:
+        ConfigError: a value that does not fit its field.
+    """
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed), contextlib.redirect_stdout(printed):
+            comparison = tyro.cli(Comparison, args=_last_wins(flags), prog="dptrain run", config=(tyro.conf.FlagConversionOff,))
+    except SystemExit:
+        raise ConfigError(_one_sentence(printed.getvalue())) from None
+    if not comparison.output:
+        comparison = dataclasses.replace(comparison, output=default_output)
+    return comparison
+
+
+def help_text() -> str:
+    """Every flag with its type, default and meaning."""
+    printed = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(printed):
+        tyro.cli(Comparison, args=["--help"], prog="dptrain run RECIPE", description="Train, attack, report.")
+    return printed.getvalue().rstrip()
+
+
+def _last_wins(flags: Sequence[str]) -> list[str]:
+    """Each flag once, with the values that were given last."""
+    groups: dict[str, list[str]] = {}
+    current: list[str] | None = None
+    for flag in flags:
+        if flag.startswith("--"):
+            name, _, value = flag.partition("=")
+            name = name.replace("-", "_").replace("__", "--", 1)
+            current = [value] if value else []
+            groups[name] = current
+        elif current is not None:
+            current.append(flag)
+        else:
+            raise ConfigError(f"{flag!r} stands before any flag; write it behind the flag it belongs to")
+    return [part for name, values in groups.items() for part in (name, *values)]
+
+
+def _one_sentence(printed: str) -> str:
+    """The parser's message without its frame, its help text and its list of every type that it tried."""
+    lines = [line.strip("│╭╮╰╯─- ") for line in printed.splitlines()]
+    text = " ".join(line for line in lines if line).split("Argument helptext:")[0].split("For full helptext")[0].strip()
+    found = re.search(r"Error parsing ([\w.-]+): (.*)", text)
+    if found is None:
+        return re.sub(r"^(Parsing error|Invalid choice|Missing value|Value error)\s+", "", text) or "a flag could not be read"
+    where, message = found.groups()
+    if not where.startswith("--"):
+        return message
+    tried = re.search(r"no type matching (.+?) could be instantiated from (\[.*?\])", message)
+    message = f"{tried[2]} is none of {tried[1]}" if tried else message
+    return f"{where} could not be read: {message}"
+
+
+def to_toml(comparison: Comparison) -> str:
+    """The resolved comparison as TOML that :func:`load` reads back."""
+    tables: dict[str, list[str]] = {"": []}
+    for key in options():
+        value: Any = comparison if key.split(".")[0] in _own() else comparison.recipe
+        for part in key.split("."):
+            value = getattr(value, part)
+        if value is None:
+            continue
+        table, _, name = key.rpartition(".")
+        tables.setdefault(table, []).append(f"{name} = {_toml_value(value)}")
+    parts = ["\n".join(tables.pop(""))]
+    parts += [f"[{table}]\n" + "\n".join(lines) for table, lines in tables.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _own() -> set[str]:
+    return {item.name for item in dataclasses.fields(Comparison) if item.name != "recipe"}
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
+        return f'"{escaped}"'
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    if isinstance(value, float):
+        return repr(value) if math.isfinite(value) else "inf"
+    return str(value)
+
+
+def plain(comparison: Comparison) -> dict[str, Any]:
+    """The comparison for a result or a hash; where it is written and how fast it runs are left out."""
+    return {key: value for key, value in as_plain(comparison).items() if key not in ("output", "performance")}

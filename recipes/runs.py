@@ -1,0 +1,230 @@
+"""Runs a comparison: every model trained, every checkpoint attacked, everything reported.
+
+Nothing is written before data, plan and δ of every job have been checked. A finished job is not run again; a job that was
+cut goes on from its checkpoint. A job that breaks is listed as such and does not stop the others.
+"""
+
+import dataclasses
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+import dptrain.data
+from dptrain.data.dataset import DataSet
+from dptrain.data.split import Split, draw
+from dptrain.errors import CheckpointError, ConfigError, UserError
+from dptrain.plain import as_plain
+from dptrain.plan import PrivacyPlan
+from dptrain.trainer import Trainer
+from dptrain.version import versions
+from evaluation import runner
+from evaluation.baselines import majority_class
+from evaluation.result import ComparisonResult, read_run, write
+from evaluation.summary import read_results, summarize, with_twins
+from recipes.comparison import Comparison, Job, load, plain, to_toml
+
+NOT_COVERED = (
+    "The figures and pictures of this report: they are computed from members without noise.",
+    "The choice of hyper-parameters, of the best seed and of the best budget: each look at private data that decides "
+    "something is a release of its own, and this comparison's runs are not composed with one another.",
+    "Telemetry under private/ (training loss, share of clipped examples): exact functions of private examples.",
+    "People with several examples: the guarantee hides one example, and weakens with every further one of the same person.",
+    "Rounding in floating point, timing, and whoever can read the memory of the machine that trains.",
+    "Attacks that were not run. Finding nothing is not a proof; the guarantee is.",
+)
+
+
+def run(comparison: Comparison, name: str, command: str, progress: bool = True) -> ComparisonResult:
+    """Trains and attacks every job of the comparison into its output folder, and writes the reports there.
+
+    Raises:
+        UserError: something given cannot be used; nothing was written.
+        KeyboardInterrupt: after Ctrl-C, with a checkpoint on disk.
+    """
+    if comparison.performance.threads is not None:
+        torch.set_num_threads(comparison.performance.threads)
+    root = Path(comparison.output)
+    jobs = comparison.jobs()
+    data = dptrain.data.load(comparison.recipe.data)
+    splits = {seed: draw(len(data), comparison.recipe.data.split, seed) for seed in comparison.seeds}
+    check(jobs, data, splits)
+    claim(root, comparison, name, command)
+    failures: dict[str, str] = {}
+    with tqdm(total=len(jobs), desc=name, unit="run", disable=not progress, file=sys.stderr) as bar:
+        for job in jobs:
+            bar.set_postfix_str(job.label)
+            try:
+                run_job(job, comparison, root, data, splits[job.seed], progress)
+            except UserError as error:
+                failures[job.label] = str(error)
+            except Exception as error:  # one broken job must not lose the others' hours
+                failures[job.label] = f"{type(error).__name__}: {error}"
+            bar.update()
+    (root / "failures.json").write_text(json.dumps(failures, indent=1) + "\n", encoding="utf-8")
+    return report(root)
+
+
+def check(jobs: list[Job], data: DataSet, splits: dict[int, Split]) -> None:
+    """Builds every job's plan, so that what cannot be private is refused before anything is trained."""
+    for job in jobs:
+        plan = PrivacyPlan.from_config(job.recipe.privacy, job.recipe.training.steps)
+        if plan.is_private:
+            plan.check_delta(len(splits[job.seed].members))
+
+
+def claim(root: Path, comparison: Comparison, name: str, command: str) -> None:
+    """Takes the output folder for this comparison, or refuses a folder that holds another one.
+
+    Raises:
+        ConfigError: the folder holds another comparison, or something else.
+    """
+    path = root / "comparison.toml"
+    if path.exists():
+        before, now = plain(load(str(path))), plain(comparison)
+        if before != now:
+            changed = ", ".join(sorted(_differences(before, now)))
+            raise ConfigError(
+                f"{root} holds another comparison ({changed} differ); type another folder, such as --output {root}-2, or "
+                "remove it"
+            )
+        return
+    if root.exists() and any(root.iterdir()):
+        raise ConfigError(f"{root} is not empty and holds no comparison; type another folder with --output")
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "comparison.json").write_text(json.dumps({"name": name, "command": command}) + "\n", encoding="utf-8")
+    partial = root / ".comparison.toml"
+    partial.write_text(f"# The resolved comparison. {command}\n\n{to_toml(comparison)}", encoding="utf-8")
+    partial.rename(path)
+
+
+def _differences(before: object, now: object, prefix: str = "") -> set[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = before.keys() | now.keys()
+        return {item for key in keys for item in _differences(before.get(key), now.get(key), f"{prefix}{key}.")}
+    return set() if before == now else {prefix.rstrip(".").removeprefix("recipe.")}
+
+
+def run_job(job: Job, comparison: Comparison, root: Path, data: DataSet, split: Split, progress: bool) -> None:
+    """Trains and attacks one model, unless that was done."""
+    folder = root / job.label
+    if is_complete(job, folder):
+        return
+    attack = runner.callback(comparison.evaluation, root / "private" / "fleet", comparison.performance, progress)
+    trainer = Trainer(
+        job.recipe,
+        data,
+        split,
+        seed=job.seed,
+        folder=folder,
+        performance=comparison.performance,
+        callbacks=(attack,),
+        insecure_seed=None if comparison.insecure_seed is None else comparison.insecure_seed * 1000 + job.seed,
+        label=job.label,
+        variant=job.variant,
+        progress=progress,
+    )
+    trainer.run()
+
+
+def is_complete(job: Job, folder: Path) -> bool:
+    """Whether the last checkpoint of the job was trained and attacked."""
+    path = folder / "evaluation" / f"step={job.recipe.training.steps:06d}" / "result.json"
+    if not path.exists():
+        return False
+    return read_run(path).recipe_digest == job.recipe.digest()
+
+
+def report(root: Path) -> ComparisonResult:
+    """Gathers the results below ``root`` and writes results.json, report.html and the TensorBoard folder."""
+    from evaluation.report import html, tensorboard
+
+    result = gather(root)
+    write(result, root / "results.json")
+    tensorboard.write(result, root)
+    html.write(result, root, root / "report.html")
+    return result
+
+
+def gather(root: Path) -> ComparisonResult:
+    """The comparison's result from the results of its runs.
+
+    Raises:
+        CheckpointError: the folder holds no comparison.
+    """
+    comparison = load_run(root)
+    name, command = identity(root)
+    jobs = comparison.jobs()
+    last, earlier = read_results(root / job.label for job in jobs)
+    runs = with_twins(last)
+    data = dptrain.data.load(comparison.recipe.data)
+    held_out = data.targets[draw(len(data), comparison.recipe.data.split, comparison.seeds[0]).non_members]
+    broken = json.loads((root / "failures.json").read_text()) if (root / "failures.json").exists() else {}
+    return ComparisonResult(
+        name=name,
+        title=comparison.title or name,
+        runs=runs,
+        summary=summarize(runs),
+        command=command,
+        data={
+            "name": data.name,
+            "kind": data.kind,
+            "classes": list(data.classes),
+            "input_shape": list(data.input_shape),
+            "source": data.source,
+            "fingerprint": data.fingerprint,
+        },
+        recipe=as_plain(comparison.recipe),
+        versions=versions(),
+        not_covered=NOT_COVERED,
+        baselines=(majority_class(held_out.numpy(), len(data.classes)),),
+        checkpoints=earlier,
+        failures=tuple(f"{label}: {reason}" for label, reason in sorted(broken.items())),
+    )
+
+
+def evaluate_again(root: Path, attacks: list[str], progress: bool = True) -> ComparisonResult:
+    """Attacks every last checkpoint below ``root`` again.
+
+    Args:
+        attacks: which; none means those of the comparison.
+    """
+    comparison = load_run(root)
+    plan = dataclasses.replace(comparison.evaluation, attacks=tuple(attacks)) if attacks else comparison.evaluation
+    data = dptrain.data.load(comparison.recipe.data)
+    jobs = [job for job in comparison.jobs() if (root / job.label / "release").exists()]
+    if not jobs:
+        raise CheckpointError(f"{root} holds no checkpoint yet; type `dptrain resume {root}`")
+    for job in tqdm(jobs, desc="evaluate", unit="run", disable=not progress):
+        runner.evaluate(
+            root / job.label,
+            data,
+            plan=plan,
+            recipe=job.recipe,
+            fleet_folder=root / "private" / "fleet",
+            performance=comparison.performance,
+            progress=progress,
+        )
+    return report(root)
+
+
+def identity(root: Path) -> tuple[str, str]:
+    """Name of a run's recipe, and the command that began it."""
+    about = json.loads((root / "comparison.json").read_text(encoding="utf-8"))
+    return about["name"], about["command"]
+
+
+def load_run(root: Path) -> Comparison:
+    """The comparison that a run folder holds, with that folder as its output."""
+    path = root / "comparison.toml"
+    if not path.is_file():
+        raise CheckpointError(f"{root} holds no comparison.toml, so it is not a run; name the folder that `dptrain run` made")
+    return dataclasses.replace(load(str(path)), output=str(root))
+
+
+def command_line(arguments: list[str]) -> str:
+    """What was typed, so that it can be typed again."""
+    return shlex.join(["dptrain", *arguments])
