@@ -152,7 +152,7 @@ def check_agreement(reported: float, cross_check: float) -> None:
     """
     if math.isinf(reported) and math.isinf(cross_check):
         return
-    if not abs(reported - cross_check) <= 0.02 + 0.01 * max(reported, cross_check):
+    if math.isinf(reported) or not abs(reported - cross_check) <= 0.02 + 0.01 * max(reported, cross_check):
         raise PlanError(
             f"the accountants disagree: PRV says ε = {reported:.4f} and PLD says {cross_check:.4f}, so neither is "
             "reported; use a larger δ or less extreme noise"

@@ -229,12 +229,13 @@ def _calibrated(plan: PrivacyPlan, epsilon: float) -> float:
         return accounting.epsilon_prv(candidate.event(), plan.delta)
 
     high = 1.0
-    while accounting.epsilon_rdp(dataclasses.replace(plan, noise_multiplier=high).event(), plan.delta) > epsilon:
+    # RDP leads to where PRV is at ease; its orders end before small budgets, so PRV takes over at 2.
+    while accounting.epsilon_rdp(dataclasses.replace(plan, noise_multiplier=high).event(), plan.delta) > max(epsilon, 2.0):
         high *= 1.5
+    while spent(high) > epsilon:
+        high *= 1.25
         if high > 1e6:
             raise PlanError(f"no noise multiplier below a million reaches ε = {epsilon:g}; give a larger budget")
-    while spent(high) > epsilon:  # RDP is looser than PRV except for PRV's own rounding, at very small budgets
-        high *= 1.1
     low = high / 1.25
     while low > 1e-3 and spent(low) <= epsilon:
         high, low = low, low / 1.25

@@ -67,13 +67,11 @@ class Comparison:
     def jobs(self) -> list["Job"]:
         """Every model to train: non-private first, since it is the positive control of all others."""
         budgets = self.epsilons if self.recipe.privacy.epsilon is None else (self.recipe.privacy.epsilon,)
-        kinds: list[tuple[Variant, float]] = []
+        without: list[Variant] = [name for name in ("clip_only", "regularized") if name in self.baselines]
         if math.inf in budgets or "non_private" in self.baselines:
-            kinds.append(("non_private", math.inf))
-        others: tuple[Variant, ...] = ("clip_only", "regularized")
-        kinds += [(name, math.inf) for name in others if name in self.baselines]
-        dp: Variant = "dp"
-        kinds += [(dp, epsilon) for epsilon in sorted(budgets, reverse=True) if math.isfinite(epsilon)]
+            without.insert(0, "non_private")
+        kinds: list[tuple[Variant, float]] = [(variant, math.inf) for variant in without]
+        kinds.extend(("dp", epsilon) for epsilon in sorted(budgets, reverse=True) if math.isfinite(epsilon))
         return [
             Job(variant, epsilon, seed, self._variant(variant, epsilon)) for variant, epsilon in kinds for seed in self.seeds
         ]
