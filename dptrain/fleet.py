@@ -101,7 +101,7 @@ def train_fleet(
         return cached
     membership = draw_membership(models, len(data), rate)
     logits = np.empty((models, len(data), len(data.classes)))
-    for index in tqdm(range(models), desc="shadow models", unit="model", disable=not progress, leave=False):
+    for index in tqdm(range(models), desc="shadow models", unit="model", disable=None if progress else True, leave=False):
         logits[index] = logits_of(train(np.flatnonzero(membership[index]), 1_000_000 + index), data)
     fleet = Fleet(logits, membership, digest)
     if path is not None:

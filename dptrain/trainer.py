@@ -5,7 +5,8 @@
 
 It shows progress with the ε spent, keeps checkpoints, calls back on each of them, and stops at a step's end on Ctrl-C
 with a checkpoint that resumes. Telemetry that is computed from private examples without noise (training loss, share of
-clipped examples) goes to ``private/events`` under ``non_private/``: the guarantee does not cover it.
+clipped examples) is written only where ``telemetry`` names a log directory for it, under ``non_private/``: the guarantee
+does not cover it.
 """
 
 import hashlib
@@ -122,12 +123,14 @@ class Trainer:
         insecure_seed: int | None = None,
         label: str = "",
         variant: str | None = None,
+        telemetry: Path | None = None,
         progress: bool = True,
     ):
         self.recipe, self.data, self.split, self.seed, self.folder = recipe, data, split, seed, folder
         self.callbacks = callbacks
         self.label = label or folder.name
         self.variant = variant
+        self.telemetry = telemetry
         self.progress = progress
         self.training = build_training(
             recipe,
@@ -145,7 +148,7 @@ class Trainer:
         with (
             stop_at_step_end() as asked_to_stop,
             self._bar() as bar,
-            _Telemetry(self.folder, self.training) as telemetry,
+            _Telemetry(self.telemetry, self.training) as telemetry,
         ):
             for until in self._stops():
                 for batch in self.training.batches(until):
@@ -212,7 +215,9 @@ class Trainer:
 
     def _bar(self) -> tqdm:
         total, done = self.training.plan.steps, self.training.steps_taken
-        return tqdm(total=total, initial=done, desc=self.label, unit="step", disable=not self.progress, leave=False)
+        return tqdm(
+            total=total, initial=done, desc=self.label, unit="step", disable=None if self.progress else True, leave=False
+        )
 
     def _show_epsilon(self, bar: tqdm) -> None:
         """ε takes up to a third of a second to compute: it is shown ten times a training, and only where it is seen."""
@@ -224,20 +229,22 @@ class Trainer:
 class _Telemetry:
     """Curves for the person who trains; never part of what is released."""
 
-    def __init__(self, folder: Path, training: PrivateTraining):
-        self._folder = folder / "private" / "events"
+    def __init__(self, folder: Path | None, training: PrivateTraining):
+        self._folder = folder
+        self._writer: Any = None
         self._training = training
         self._every = max(1, training.plan.steps // 200)
 
     def __enter__(self) -> "_Telemetry":
-        from torch.utils.tensorboard import SummaryWriter
+        if self._folder is not None:
+            from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(self._folder), flush_secs=30)
+            self._writer = SummaryWriter(str(self._folder), flush_secs=30)
         return self
 
     def write(self) -> None:
         step, latest = self._training.steps_taken, self._training.last_sum
-        if latest is None or (step % self._every and step != 1):
+        if self._writer is None or latest is None or (step % self._every and step != 1):
             return
         examples = max(latest.examples, 1)
         self._writer.add_scalar("non_private/training_loss", latest.loss / examples, step)
@@ -246,7 +253,8 @@ class _Telemetry:
         self._writer.add_scalar("non_private/non_finite_examples", latest.non_finite, step)
 
     def __exit__(self, *_: object) -> None:
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 @contextmanager

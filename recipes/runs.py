@@ -31,7 +31,7 @@ NOT_COVERED = (
     "The figures and pictures of this report: they are computed from members without noise.",
     "The choice of hyper-parameters, of the best seed and of the best budget: each look at private data that decides "
     "something is a release of its own, and this comparison's runs are not composed with one another.",
-    "Telemetry under private/ (training loss, share of clipped examples): exact functions of private examples.",
+    "Telemetry in the .non_private folder (training loss, share of clipped examples): exact functions of private examples.",
     "People with several examples: the guarantee hides one example, and weakens with every further one of the same person.",
     "Rounding in floating point, timing, and whoever can read the memory of the machine that trains.",
     "Attacks that were not run. Finding nothing is not a proof; the guarantee is.",
@@ -54,7 +54,7 @@ def run(comparison: Comparison, name: str, command: str, progress: bool = True) 
     check(jobs, data, splits)
     claim(root, comparison, name, command)
     failures: dict[str, str] = {}
-    with tqdm(total=len(jobs), desc=name, unit="run", disable=not progress, file=sys.stderr) as bar:
+    with tqdm(total=len(jobs), desc=name, unit="run", disable=None if progress else True, file=sys.stderr) as bar:
         for job in jobs:
             bar.set_postfix_str(job.label)
             try:
@@ -125,9 +125,15 @@ def run_job(job: Job, comparison: Comparison, root: Path, data: DataSet, split: 
         insecure_seed=None if comparison.insecure_seed is None else comparison.insecure_seed * 1000 + job.seed,
         label=job.label,
         variant=job.variant,
+        telemetry=telemetry_folder(root) / job.label,
         progress=progress,
     )
     trainer.run()
+
+
+def telemetry_folder(root: Path) -> Path:
+    """The log directory for exact training curves: beside the comparison's, never inside it."""
+    return root.with_name(f"{root.name}.non_private")
 
 
 def is_complete(job: Job, folder: Path) -> bool:
@@ -198,7 +204,7 @@ def evaluate_again(root: Path, attacks: list[str], progress: bool = True) -> Com
     jobs = [job for job in comparison.jobs() if (root / job.label / "release").exists()]
     if not jobs:
         raise CheckpointError(f"{root} holds no checkpoint yet; type `dptrain resume {root}`")
-    for job in tqdm(jobs, desc="evaluate", unit="run", disable=not progress):
+    for job in tqdm(jobs, desc="evaluate", unit="run", disable=None if progress else True):
         runner.evaluate(
             root / job.label,
             data,

@@ -28,7 +28,7 @@ class Examples:
                 f"a {type(dataset).__name__} cannot be drawn from by index; give a map-style data set, with len() and "
                 "[index], not a DataLoader or an iterable one: batches are drawn by the privacy plan"
             )
-        self._dataset = dataset
+        self._dataset: Any = dataset
         self._indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
         self._tensors: tuple[torch.Tensor, ...] | None = None
         if isinstance(dataset, DataSet):

@@ -105,7 +105,7 @@ def test_the_config_becomes_the_plan_unchanged():
     assert plan.guarantee().epsilon <= 4.0
     without = PrivacyPlan.from_config(dataclasses.replace(config, mechanism="none", epsilon=None), 30)
     assert not without.is_private
-    with pytest.raises(PlanError, match="privacy.epsilon"):
+    with pytest.raises(PlanError, match=r"privacy\.epsilon"):
         PrivacyPlan.from_config(dataclasses.replace(config, epsilon=None), 30)
 
 

@@ -15,9 +15,7 @@ from dptrain.noise import secret_generator
 from dptrain.plan import PrivacyPlan
 from dptrain.sampling import BallsInBinsSampler, PoissonSampler, sampler_for
 
-PLAN = PrivacyPlan(
-    sampling_rate=0.25, expected_batch_size=250, steps=10, clipping_norm=1.0, delta=1e-5, noise_multiplier=2.0
-)
+PLAN = PrivacyPlan(sampling_rate=0.25, expected_batch_size=250, steps=10, clipping_norm=1.0, delta=1e-5, noise_multiplier=2.0)
 
 
 def test_the_sampler_states_the_event_that_the_plan_is_charged():

@@ -1,0 +1,187 @@
+"""The drawings of a result: matplotlib figures, for the page as SVG and for TensorBoard as pixels.
+
+ε is drawn on a logarithmic axis; training without privacy stands behind a break at the right end, marked ∞.
+"""
+
+import base64
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from evaluation.report import wording
+from evaluation.result import AttackResult, ComparisonResult, Measure, RunResult, Summary
+
+# Okabe and Ito's palette: told apart with any kind of colour vision, and as grey values.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+Of = Callable[[Summary], Measure | None]
+"""What a panel shows of a summary."""
+MARKERS = {"dp": "o", "non_private": "s", "clip_only": "^", "regularized": "D"}
+STYLE: dict[Any, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "svg.fonttype": "path",
+}
+
+
+def tradeoff(result: ComparisonResult, name: str) -> Figure:
+    """``test_accuracy`` or one ``<attack>/<metric>`` over ε, with intervals, chance and what the plan permits."""
+    allowed = {item.epsilon: item.permitted[name] for item in result.summary if name in item.permitted}
+    is_utility = name == "test_accuracy"
+    title = "Test accuracy" if is_utility else wording.measure_name(name)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.2, 3.7), layout="constrained")
+        axes = figure.subplots()
+        chance = None if is_utility else wording.chances(result).get(name)
+        _panel(axes, result, title, lambda item: item.utility if is_utility else wording.find(item, name), chance, allowed)
+        handles, labels = axes.get_legend_handles_labels()
+        if handles:
+            figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+        return figure
+
+
+def _panel(axes: Axes, result: ComparisonResult, title: str, of: Of, chance: float | None, allowed: dict[float, float]) -> None:
+    budgets = sorted({item.epsilon for item in result.summary if item.variant == "dp"})
+    place = {epsilon: index for index, epsilon in enumerate(budgets)}
+    apart = [item for item in result.summary if item.variant != "dp"]
+    private = sorted((item for item in result.summary if item.variant == "dp"), key=lambda item: item.epsilon)
+    _series(axes, [place[item.epsilon] for item in private], private, of, COLOURS[0], "DP", "o")
+    # The break: everything without a guarantee stands behind it, side by side.
+    start = len(budgets) + 0.25
+    for offset, item in enumerate(apart):
+        colour = COLOURS[1 + offset % 6]
+        name = wording.VARIANT_NAMES[item.variant] + " (ε = ∞)"
+        _series(axes, [start + 0.5 * offset], [item], of, colour, name, MARKERS[item.variant])
+    if apart and budgets:
+        axes.axvline(len(budgets) - 0.4, color="#888888", linestyle=(0, (1, 2)), linewidth=1)
+    if chance is not None:
+        axes.axhline(chance, color="#555555", linestyle=":", linewidth=1.2, label="chance")
+    if allowed:
+        places = [place[epsilon] for epsilon in sorted(allowed)]
+        heights = [allowed[epsilon] for epsilon in sorted(allowed)]
+        axes.plot(places, heights, color="#000000", linestyle="--", linewidth=1.2, label="permitted by the plan")
+    middle = start + 0.25 * max(len(apart) - 1, 0)
+    ticks, labels = list(range(len(budgets))), [f"{epsilon:g}" for epsilon in budgets]
+    axes.set_xticks([*ticks, middle] if apart else ticks, [*labels, "∞"] if apart else labels)
+    axes.set_xlim(-0.5, start + 0.5 * max(len(apart), 1) if apart else len(budgets) - 0.5)
+    axes.set_xlabel("ε (smaller is more private)")
+    axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+
+
+def _series(axes: Axes, places: list[float], items: list[Summary], of: Of, colour: str, name: str, marker: str) -> None:
+    found = [(place, of(item)) for place, item in zip(places, items, strict=True)]
+    known = [(place, measure) for place, measure in found if measure is not None and measure.value is not None]
+    if not known:
+        return
+    xs, values = [place for place, _ in known], [measure.value or 0.0 for _, measure in known]
+    lows = [measure.low if measure.low is not None else value for (_, measure), value in zip(known, values, strict=True)]
+    highs = [measure.high if measure.high is not None else value for (_, measure), value in zip(known, values, strict=True)]
+    below, above = np.array(values) - np.array(lows), np.array(highs) - np.array(values)
+    axes.errorbar(
+        xs, values, yerr=np.maximum([below, above], 0), color=colour, marker=marker, markersize=5, linewidth=1.6,
+        capsize=3, elinewidth=1, label=name,
+    )  # fmt: skip
+    if len(xs) > 1:
+        axes.fill_between(xs, lows, highs, color=colour, alpha=0.12, linewidth=0)
+
+
+def roc(result: ComparisonResult, attack: str) -> Figure | None:
+    """The ROC of the first seed of every budget, on logarithmic axes; None where the attack has none."""
+    curves: list[tuple[RunResult, AttackResult]] = []
+    seen: set[tuple[str, float]] = set()
+    for run in result.runs:
+        for found in run.attacks:
+            if found.name == attack and found.curve is not None and (run.variant, run.epsilon) not in seen:
+                seen.add((run.variant, run.epsilon))
+                curves.append((run, found))
+    if not curves:
+        return None
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.2, 4.4), layout="constrained")
+        axes = figure.subplots()
+        least = 1e-3
+        for index, (run, found) in enumerate(curves):
+            assert found.curve is not None
+            name = "DP, ε = " + wording.budget(run.epsilon) if run.variant == "dp" else wording.VARIANT_NAMES[run.variant]
+            false = np.maximum(found.curve.false_positive_rate, least)
+            true = np.maximum(found.curve.true_positive_rate, least)
+            line = "-" if index < len(COLOURS) else "--"
+            axes.step(false, true, where="post", color=COLOURS[index % len(COLOURS)], linestyle=line, linewidth=1.4, label=name)
+        axes.plot([least, 1], [least, 1], color="#555555", linestyle=":", linewidth=1.2, label="chance")
+        axes.set(xscale="log", yscale="log", xlim=(least, 1), ylim=(least, 1))
+        axes.set(xlabel="false positive rate", ylabel="true positive rate")
+        axes.set_title(f"{wording.attack_name(attack)}, seed {curves[0][0].seed}", loc="left", fontsize=10, fontweight="bold")
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        return figure
+
+
+def pictures(arrays: dict[str, np.ndarray], classes: list[str]) -> Figure:
+    """A column a class (twelve at most): true class mean, reconstruction, public class mean."""
+    rows = [("class mean\nof members", "true"), ("recon-\nstruction", "reconstruction"), ("public\nclass mean", "public_mean")]
+    count = min(len(classes), 12)
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(0.95 + 0.72 * count, 2.55), layout="constrained")
+        grid = figure.subplots(len(rows), count, squeeze=False)
+        for row, (label, key) in enumerate(rows):
+            for column in range(count):
+                axes = grid[row, column]
+                axes.imshow(arrays[key][column], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+                axes.set_xticks([])
+                axes.set_yticks([])
+                if row == 0:
+                    axes.set_title(classes[column][:8], fontsize=9)
+                if column == 0:
+                    axes.set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
+        return figure
+
+
+def load_pictures(root: Path, run: RunResult, attack: AttackResult) -> dict[str, np.ndarray] | None:
+    """The arrays that an inversion kept; None where it kept none or the file is gone."""
+    for name in attack.figures:
+        path = root / run.label / "evaluation" / f"step={run.step:06d}" / name
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return {key: stored[key] for key in ("true", "reconstruction", "public_mean")}
+        except (OSError, ValueError, KeyError):
+            return None
+    return None
+
+
+def as_svg(figure: Figure, name: str) -> str:
+    """The figure as an SVG element whose ids begin with ``name``, so that several can stand in one page."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
+    return re.sub(r'(href="#|url\(#)', rf"\1{name}-", text)
+
+
+def as_data_uri(figure: Figure) -> str:
+    """The figure as a PNG inside a ``data:`` address."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def as_pixels(figure: Figure, dpi: int = 110) -> np.ndarray:
+    """The figure as ``[height, width, 3]`` bytes."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]

@@ -1,0 +1,152 @@
+"""The result as one HTML page that stands alone: no network, figures as SVG, pictures inline.
+
+    write(result, Path("runs/digits"), Path("runs/digits/report.html"))
+
+The answer comes first, then the curve, the table, controls, pictures, the plan and its assumptions, what is not covered,
+and how to get it again. The same result gives the same page, byte for byte.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from evaluation.report import figures, wording
+from evaluation.result import VERDICTS, ComparisonResult, Measure
+
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
+
+
+def write(result: ComparisonResult, root: Path, path: Path) -> None:
+    """Writes the page so that a reader sees the old one or this one, never a part.
+
+    Args:
+        root: the comparison's folder, where pictures of attacks are found.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(render(result, root), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def render(result: ComparisonResult, root: Path) -> str:
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"interval": wording.interval, "number": wording.number, "budget": wording.budget}
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    names = [name for name in wording.measure_names(result) if not name.split("/")[1].startswith("distance_")]
+    page = template.render(
+        result=result,
+        wording=wording,
+        answer=wording.answer(result),
+        tradeoffs=[
+            {"svg": _svg(figures.tradeoff(result, name), f"tradeoff{index}"), "text": _in_words(result, name)}
+            for index, name in enumerate(["test_accuracy", *names])
+        ],
+        rocs=_rocs(result),
+        tables=[_table(result, attack) for attack in wording.attacks(result)],
+        controls=_beside(result),
+        pictures=_pictures(result, root),
+        guarantees=_guarantees(result),
+        verdicts={word: text for word, text in VERDICTS.items() if word in _used(result)},
+        broken=wording.broken(result),
+        notes=sorted({f"{run.label}: {note}" for run in result.runs for note in run.notes}),
+    )
+    return page + "\n"
+
+
+def _svg(figure: Any, name: str) -> Markup:
+    return Markup(figures.as_svg(figure, name))
+
+
+def _in_words(result: ComparisonResult, name: str) -> str:
+    """A panel in words, for who cannot see it."""
+    of = [(item, item.utility if name == "test_accuracy" else wording.find(item, name)) for item in result.summary]
+    title = wording.metric_name(name) if name == "test_accuracy" else wording.measure_name(name)
+    return f"{title}. " + "; ".join(f"{wording.row_name(item)}: {wording.interval(found)}" for item, found in of) + "."
+
+
+def _rocs(result: ComparisonResult) -> list[dict[str, Any]]:
+    drawn = [(attack, figures.roc(result, attack)) for attack in wording.attacks(result)]
+    return [
+        {"name": wording.attack_name(attack), "svg": _svg(figure, f"roc{index}")}
+        for index, (attack, figure) in enumerate(drawn)
+        if figure is not None
+    ]
+
+
+def _table(result: ComparisonResult, attack: str) -> dict[str, Any]:
+    names = [name for name in wording.measure_names(result) if name.startswith(f"{attack}/")]
+    rows = [
+        {
+            "name": wording.row_name(summary),
+            "accuracy": wording.interval(summary.utility),
+            "cells": [
+                (wording.interval(wording.find(summary, name)), summary.permitted.get(name), _note(wording.find(summary, name)))
+                for name in names
+            ],
+            "verdict": summary.verdicts.get(attack, "–"),
+        }
+        for summary in result.summary
+    ]
+    about = next((found for run in result.runs for found in run.attacks if found.name == attack and found.status == "ok"), None)
+    return {
+        "name": wording.attack_name(attack),
+        "paper": about.paper if about is not None else "",
+        "access": about.access if about is not None else "",
+        "chance": about.chance if about is not None else None,
+        "columns": [wording.metric_name(name.split("/")[1]) for name in names],
+        "rows": rows,
+    }
+
+
+def _note(measure: Measure | None) -> str:
+    return measure.note if measure is not None and measure.value is None else ""
+
+
+def _beside(result: ComparisonResult) -> list[dict[str, Any]]:
+    """Baselines and controls of every attack on every run."""
+    rows = []
+    for run in result.runs:
+        for attack in run.attacks:
+            beside = [*attack.baselines, *attack.controls]
+            if beside:
+                shown = [(item.name.replace("_", " "), wording.interval(item)) for item in beside]
+                rows.append(
+                    {"run": run.label, "attack": wording.attack_name(attack.name), "value": wording.number(attack.value),
+                     "beside": shown, "verdict": attack.verdict, "reason": attack.reason}
+                )  # fmt: skip
+    return rows
+
+
+def _pictures(result: ComparisonResult, root: Path) -> list[dict[str, str]]:
+    """Reconstructions of the first seed of every budget."""
+    shown: list[dict[str, str]] = []
+    seen: set[tuple[str, float, str]] = set()
+    classes = [str(name) for name in result.data.get("classes", [])]
+    for run in result.runs:
+        for attack in run.attacks:
+            key = (run.variant, run.epsilon, attack.name)
+            if not attack.figures or key in seen:
+                continue
+            seen.add(key)
+            arrays = figures.load_pictures(root, run, attack)
+            title = f"{wording.attack_name(attack.name)}, {run.label}"
+            uri = figures.as_data_uri(figures.pictures(arrays, classes)) if arrays is not None else ""
+            shown.append({"title": title, "uri": uri, "identified": wording.number(attack.value, 2)})
+    return shown
+
+
+def _guarantees(result: ComparisonResult) -> list[dict[str, Any]]:
+    """One statement a budget, from its first seed."""
+    shown: dict[tuple[str, float], dict[str, Any]] = {}
+    for run in result.runs:
+        if run.guarantee is not None and run.variant == "dp":
+            shown.setdefault((run.variant, run.epsilon), {"epsilon": run.epsilon, "guarantee": run.guarantee})
+    return list(shown.values())
+
+
+def _used(result: ComparisonResult) -> set[str]:
+    """Verdict words that occur anywhere on the page."""
+    words = {verdict.split(" (")[0] for summary in result.summary for verdict in summary.verdicts.values()}
+    return words | {attack.verdict for run in result.runs for attack in run.attacks}

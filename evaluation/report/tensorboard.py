@@ -1,0 +1,176 @@
+"""The result as TensorBoard files below a comparison's folder: ``tensorboard --logdir runs/digits``.
+
+* ``tradeoff/``: curves over ε (``step`` is 1000·ε; no DP is drawn at 64), as custom scalars with interval bands
+* ``tradeoff/``: reconstructions on the Images tab, and how to read it all on the Text tab
+* one run a model: HParams; figures over training steps, where the recipe keeps several checkpoints; and for the first seed
+  the ROC on the PR tab, laid over those of the other budgets (recall stands for the false positive rate, precision for the
+  true one)
+
+TensorBoard switches all runs off where there are more than forty, so training telemetry has a log directory of its own.
+
+Only this view's own event files, told by their suffix, are ever removed; writing twice leaves one set.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboard.plugins.hparams import summary_v2 as hparams
+from torch.utils.tensorboard import SummaryWriter
+
+from evaluation.report import figures, wording
+from evaluation.result import ComparisonResult, RunResult, Summary
+
+SUFFIX = ".dptrain"
+NO_DP = 64.0
+CURVE_POINTS = 127
+AXIS = "epsilon (64 = no DP)"
+
+HOW_TO_READ = f"""
+**Custom scalars**: accuracy and every attack over ε; the step is 1000·ε, and training without privacy stands at 64000. The
+band is the 95% interval over seeds. *permitted* is the most that the privacy plan allows an attack.
+
+**PR curves**: these are ROC curves. Read *recall* as the false positive rate and *precision* as the true positive rate.
+
+**Images**: for each budget the class means of the members, the reconstructions, and the class means of public data.
+
+**HParams**: one row a model. Without privacy, ε is shown as 64.
+
+{wording.COMPUTED_FROM_MEMBERS}
+"""
+
+
+def write(result: ComparisonResult, root: Path) -> None:
+    """Writes all of it below ``root``, in place of what this view wrote before."""
+    for folder in (root / "tradeoff", *(root / run.label for run in result.runs)):
+        for old in folder.glob(f"events.out.tfevents.*{SUFFIX}"):
+            old.unlink()
+    with _writer(root / "tradeoff") as writer:
+        writer.add_text("How to read this", HOW_TO_READ)
+        _curves(writer, result)
+        _pictures(writer, result, root)
+        _session_config(writer, result)
+    for run in result.runs:
+        with _writer(root / run.label) as writer:
+            _session(writer, result, run)
+            if run.seed == result.runs[0].seed:
+                _rocs(writer, run)
+
+
+def _writer(folder: Path) -> SummaryWriter:
+    return SummaryWriter(str(folder), filename_suffix=SUFFIX)
+
+
+def step_of(epsilon: float) -> int:
+    """The step at which a budget is drawn."""
+    return round(1000 * (NO_DP if math.isinf(epsilon) else epsilon))
+
+
+def _curves(writer: SummaryWriter, result: ComparisonResult) -> None:
+    """Each measure with its ends, over the budgets and training without privacy; baselines as series of their own."""
+    charts: dict[str, dict[str, list]] = {"utility": {}, "attacks": {}}
+    for name in ("test_accuracy", *wording.measure_names(result)):
+        for variant in ("dp", "clip_only", "regularized"):
+            tag = name.replace("/", "_") + ("" if variant == "dp" else f" {variant}")
+            rows = [item for item in result.summary if item.variant in (variant, "non_private" if variant == "dp" else variant)]
+            if _series(writer, tag, name, rows):
+                title = wording.metric_name(name) if name == "test_accuracy" else wording.measure_name(name)
+                title += "" if variant == "dp" else f", {wording.VARIANT_NAMES[variant]}"
+                if variant == "dp" and not name.split("/")[-1].startswith("distance_"):
+                    group = "utility" if name == "test_accuracy" else "attacks"
+                    charts[group][f"{title} over {AXIS}"] = ["Margin", [tag, f"{tag}_lo", f"{tag}_hi"]]
+        for item in result.summary:
+            if name in item.permitted:
+                writer.add_scalar(f"{name.replace('/', '_')} permitted", item.permitted[name], step_of(item.epsilon))
+    writer.add_custom_scalars({group: entries for group, entries in charts.items() if entries})
+
+
+def _series(writer: SummaryWriter, tag: str, name: str, rows: list[Summary]) -> bool:
+    drawn = False
+    for item in sorted(rows, key=lambda item: item.epsilon):
+        measure = item.utility if name == "test_accuracy" else wording.find(item, name)
+        if measure is None or measure.value is None:
+            continue
+        ends = (measure.value, measure.low, measure.high)
+        for suffix, value in zip(("", "_lo", "_hi"), ends, strict=True):
+            writer.add_scalar(f"{tag}{suffix}", measure.value if value is None else value, step_of(item.epsilon))
+        drawn = True
+    return drawn
+
+
+def _rocs(writer: SummaryWriter, run: RunResult) -> None:
+    """Recall := false positive rate, precision := true positive rate; one tag for all runs lays them over each other."""
+    for attack in run.attacks:
+        if attack.curve is None:
+            continue
+        false, true = np.array(attack.curve.false_positive_rate), np.array(attack.curve.true_positive_rate)
+        # The plugin orders by a threshold of its own, from which the curve runs back; it is read by its two rates alone.
+        back = np.linspace(len(false) - 1, 0, CURVE_POINTS).round().astype(int)
+        none = np.zeros(CURVE_POINTS)
+        tag = f"{attack.name} (read as ROC)"
+        writer.add_pr_curve_raw(tag, none, none, none, none, true[back], false[back], run.step, CURVE_POINTS)
+
+
+def _pictures(writer: SummaryWriter, result: ComparisonResult, root: Path) -> None:
+    seen: set[tuple[str, str]] = set()
+    classes = [str(name) for name in result.data.get("classes", [])]
+    for run in result.runs:
+        for attack in run.attacks:
+            tag = (attack.name, run.label.split("/")[0])
+            if not attack.figures or tag in seen:
+                continue
+            seen.add(tag)
+            arrays = figures.load_pictures(root, run, attack)
+            if arrays is None:
+                writer.add_text("/".join(tag), "The picture file is missing.")
+                continue
+            pixels = figures.as_pixels(figures.pictures(arrays, classes))
+            writer.add_image("/".join(tag), pixels, run.step, dataformats="HWC")
+
+
+# -- HParams --------------------------------------------------------------------------------------------------------
+
+
+def _metrics_of(run: RunResult) -> dict[str, float]:
+    found = {"test_accuracy": run.utility["test_accuracy"]}
+    for attack in run.attacks:
+        if attack.status == "ok" and attack.value is not None:
+            found[f"{attack.name}/{attack.metric}"] = attack.value
+            found |= {f"{attack.name}/{item.name}": item.value for item in attack.metrics if item.value is not None}
+    return found
+
+
+def _shared(result: ComparisonResult) -> list[str]:
+    """Metrics that every run has: the parallel-coordinates view drops a trial that lacks one."""
+    if not result.runs:
+        return []
+    shared = set.intersection(*(set(_metrics_of(run)) for run in result.runs))
+    return [name for name in _metrics_of(result.runs[0]) if name in shared]
+
+
+def _session_config(writer: SummaryWriter, result: ComparisonResult) -> None:
+    parameters = [
+        hparams.HParam(AXIS, hparams.RealInterval(0.0, 1e6)),
+        hparams.HParam("variant", hparams.Discrete(sorted({run.variant for run in result.runs}))),
+        hparams.HParam("seed", hparams.RealInterval(0.0, 1e9)),
+    ]
+    metrics = [hparams.Metric(name, display_name=name) for name in _shared(result)]
+    if result.runs:
+        _put(writer, hparams.hparams_config_pb(hparams=parameters, metrics=metrics))
+
+
+def _session(writer: SummaryWriter, result: ComparisonResult, run: RunResult) -> None:
+    epsilon = NO_DP if math.isinf(run.epsilon) else run.epsilon
+    _put(writer, hparams.hparams_pb({AXIS: epsilon, "variant": run.variant, "seed": float(run.seed)}, trial_id=run.label))
+    shared = _shared(result)
+    for past in [item for item in result.checkpoints if item.label == run.label] + [run]:
+        found = _metrics_of(past)
+        for name in shared:
+            if name in found:
+                writer.add_scalar(name, found[name], past.step)
+
+
+def _put(writer: SummaryWriter, proto: Any) -> None:
+    """A proto of tensorboard's own class, which the writer takes as it is."""
+    writer._get_file_writer().add_summary(proto)

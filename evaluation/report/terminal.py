@@ -1,0 +1,96 @@
+"""The result as plain text for a terminal.
+
+print(render(result))
+"""
+
+import shutil
+import textwrap
+
+from evaluation.report import wording
+from evaluation.result import VERDICTS, ComparisonResult
+
+NARROW = 80
+
+
+def render(result: ComparisonResult, width: int | None = None) -> str:
+    """The trade-off table, what stands beside it, and what its words mean.
+
+    Args:
+        width: in characters; left out, that of the terminal, at most 120.
+    """
+    width = max(NARROW, min(width or shutil.get_terminal_size((100, 24)).columns, 120))
+    blocks = [[result.title], _utility(result)]
+    blocks += [_attack(result, attack) for attack in wording.attacks(result)]
+    blocks += [_wrapped(wording.broken(result), width), _wrapped(_words(result), width)]
+    blocks.append(_wrapped([wording.COMPUTED_FROM_MEMBERS], width))
+    return "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks if block)
+
+
+def _utility(result: ComparisonResult) -> list[str]:
+    rows = [["", "ε", "δ", "seeds", "test accuracy"]]
+    for summary in result.summary:
+        delta = next((run.delta for run in result.runs if run.variant == summary.variant and run.delta is not None), None)
+        rows.append(
+            [
+                wording.VARIANT_NAMES[summary.variant],
+                wording.budget(summary.epsilon),
+                "–" if delta is None else f"{delta:g}",
+                str(len(summary.seeds)),
+                wording.interval(summary.utility),
+            ]
+        )
+    unit = next((run.guarantee.unit for run in result.runs if run.guarantee is not None), "example")
+    notes = [f"The unit of privacy is one {unit}. Intervals are 95%, over seeds."]
+    notes += [f"{wording.metric_name(item.name)}: {wording.interval(item)}" for item in result.baselines]
+    return [*_table(rows), *notes]
+
+
+def _attack(result: ComparisonResult, attack: str) -> list[str]:
+    """One attack over all budgets: its figures, what the plan permits, and the verdict."""
+    names = [name for name in wording.measure_names(result) if name.startswith(f"{attack}/")]
+    permitted = any(name in summary.permitted for summary in result.summary for name in names)
+    header = ["", *(wording.metric_name(name.split("/")[1]) for name in names if _is_rate(name))]
+    rows = [[*header, *(["permitted"] if permitted else []), "verdict"]]
+    for summary in result.summary:
+        cells = [wording.interval(wording.find(summary, name)) for name in names if _is_rate(name)]
+        if permitted:
+            cells.append(" / ".join(wording.number(summary.permitted.get(name)) for name in names if _is_rate(name)))
+        rows.append([wording.row_name(summary), *cells, summary.verdicts.get(attack, "–")])
+    chance = wording.chances(result).get(wording.headlines(result).get(attack, ""))
+    title = wording.attack_name(attack) + (f" (chance {chance:g})" if chance is not None else "")
+    return [title, *_table(rows), *_beside(result, attack)]
+
+
+def _is_rate(name: str) -> bool:
+    return not name.split("/")[1].startswith("distance_")
+
+
+def _beside(result: ComparisonResult, attack: str) -> list[str]:
+    """Baselines and controls: their range over all runs."""
+    lines: list[str] = []
+    for kind in ("baselines", "controls"):
+        ranges: dict[str, list[float]] = {}
+        for run in result.runs:
+            for found in run.attacks:
+                for measure in getattr(found, kind) if found.name == attack else ():
+                    if measure.value is not None:
+                        ranges.setdefault(measure.name, []).append(measure.value)
+        shown = [f"{name.replace('_', ' ')} {min(values):.2f}–{max(values):.2f}" for name, values in ranges.items()]
+        if shown:
+            lines.append(f"  {kind} (lowest–highest run): " + ", ".join(shown))
+    return lines
+
+
+def _words(result: ComparisonResult) -> list[str]:
+    used = {verdict.split(" (")[0] for summary in result.summary for verdict in summary.verdicts.values()}
+    return [f"{word}: {meaning}" for word, meaning in VERDICTS.items() if word in used]
+
+
+def _table(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return [lines[0], "─" * len(lines[0].rstrip()), *lines[1:]]
+
+
+def _wrapped(lines: list[str], width: int) -> list[str]:
+    return [part for line in lines for part in textwrap.wrap(line, width, subsequent_indent="  ")]
