@@ -34,7 +34,7 @@ def render(result: ComparisonResult, root: Path) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"interval": wording.interval, "number": wording.number, "budget": wording.budget}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    names = [name for name in wording.measure_names(result) if not name.split("/")[1].startswith("distance_")]
+    names = [name for name in wording.measure_names(result) if wording.is_rate(name)]
     page = template.render(
         result=result,
         wording=wording,

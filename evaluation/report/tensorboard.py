@@ -72,17 +72,17 @@ def _curves(writer: SummaryWriter, result: ComparisonResult) -> None:
     charts: dict[str, dict[str, list]] = {"utility": {}, "attacks": {}}
     for name in ("test_accuracy", *wording.measure_names(result)):
         for variant in ("dp", "clip_only", "regularized"):
-            tag = name.replace("/", "_") + ("" if variant == "dp" else f" {variant}")
+            tag = f"tradeoff/{name.replace('/', '_')}" + ("" if variant == "dp" else f" {variant}")
             rows = [item for item in result.summary if item.variant in (variant, "non_private" if variant == "dp" else variant)]
             if _series(writer, tag, name, rows):
                 title = wording.metric_name(name) if name == "test_accuracy" else wording.measure_name(name)
                 title += "" if variant == "dp" else f", {wording.VARIANT_NAMES[variant]}"
-                if variant == "dp" and not name.split("/")[-1].startswith("distance_"):
+                if variant == "dp" and wording.is_rate(name):
                     group = "utility" if name == "test_accuracy" else "attacks"
                     charts[group][f"{title} over {AXIS}"] = ["Margin", [tag, f"{tag}_lo", f"{tag}_hi"]]
         for item in result.summary:
             if name in item.permitted:
-                writer.add_scalar(f"{name.replace('/', '_')} permitted", item.permitted[name], step_of(item.epsilon))
+                writer.add_scalar(f"tradeoff/{name.replace('/', '_')} permitted", item.permitted[name], step_of(item.epsilon))
     writer.add_custom_scalars({group: entries for group, entries in charts.items() if entries})
 
 
@@ -107,9 +107,9 @@ def _rocs(writer: SummaryWriter, run: RunResult) -> None:
         false, true = np.array(attack.curve.false_positive_rate), np.array(attack.curve.true_positive_rate)
         # The plugin orders by a threshold of its own, from which the curve runs back; it is read by its two rates alone.
         back = np.linspace(len(false) - 1, 0, CURVE_POINTS).round().astype(int)
-        none = np.zeros(CURVE_POINTS)
+        some = np.ones(CURVE_POINTS)  # counts are not read, but points without any are dropped
         tag = f"{attack.name} (read as ROC)"
-        writer.add_pr_curve_raw(tag, none, none, none, none, true[back], false[back], run.step, CURVE_POINTS)
+        writer.add_pr_curve_raw(tag, some, some, some, some, true[back], false[back], run.step, CURVE_POINTS)
 
 
 def _pictures(writer: SummaryWriter, result: ComparisonResult, root: Path) -> None:
@@ -146,7 +146,7 @@ def _shared(result: ComparisonResult) -> list[str]:
     if not result.runs:
         return []
     shared = set.intersection(*(set(_metrics_of(run)) for run in result.runs))
-    return [name for name in _metrics_of(result.runs[0]) if name in shared]
+    return [name for name in _metrics_of(result.runs[0]) if name in shared and wording.is_rate(name)]
 
 
 def _session_config(writer: SummaryWriter, result: ComparisonResult) -> None:
@@ -155,7 +155,7 @@ def _session_config(writer: SummaryWriter, result: ComparisonResult) -> None:
         hparams.HParam("variant", hparams.Discrete(sorted({run.variant for run in result.runs}))),
         hparams.HParam("seed", hparams.RealInterval(0.0, 1e9)),
     ]
-    metrics = [hparams.Metric(name, display_name=name) for name in _shared(result)]
+    metrics = [hparams.Metric(name, display_name=wording.short_name(name)) for name in _shared(result)]
     if result.runs:
         _put(writer, hparams.hparams_config_pb(hparams=parameters, metrics=metrics))
 

@@ -49,20 +49,16 @@ def _attack(result: ComparisonResult, attack: str) -> list[str]:
     """One attack over all budgets: its figures, what the plan permits, and the verdict."""
     names = [name for name in wording.measure_names(result) if name.startswith(f"{attack}/")]
     permitted = any(name in summary.permitted for summary in result.summary for name in names)
-    header = ["", *(wording.metric_name(name.split("/")[1]) for name in names if _is_rate(name))]
+    header = ["", *(wording.metric_name(name.split("/")[1]) for name in names if wording.is_rate(name))]
     rows = [[*header, *(["permitted"] if permitted else []), "verdict"]]
     for summary in result.summary:
-        cells = [wording.interval(wording.find(summary, name)) for name in names if _is_rate(name)]
+        cells = [wording.interval(wording.find(summary, name)) for name in names if wording.is_rate(name)]
         if permitted:
-            cells.append(" / ".join(wording.number(summary.permitted.get(name)) for name in names if _is_rate(name)))
+            cells.append(" / ".join(wording.number(summary.permitted.get(name)) for name in names if wording.is_rate(name)))
         rows.append([wording.row_name(summary), *cells, summary.verdicts.get(attack, "–")])
     chance = wording.chances(result).get(wording.headlines(result).get(attack, ""))
     title = wording.attack_name(attack) + (f" (chance {chance:g})" if chance is not None else "")
     return [title, *_table(rows), *_beside(result, attack)]
-
-
-def _is_rate(name: str) -> bool:
-    return not name.split("/")[1].startswith("distance_")
 
 
 def _beside(result: ComparisonResult, attack: str) -> list[str]:

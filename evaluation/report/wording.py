@@ -34,6 +34,20 @@ def measure_name(name: str) -> str:
     return f"{attack_name(attack)}: {metric_name(metric)}"
 
 
+def short_name(name: str) -> str:
+    """``membership.lira/tpr_at_fpr_0.01`` as ``lira TPR 1%``: axes of a parallel-coordinates view have little room."""
+    attack, _, metric = name.partition("/")
+    if not metric:
+        return metric_name(name)
+    rate = f"TPR {100 * float(metric.removeprefix('tpr_at_fpr_')):g}%" if metric.startswith("tpr_at_fpr_") else None
+    return f"{attack.split('.')[-1]} {rate or {'auc': 'AUC', 'identified_top1': 'top-1'}.get(metric, metric)}"
+
+
+def is_rate(name: str) -> bool:
+    """Whether a measure is a share between 0 and 1; distances between inputs are not."""
+    return not name.split("/")[-1].startswith("distance_")
+
+
 def budget(epsilon: float) -> str:
     return "∞" if math.isinf(epsilon) else f"{epsilon:g}"
 
