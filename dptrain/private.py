@@ -12,7 +12,7 @@ Learning-rate schedules, momentum, weight decay and averaging work on noised gra
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,7 +123,7 @@ class PrivateTraining:
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
-    def batches(self, until: int | None = None) -> Iterator[Batch]:
+    def batches(self, until: int | None = None) -> Generator[Batch, None, None]:
         """The batches of the steps that remain, or of those before step ``until``; each must be stepped before the next.
 
         An empty batch comes like any other: it releases noise alone.

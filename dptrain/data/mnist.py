@@ -1,10 +1,11 @@
 """MNIST, all 70,000 hand-written digits (training and test together; the split is drawn afterwards).
 
-    data = load(DataConfig(name="mnist"))       # inputs [70000, 1, 28, 28]
+    data = load(DataConfig(name="mnist"))       # inputs [70000, 1, 28, 28], classes "0" to "9"
 
-The files are looked for at ``data.path``, under the environment variable ``DPTRAIN_DATA``, and in ``~/.cache/dptrain``,
-each as ``MNIST/raw/…``; where none has them they are downloaded into the last one through torchvision. Pixels are divided
-by 255 and shifted by 0.1307: the mean that torchvision's examples have printed for years, a public constant.
+The files are read from ``data.path`` where it is given; else from the folder that the environment variable
+``DPTRAIN_DATA`` names, where it has them; else from ``~/.cache/dptrain``, into which torchvision downloads them when they
+are not there. Each of these folders holds ``MNIST/raw/train-images-idx3-ubyte`` and so on. Pixels are divided by 255 and
+shifted by 0.1307: the mean that PyTorch's MNIST example has printed for years, a public constant.
 """
 
 import os
@@ -26,21 +27,14 @@ def load(config: DataConfig) -> DataSet:
     Raises:
         DataError: the files are not there and cannot be downloaded, or are damaged.
     """
-    from torchvision.datasets import MNIST
-
     root = _root(config.path)
-    try:
-        parts = [MNIST(str(root), train=train, download=not _is_there(root)) for train in (True, False)]
-    except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(
-            f"MNIST is not under {root} and could not be read or downloaded ({error}); put the four files "
-            f"{', '.join(FILES)} into {root / 'MNIST' / 'raw'}, or name their folder with --data.path"
-        ) from None
-    pixels = torch.cat([part.data for part in parts]).unsqueeze(1)
+    if not _is_there(root):
+        _download(root)
+    pixels, labels = _read(root)
     return DataSet(
         name="mnist",
-        inputs=pixels.float() / 255 - SHIFT,
-        targets=torch.cat([part.targets for part in parts]).long(),
+        inputs=pixels.unsqueeze(1).float() / 255 - SHIFT,
+        targets=labels.long(),
         classes=tuple(str(digit) for digit in range(10)),
         bounds=(-SHIFT, 1 - SHIFT),
         source="MNIST (LeCun, Cortes, Burges 1998); commonly stated as CC BY-SA 3.0",
@@ -49,8 +43,11 @@ def load(config: DataConfig) -> DataSet:
 
 def _root(path: str | None) -> Path:
     if path is not None:
-        if not Path(path).is_dir():
-            raise DataError(f"data.path is {path!r}, which is no folder; give the one that holds MNIST/raw")
+        if not _is_there(Path(path)):
+            raise DataError(
+                f"data.path is {path!r}, which does not hold MNIST/raw with the files {', '.join(FILES)}; give the folder "
+                "that does with --data.path, or leave it out to download them"
+            )
         return Path(path)
     shared = os.environ.get("DPTRAIN_DATA")
     if shared and _is_there(Path(shared)):
@@ -59,4 +56,40 @@ def _root(path: str | None) -> Path:
 
 
 def _is_there(root: Path) -> bool:
-    return all((root / "MNIST" / "raw" / name).exists() for name in FILES)
+    return all((root / "MNIST" / "raw" / name).is_file() for name in FILES)
+
+
+def _download(root: Path) -> None:
+    from torchvision.datasets import MNIST
+
+    try:
+        MNIST(str(root), download=True)
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"MNIST is not on this computer and cannot be downloaded ({reason}); download and unpack the files "
+            f"{', '.join(FILES)} (.gz at {MNIST.mirrors[0]}) elsewhere and put them into {root / 'MNIST' / 'raw'}, or name "
+            "the folder that holds MNIST/raw with --data.path"
+        ) from None
+
+
+def _read(root: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pixels ``[70000, 28, 28]`` and labels ``[70000]``, as bytes."""
+    from torchvision.datasets import MNIST
+
+    try:
+        parts = [MNIST(str(root), train=train, download=False) for train in (True, False)]
+        pixels, labels = torch.cat([part.data for part in parts]), torch.cat([part.targets for part in parts])
+    except Exception as error:  # torchvision parses the files with bare asserts and look-ups, which raise nearly anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise _damaged(root, reason) from None
+    if pixels.shape != (70_000, 28, 28) or labels.shape != (70_000,):
+        raise _damaged(root, f"images {tuple(pixels.shape)}, labels {tuple(labels.shape)}")
+    return pixels, labels
+
+
+def _damaged(root: Path, reason: str) -> DataError:
+    return DataError(
+        f"the MNIST files in {root / 'MNIST' / 'raw'} are damaged or something else ({reason}); delete them, and they are "
+        "downloaded again into ~/.cache/dptrain, or put whole ones there"
+    )

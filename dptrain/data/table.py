@@ -11,12 +11,18 @@ from private data is not free.) A column is written as
     NAME:number[LOW,HIGH]^        the same, but a number outside is moved to the nearest bound
     NAME:category[A,B,C]          one input a category, 0 or 1; a category that is not listed is refused
     NAME:category[A,B,*]          the same, and every other category counts as *
-    …?                            cells may be empty: one more input says so, and the others are 0
+    …?                            cells may be empty: one more input says so, and the others are 0 (mid-range for a number)
 
-Columns of the file that are not named are not used. Lines are counted from 1, the header being line 1.
+The name is the header's, to the letter, spaces and brackets included. A category that holds a comma is put into double
+quotes: ``town:category["Bath, UK",York]``. Columns of the file that are not named are not used. Cells are texts without
+the spaces around them: ``NA``, ``None`` and ``0`` are what they say, and only an empty cell (null in Parquet) is missing.
+Lines are counted from 1, the header being line 1; empty lines are skipped.
 """
 
+import csv
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,8 +34,12 @@ from dptrain.data.dataset import DataSet
 from dptrain.errors import DataError, nearest
 from dptrain.recipe import DataConfig
 
-SPEC = re.compile(r"^(?P<name>.+):(?P<kind>number|category)\[(?P<inside>.*)\](?P<marks>[?^]{0,2})$")
+SPEC = re.compile(r"(?P<name>.+):(?P<kind>number|category)\[(?P<inside>.*)\](?P<marks>\^?\??|\?\^)", re.DOTALL)
 EXAMPLES = "'age:number[0,120]' or 'sex:category[F,M]'"
+NOT_FREE = "known without looking at the data (what is computed from private data is not free)"
+
+Cells = list[str | None]
+"""A column's cells as texts; None is a missing one."""
 
 
 @dataclass(frozen=True)
@@ -50,28 +60,26 @@ def parse_column(text: str) -> Column:
     Raises:
         DataError: it is not of the form that the module's text shows.
     """
-    found = SPEC.match(text)
+    found = SPEC.fullmatch(text)
     if found is None:
-        raise DataError(f"data.columns has {text!r}; write {EXAMPLES}, with ? at the end where cells may be empty")
-    name, kind, marks = found["name"], found["kind"], found["marks"]
-    parts = [part.strip() for part in found["inside"].split(",")]
+        raise DataError(
+            f"data.columns has {text!r}; write {EXAMPLES}, with ? at the end where cells may be empty, and ^ where numbers "
+            "outside the bounds are to be moved to them"
+        )
+    name, marks = found["name"], found["marks"]
     missing, clip = "?" in marks, "^" in marks
-    if kind == "category":
-        if clip or len(set(parts)) != len(parts) or "" in parts:
+    parts = [part.strip() for part in next(csv.reader([found["inside"]], skipinitialspace=True), [])]
+    if found["kind"] == "category":
+        if clip or not parts or len(set(parts)) != len(parts) or "" in parts:
             raise DataError(f"data.columns has {text!r}; list different categories, such as '{name}:category[F,M]'")
         return Column(name, "category", categories=tuple(parts), may_be_missing=missing)
-    try:
-        low, high = (float(part) for part in parts)
-        sound = np.isfinite([low, high]).all() and low < high
-    except ValueError:
-        low = high = 0.0
-        sound = False
-    if not sound:
+    numbers = [_number(part) for part in parts]
+    if len(numbers) != 2 or not numbers[0] < numbers[1] or not np.isfinite(numbers[1] - numbers[0]):
         raise DataError(
-            f"data.columns has {text!r}: a number needs two public bounds, lower first, known without looking at the data "
-            f"(a minimum computed from private data is not free); write '{name}:number[0,120]'"
+            f"data.columns has {text!r}: a number needs two public bounds, the lower first, {NOT_FREE}; write "
+            f"'{name}:number[0,120]'"
         )
-    return Column(name, "number", bounds=(low, high), may_be_missing=missing, clip=clip)
+    return Column(name, "number", bounds=(numbers[0], numbers[1]), may_be_missing=missing, clip=clip)
 
 
 def load(config: DataConfig) -> DataSet:
@@ -81,31 +89,16 @@ def load(config: DataConfig) -> DataSet:
         DataError: the file cannot be read, or a cell is not what was stated; it names the line.
     """
     path = _path(config)
-    frame = _read(path)
-    names = [str(name) for name in frame.columns]
-    if config.target is None:
-        raise DataError(f"data.target is not given; name the column to predict with --data.target, one of {', '.join(names)}")
-    _require_column(config.target, names, "data.target", path)
-    if not config.columns:
-        others = ", ".join(f"'{name}:number[LOW,HIGH]'" for name in names if name != config.target)
-        raise DataError(
-            f"data.columns is not given: bounds and categories that are computed from private data are not free, so state "
-            f"them, as {EXAMPLES}; the columns of {path} are {others}"
-        )
-    columns = [parse_column(text) for text in config.columns]
-    if len({column.name for column in columns}) != len(columns):
-        raise DataError("data.columns names a column twice; name each once")
-    for column in columns:
-        _require_column(column.name, names, "data.columns", path)
-        if column.name == config.target:
-            raise DataError(f"data.columns holds the target {config.target!r}; leave it out, or the model would be told")
-    if not len(frame):
+    names = _names(path)
+    target, columns = _stated(config, names, path)
+    lines, cells = _read(path, names, [target, *(column.name for column in columns)])
+    if not lines:
         raise DataError(f"{path} is empty: it has a header and no rows, and training needs at least 1")
-    targets = _targets(frame[config.target], config, path)
+    targets = _targets(target, cells[target], lines, config.classes, path)
     features: list[str] = []
     blocks: list[np.ndarray] = []
     for column in columns:
-        labels, block = _encode(column, frame[column.name], path)
+        labels, block = _encode(column, cells[column.name], lines, path)
         features += labels
         blocks.append(block)
     return DataSet(
@@ -113,51 +106,44 @@ def load(config: DataConfig) -> DataSet:
         inputs=torch.from_numpy(np.hstack(blocks)).float(),
         targets=torch.from_numpy(targets),
         classes=config.classes,
-        bounds=(-0.5, 1.0),
+        bounds=_bounds(columns),
         kind="table",
         features=tuple(features),
         source=f"{path.name}, given by the user",
     )
 
 
-def _path(config: DataConfig) -> Path:
-    if config.path is None:
-        raise DataError("data.path is not given; name a .csv or .parquet file with --data.path")
-    path = Path(config.path)
-    if not path.exists():
-        raise DataError(f"there is no file {path}; name a .csv or .parquet file with --data.path")
-    if path.is_dir() or path.suffix.lower() not in (".csv", ".parquet"):
-        what = "a folder" if path.is_dir() else f"a {path.suffix or 'nameless'} file"
-        raise DataError(f"data.path is {path}, {what}; a table is a .csv or .parquet file")
-    return path
+def _bounds(columns: list[Column]) -> tuple[float, float]:
+    """Between which values every input lies, by what was stated alone."""
+    numbers = any(column.kind == "number" for column in columns)
+    indicators = any(column.kind == "category" or column.may_be_missing for column in columns)
+    return -0.5 if numbers else 0.0, 1.0 if indicators else 0.5
 
 
-def _read(path: Path) -> Any:
-    """The file as a frame of texts (CSV) or typed values (Parquet); an empty text is a missing cell, and nothing else is."""
-    import pandas
-
-    try:
-        if path.suffix.lower() == ".parquet":
-            frame = pandas.read_parquet(path)
-        else:
-            # header=None: pandas would rename a second column of one name, and silently.
-            frame = pandas.read_csv(path, dtype=str, keep_default_na=False, na_values=[""], header=None, skip_blank_lines=False)
-            header = [str(name) for name in frame.iloc[0]]
-            frame = frame.iloc[1:].reset_index(drop=True)
-            frame.columns = header
-    except ImportError:
-        raise DataError(f"{path} is a Parquet file, which needs pyarrow; type pip install 'dptrain[parquet]'") from None
-    except (ValueError, OSError, IndexError, pandas.errors.ParserError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} cannot be read as {path.suffix[1:].upper()} ({reason}); write it again as UTF-8") from None
-    except Exception as error:  # pyarrow raises errors of its own, which are not importable where it is missing
-        raise DataError(f"{path} cannot be read as {path.suffix[1:].upper()} ({error}); write it again") from None
-    names = [str(name) for name in frame.columns]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"{path} has several columns named {twice[0]!r}; rename all but one")
-    frame.columns = names
-    return frame
+def _stated(config: DataConfig, names: list[str], path: Path) -> tuple[str, list[Column]]:
+    """The target and the columns that the recipe states, checked against the header."""
+    if config.target is None:
+        raise DataError(f"data.target is not given; name the column to predict with --data.target, one of {', '.join(names)}")
+    _require_column(config.target, names, "data.target", path)
+    if not config.columns:
+        others = " ".join(f"'{name}:number[LOW,HIGH]'" for name in names if name and name != config.target)
+        raise DataError(
+            f"data.columns is not given; state each column's bounds or categories, {NOT_FREE}, as {EXAMPLES}; for {path} "
+            f"type --data.columns {others}, and leave out what should not be used"
+        )
+    if len(config.classes) < 2 or len(set(config.classes)) != len(config.classes):
+        raise DataError(
+            f"data.classes is {config.classes}; list the two or more values that {config.target!r} can take, {NOT_FREE}, "
+            "such as --data.classes no yes"
+        )
+    columns = [parse_column(text) for text in config.columns]
+    for column in columns:
+        _require_column(column.name, names, "data.columns", path)
+        if column.name == config.target:
+            raise DataError(f"data.columns holds the target {config.target!r}; leave it out, or the model would be told")
+    if len({column.name for column in columns}) != len(columns):
+        raise DataError("data.columns names a column twice; name each once")
+    return config.target, columns
 
 
 def _require_column(name: str, names: list[str], field: str, path: Path) -> None:
@@ -167,93 +153,178 @@ def _require_column(name: str, names: list[str], field: str, path: Path) -> None
         raise DataError(f"{field} names {name!r}, which {path} does not have; {hint}its columns are {', '.join(names)}")
 
 
-def _line(bad: np.ndarray) -> int:
-    """The line of the first bad row: the header is line 1."""
-    return int(np.flatnonzero(bad)[0]) + 2
+def _path(config: DataConfig) -> Path:
+    if config.path is None:
+        raise DataError("data.path is not given; name a .csv or .parquet file with --data.path")
+    path = Path(config.path)
+    if not path.exists():
+        raise DataError(f"there is no file {path}; name a .csv or .parquet file with --data.path")
+    if path.is_dir() or path.suffix.lower() not in (".csv", ".parquet"):
+        what = "a folder" if path.is_dir() else f"a file that ends in {path.suffix or 'nothing'}"
+        raise DataError(f"data.path is {path}, {what}; a table is a .csv or .parquet file")
+    return path
 
 
-def _texts(cells: Any) -> np.ndarray:
-    """Cells as text, trimmed; a whole float from Parquet reads like the integer that it is."""
-
-    def text(cell: Any) -> str:
-        return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
-
-    return np.array([text(cell) for cell in cells], dtype=object)
+# Reading: the header, then the named columns. Both kinds of file become texts, so that one set of rules reads the cells.
 
 
-def _targets(cells: Any, config: DataConfig, path: Path) -> np.ndarray:
-    if len(config.classes) < 2 or len(set(config.classes)) != len(config.classes):
-        raise DataError(
-            f"data.classes is {config.classes}; list the values that {config.target!r} can take, known without looking at "
-            "the data, such as --data.classes no yes"
-        )
-    number_of = {name: number for number, name in enumerate(config.classes)}
-    missing = cells.isna().to_numpy()
-    texts = _texts(cells)
-    bad = missing | np.array([text not in number_of for text in texts])
+def _names(path: Path) -> list[str]:
+    """The column names of the file, in its order."""
+    if path.suffix.lower() == ".parquet":
+        with _parquet(path) as file:
+            names = list(file.schema_arrow.names)
+    else:
+        names = next((row for _, row in _csv_rows(path)), [])
+    if not any(names):
+        raise DataError(f"{path} is empty: a table starts with a line of column names")
+    for separator in ";\t":
+        if len(names) == 1 and separator in names[0]:
+            raise DataError(f"{path} is separated by {separator!r}; write it again with commas between the cells")
+    twice = [name for name in names if name and names.count(name) > 1]
+    if twice:
+        raise DataError(f"{path} has several columns named {twice[0]!r}; rename all but one")
+    return names
+
+
+def _read(path: Path, names: list[str], wanted: list[str]) -> tuple[list[int], dict[str, Cells]]:
+    """The line of each row, and the wanted columns."""
+    if path.suffix.lower() == ".parquet":
+        with _parquet(path) as file:
+            table = file.read(columns=wanted)
+            cells = {name: [_text(cell) for cell in table.column(name).to_pylist()] for name in wanted}
+        return list(range(2, table.num_rows + 2)), cells
+    places = {name: names.index(name) for name in wanted}
+    lines: list[int] = []
+    columns: dict[str, Cells] = {name: [] for name in wanted}
+    rows = _csv_rows(path)
+    next(rows)
+    for line, row in rows:
+        if len(row) != len(names):
+            raise DataError(
+                f"{path}, line {line}: {len(row)} cells, and the header has {len(names)}; mend the line (a cell that holds a "
+                "comma is put into double quotes)"
+            )
+        lines.append(line)
+        for name, place in places.items():
+            columns[name].append(_text(row[place]))
+    return lines, columns
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Each row that is not empty, with the line on which it starts."""
+    start = 1
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as handle:
+            reader = csv.reader(handle, strict=True)
+            for row in reader:
+                if row:
+                    yield start, row
+                start = reader.line_num + 1
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error}); write it again as UTF-8") from None
+    except (csv.Error, OSError) as error:
+        raise DataError(f"{path} cannot be read as CSV: line {start}: {error}; mend the line") from None
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[Any]:
+    try:
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise DataError(f"{path} is a Parquet file, which needs pyarrow; type pip install 'dptrain[parquet]'") from None
+    try:
+        with ParquetFile(path) as file:
+            yield file
+    except Exception as error:  # a damaged file raises nearly anything: pyarrow's own errors, OSError, NotImplementedError
+        raise DataError(f"{path} cannot be read as Parquet ({' '.join(str(error).split())}); write it again") from None
+
+
+def _text(cell: Any) -> str | None:
+    """A cell as trimmed text; a whole float from Parquet reads like the integer that it is."""
+    if cell is None:
+        return None
+    return (str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()) or None
+
+
+def _number(text: str | None) -> float:
+    """NaN where the text is no number. (Python would also read 1_000, which nobody writes into a table.)"""
+    try:
+        return float("nan" if text is None or "_" in text else text)
+    except ValueError:
+        return float("nan")
+
+
+# Encoding: a column of texts becomes one or several inputs.
+
+
+def _place(path: Path, lines: list[int], bad: np.ndarray) -> tuple[int, str]:
+    """The index of the first bad row, and how to say where it is."""
+    first = int(np.flatnonzero(bad)[0])
+    others = int(bad.sum()) - 1
+    more = f" (and {others} more rows)" if others > 1 else " (and 1 more row)" if others else ""
+    return first, f"{path}, line {lines[first]}{more}"
+
+
+def _targets(name: str, cells: Cells, lines: list[int], classes: tuple[str, ...], path: Path) -> np.ndarray:
+    number_of = {value: number for number, value in enumerate(classes)}
+    bad = np.array([cell not in number_of for cell in cells])
     if bad.any():
-        line = _line(bad)
-        what = "is empty" if missing[line - 2] else f"holds {texts[line - 2]!r}"
+        first, place = _place(path, lines, bad)
+        what = "is empty" if cells[first] is None else f"holds {cells[first]!r}"
         raise DataError(
-            f"{path}, line {line}: the target {config.target!r} {what} (and {int(bad.sum()) - 1} more rows); accepted: "
-            f"{', '.join(config.classes)}; remove such rows or add the class to data.classes"
+            f"{place}: the target {name!r} {what}; accepted: {', '.join(classes)}; remove such rows, or add the value to "
+            "--data.classes"
         )
-    return np.array([number_of[text] for text in texts], dtype=np.int64)
+    return np.array([number_of[str(cell)] for cell in cells], dtype=np.int64)
 
 
-def _encode(column: Column, cells: Any, path: Path) -> tuple[list[str], np.ndarray]:
+def _encode(column: Column, cells: Cells, lines: list[int], path: Path) -> tuple[list[str], np.ndarray]:
     """A column as named inputs ``[examples, inputs]``."""
-    missing = cells.isna().to_numpy()
+    missing = np.array([cell is None for cell in cells])
     if missing.any() and not column.may_be_missing:
+        _, place = _place(path, lines, missing)
         raise DataError(
-            f"{path}, line {_line(missing)}: {column.name!r} is empty (in {int(missing.sum())} rows); fill the cells, or "
-            "allow it with ? at the end of the column's text"
+            f"{place}: {column.name!r} is empty; fill the cells, or allow empty ones with ? at the end of the column's text"
         )
-    labels, block = (
-        _numbers(column, cells, missing, path) if column.kind == "number" else _categories(column, cells, missing, path)
-    )
+    encode = _numbers if column.kind == "number" else _categories
+    labels, block = encode(column, cells, missing, lines, path)
     if column.may_be_missing:
         labels, block = [*labels, f"{column.name} is missing"], np.column_stack([block, missing])
     return labels, block.astype(np.float64)
 
 
-def _numbers(column: Column, cells: Any, missing: np.ndarray, path: Path) -> tuple[list[str], np.ndarray]:
-    import pandas
-
+def _numbers(column: Column, cells: Cells, missing: np.ndarray, lines: list[int], path: Path) -> tuple[list[str], np.ndarray]:
     low, high = column.bounds
-    read: Any = pandas.to_numeric(cells, errors="coerce")
-    values = np.asarray(read, dtype=float)
+    values = np.array([_number(cell) for cell in cells])
     unreadable = ~missing & ~np.isfinite(values)
     if unreadable.any():
-        line = _line(unreadable)
-        raise DataError(
-            f"{path}, line {line}: {column.name!r} holds {cells.iloc[line - 2]!r}, which is no finite number (and "
-            f"{int(unreadable.sum()) - 1} more rows); mend the cells"
-        )
+        first, place = _place(path, lines, unreadable)
+        raise DataError(f"{place}: {column.name!r} holds {cells[first]!r}, which is no finite number; mend the cells")
     outside = ~missing & ((values < low) | (values > high))
     if outside.any() and not column.clip:
+        first, place = _place(path, lines, outside)
         raise DataError(
-            f"{path}, line {_line(outside)}: {column.name!r} lies outside its public bounds [{low:g}, {high:g}] in "
-            f"{int(outside.sum())} rows; state wider bounds, or write ^ behind the bracket to move such numbers to the bound"
+            f"{place}: {column.name!r} holds {cells[first]}, outside its public bounds [{low:g}, {high:g}]; state wider "
+            f"bounds, or move such numbers to the bounds with '{column.name}:number[{low:g},{high:g}]^'"
         )
-    scaled = (np.clip(values, low, high) - low) / (high - low) - 0.5
+    scaled = np.clip((np.clip(values, low, high) - low) / (high - low) - 0.5, -0.5, 0.5)
     return [column.name], np.where(missing, 0.0, scaled)[:, None]
 
 
-def _categories(column: Column, cells: Any, missing: np.ndarray, path: Path) -> tuple[list[str], np.ndarray]:
-    texts = _texts(cells)
+def _categories(
+    column: Column, cells: Cells, missing: np.ndarray, lines: list[int], path: Path
+) -> tuple[list[str], np.ndarray]:
     number_of = {name: number for number, name in enumerate(column.categories)}
-    other = number_of.get("*")
-    unknown = ~missing & np.array([text not in number_of for text in texts])
-    if unknown.any() and other is None:
-        line = _line(unknown)
+    other = number_of.get("*", -1)
+    numbers = np.array([number_of.get(str(cell), other) for cell in cells])
+    unknown = ~missing & (numbers < 0)
+    if unknown.any():
+        first, place = _place(path, lines, unknown)
         raise DataError(
-            f"{path}, line {line}: {column.name!r} holds {texts[line - 2]!r}, which is none of "
-            f"{', '.join(column.categories)} (and {int(unknown.sum()) - 1} more rows); add it, or * for any other"
+            f"{place}: {column.name!r} holds {cells[first]!r}, which is none of {', '.join(column.categories)}; add it to "
+            "the list, or add * for any other"
         )
-    block = np.zeros((len(texts), len(column.categories)))
-    for row, text in enumerate(texts):
-        place = number_of.get(text, other)
-        if not missing[row] and place is not None:
-            block[row, place] = 1.0
+    block = np.zeros((len(cells), len(column.categories)))
+    present = np.flatnonzero(~missing)
+    block[present, numbers[present]] = 1.0
     return [f"{column.name} is {name}" for name in column.categories], block

@@ -1,0 +1,52 @@
+"""The ledger never says less than was spent."""
+
+from pathlib import Path
+
+import pytest
+
+from dptrain.errors import CheckpointError
+from dptrain.ledger import Ledger
+from dptrain.plan import PrivacyPlan
+
+PLAN = PrivacyPlan(sampling_rate=0.5, expected_batch_size=200, steps=6, clipping_norm=0.5, delta=1e-5, noise_multiplier=1.0)
+
+
+def test_blocks_come_back_as_they_were_reserved(tmp_path: Path):
+    ledger = Ledger(tmp_path / "ledger.jsonl", data="abc")
+    ledger.reserve(PLAN, 0, 4)
+    ledger.settle(4, 2)
+    ledger.reserve(PLAN, 2, 6)
+    assert ledger.blocks() == [(PLAN, 0, 2), (PLAN, 2, 6)]
+    assert {entry["data"] for entry in ledger.entries()} == {"abc"}
+
+
+def test_a_crash_leaves_the_whole_block_charged(tmp_path: Path):
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.reserve(PLAN, 0, 6)  # and the process dies: nothing is settled
+    ledger.reserve(PLAN, 0, 6)
+    assert ledger.blocks() == [(PLAN, 0, 6), (PLAN, 0, 6)]
+
+
+def test_a_torn_last_line_announces_steps_that_never_began(tmp_path: Path):
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.reserve(PLAN, 0, 4)
+    with open(ledger.path, "a") as handle:
+        handle.write('{"kind": "reserve", "fir')
+    assert ledger.blocks() == [(PLAN, 0, 4)]
+    ledger.reserve(PLAN, 4, 6)
+    assert ledger.blocks() == [(PLAN, 0, 4), (PLAN, 4, 6)]
+
+
+def test_an_edited_line_is_named(tmp_path: Path):
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.reserve(PLAN, 0, 4)
+    ledger.reserve(PLAN, 4, 6)
+    ledger.path.write_text(ledger.path.read_text().replace('"first"', "first", 1))
+    with pytest.raises(CheckpointError, match="line 1"):
+        ledger.blocks()
+
+
+def test_the_file_is_its_owners_alone(tmp_path: Path):
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.reserve(PLAN, 0, 4)
+    assert ledger.path.stat().st_mode & 0o077 == 0
