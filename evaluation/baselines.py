@@ -27,7 +27,7 @@ def blind_scores(
     scores. Halves are drawn by independent coins: balanced ones would push the figure below chance.
     """
     features = np.hstack([inputs.flatten(1).numpy(), np.eye(classes)[targets.numpy()]])
-    half = np.random.default_rng(seed).random(len(features)) < 0.5
+    half = _generator(seed, b"blind").random(len(features)) < 0.5
     scores = np.full(len(features), 0.5)
     for chosen in (half, ~half):
         if len(np.unique(is_member[~chosen])) == 2 and chosen.any():
@@ -41,10 +41,15 @@ def blind_scores(
 
 def permuted(is_member: Bool[np.ndarray, " examples"], seed: int) -> Bool[np.ndarray, " examples"]:
     """Membership dealt out again at random: against it every attack must be at chance."""
-    return np.random.default_rng(seed).permutation(is_member)
+    return _generator(seed, b"permuted").permutation(is_member)
 
 
 def majority_class(targets: np.ndarray, classes: int) -> Measure:
     """The accuracy of whoever always says the most frequent class."""
     counts = np.bincount(targets, minlength=classes)
     return proportion(int(counts.max()), int(counts.sum()), "majority_class")
+
+
+def _generator(seed: int, purpose: bytes) -> np.random.Generator:
+    """Of a stream of its own: with the plain seed, halves could be the very coins that drew somebody's split."""
+    return np.random.default_rng(np.random.SeedSequence([seed, *purpose]))

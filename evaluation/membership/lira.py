@@ -18,8 +18,8 @@ from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack
 from evaluation.target import Target
 
 OWN_VARIANCE_FROM = 64
-LEAST_MODELS = 2
-"""Shadow models that each example needs, both with it and without it."""
+LEAST_PAIRS = 10
+"""Degrees of freedom that the pooled variance needs, both of models with an example and of models without it."""
 
 
 class Lira(MembershipAttack):
@@ -64,24 +64,30 @@ def log_likelihood_ratio(
 ) -> Float[np.ndarray, " examples"]:
     """log N(φ; in) − log N(φ; out) for each example.
 
+    Where no shadow model had an example (or all had it), its missing mean is the other one, moved by the mean gap.
+
     Raises:
-        UserError: an example is in, or out of, fewer than two shadow models.
+        UserError: too few shadow models to estimate a variance.
     """
-    counts = np.minimum(inside.sum(0), (~inside).sum(0))
-    if counts.min() < LEAST_MODELS:
-        raise UserError(
-            f"with {len(shadows)} shadow models {int((counts < LEAST_MODELS).sum())} examples are in, or out of, fewer than "
-            f"{LEAST_MODELS} of them; raise evaluation.shadow_models"
-        )
-    terms = []
+    means, variances = [], []
     for chosen in (inside, ~inside):
         count = chosen.sum(0)
-        mean = (shadows * chosen).sum(0) / count
-        squares = ((shadows - mean) ** 2 * chosen).sum(0)
-        if len(shadows) >= OWN_VARIANCE_FROM:
-            variance = squares / (count - 1)
-        else:
-            variance = np.full(len(observed), squares.sum() / (count - 1).sum())
-        variance = np.maximum(variance, 1e-12)
-        terms.append(-((observed - mean) ** 2) / (2 * variance) - 0.5 * np.log(variance))
-    return terms[0] - terms[1]
+        if (count - 1).clip(0).sum() < LEAST_PAIRS:
+            raise UserError(f"{len(shadows)} shadow models are too few to compare with; raise evaluation.shadow_models")
+        mean = np.where(count > 0, (shadows * chosen).sum(0) / np.maximum(count, 1), np.nan)
+        squares = ((shadows - np.nan_to_num(mean)) ** 2 * chosen).sum(0)
+        pooled = squares.sum() / (count - 1).clip(0).sum()
+        has_own = (count > 1) & (len(shadows) >= OWN_VARIANCE_FROM)
+        means.append(mean)
+        variances.append(np.maximum(np.where(has_own, squares / np.maximum(count - 1, 1), pooled), 1e-12))
+    gap = float(np.nanmean(means[0] - means[1]))
+    of_members = np.where(np.isnan(means[0]), means[1] + gap, means[0])
+    of_others = np.where(np.isnan(means[1]), means[0] - gap, means[1])
+    return log_density(observed, of_members, variances[0]) - log_density(observed, of_others, variances[1])
+
+
+def log_density(
+    observed: Float[np.ndarray, " examples"], mean: Float[np.ndarray, " examples"], variance: np.ndarray
+) -> Float[np.ndarray, " examples"]:
+    """Of a Gaussian, up to the constant that cancels in a ratio."""
+    return -((observed - mean) ** 2) / (2 * variance) - 0.5 * np.log(variance)

@@ -1,0 +1,268 @@
+"""Every checkpoint is attacked; what breaks is FAILED and stops nothing; controls stand beside each figure."""
+
+import dataclasses
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import dptrain.data
+from dptrain import PrivacyPlan, make_private, per_example
+from dptrain.data.dataset import DataSet
+from dptrain.data.examples import Examples
+from dptrain.data.split import Split, draw
+from dptrain.errors import CheckpointError
+from dptrain.recipe import DataConfig, OptimizerConfig, PrivacyConfig, Recipe, SplitConfig, TrainingConfig
+from dptrain.trainer import Trainer
+from evaluation import EvaluationPlan, evaluate
+from evaluation.access import Access
+from evaluation.membership import MembershipAttack
+from evaluation.plan import ATTACKS
+from evaluation.result import RunResult, read_run
+from evaluation.runner import callback
+
+SHARES = SplitConfig(members=0.5, non_members=0.35, population=0.1, public=0.05)
+FEW = EvaluationPlan(shadow_models=8, inversion_steps=40, inversion_restarts=1)
+FAST = Recipe(
+    data=DataConfig(split=SHARES),
+    optimizer=OptimizerConfig(learning_rate=1.0),
+    privacy=PrivacyConfig(mechanism="none"),
+    training=TrainingConfig(steps=20),
+)
+
+
+class _Broken(MembershipAttack):
+    access = Access.LABEL
+    paper = "none"
+
+
+@ATTACKS.register("membership.test_raises")
+class Raises(_Broken):
+    def run(self, target, examples, knowledge):
+        raise RuntimeError("it broke")
+
+
+@ATTACKS.register("membership.test_nan")
+class GivesNaN(_Broken):
+    def run(self, target, examples, knowledge):
+        return np.full(len(examples.indices), np.nan)
+
+
+@ATTACKS.register("membership.test_constant")
+class GivesConstant(_Broken):
+    def run(self, target, examples, knowledge):
+        return np.ones(len(examples.indices))
+
+
+@ATTACKS.register("membership.test_greedy")
+class AsksForMore(_Broken):
+    def run(self, target, examples, knowledge):
+        return target.scores(examples.inputs).max(1)
+
+
+@pytest.fixture(scope="module")
+def digits() -> DataSet:
+    return dptrain.data.load(DataConfig())
+
+
+@pytest.fixture(scope="module")
+def split(digits: DataSet) -> Split:
+    return draw(len(digits), SHARES, 0)
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path, digits: DataSet, split: Split) -> Path:
+    Trainer(FAST, digits, split, seed=0, folder=tmp_path / "run", progress=False).run()
+    return tmp_path / "run"
+
+
+def attack_of(result: RunResult, name: str):
+    return next(attack for attack in result.attacks if attack.name == name)
+
+
+def test_every_checkpoint_is_attacked_the_moment_it_exists(tmp_path: Path, digits: DataSet, split: Split):
+    recipe = dataclasses.replace(FAST, training=TrainingConfig(steps=20, checkpoint_every=8))
+    plan = dataclasses.replace(FEW, attacks=("membership.threshold",))
+    Trainer(
+        recipe,
+        digits,
+        split,
+        seed=0,
+        folder=tmp_path,
+        callbacks=(callback(plan, tmp_path / "fleet", progress=False),),
+        progress=False,
+    ).run()
+    found = sorted(path.parent.name for path in tmp_path.glob("evaluation/step=*/result.json"))
+    assert found == ["step=000008", "step=000016", "step=000020"]
+    assert read_run(tmp_path / "evaluation" / "step=000016" / "result.json").step == 16
+
+
+def test_one_broken_attack_leaves_the_others_intact(run_folder: Path, digits: DataSet):
+    """Rule 12: raising, NaN, constant scores, asking for more access; each by its name, none called safe."""
+    broken = ("membership.test_raises", "membership.test_nan", "membership.test_constant", "membership.test_greedy")
+    plan = dataclasses.replace(FEW, attacks=("membership.threshold", *broken, "inversion.class"))
+    result = evaluate(run_folder, digits, plan=plan, progress=False)
+    status = {attack.name: attack.status for attack in result.attacks}
+    assert status["membership.threshold"] == status["inversion.class"] == "ok"
+    assert [status[name] for name in broken] == ["failed", "failed", "ok", "failed"]
+    assert "it broke" in attack_of(result, broken[0]).reason
+    assert "NaN" in attack_of(result, broken[1]).reason
+    assert attack_of(result, broken[2]).verdict == "no signal"
+    assert "label" in attack_of(result, broken[3]).reason
+    assert attack_of(result, broken[0]).verdict == "none"
+    assert attack_of(result, broken[0]).value is None
+    assert "RuntimeError: it broke" in (run_folder / "evaluation" / "step=000020" / f"{broken[0]}.failed.txt").read_text()
+
+
+def test_controls_and_baselines_stand_beside_each_figure(run_folder: Path, digits: DataSet):
+    """Rules 2, 3 and 8."""
+    result = evaluate(run_folder, digits, plan=FEW, recipe=FAST, progress=False)
+    for name in ("membership.threshold", "membership.lira"):
+        attack = attack_of(result, name)
+        assert attack.status == "ok", attack.reason
+        beside = {measure.name: measure for measure in (*attack.baselines, *attack.controls)}
+        assert set(beside) == {"blind", "permuted", "untrained"}
+        for measure in beside.values():
+            assert measure.value == pytest.approx(0.5, abs=0.07)
+        assert (attack.low or 1.0) < (attack.value or 0.0) < (attack.high or 0.0)
+    inversion = attack_of(result, "inversion.class")
+    beside = {measure.name: measure.value or 0.0 for measure in (*inversion.baselines, *inversion.controls)}
+    assert beside["evaluator_accuracy"] > 0.85
+    assert beside["untrained"] <= 0.1
+    assert beside["permuted"] <= 0.2
+    assert beside["public_class_mean"] >= 0.8
+    assert (inversion.value or 0.0) >= 0.7
+    assert (run_folder / "evaluation" / "step=000020" / "inversion.class.npz").exists()
+
+
+def test_without_a_recipe_lira_does_not_apply_and_says_what_to_pass(run_folder: Path, digits: DataSet):
+    attack = attack_of(evaluate(run_folder, digits, plan=FEW, progress=False), "membership.lira")
+    assert attack.status == "not_applicable"
+    assert "retrain=" in attack.reason
+
+
+def test_a_checkpoint_without_its_split_is_not_attacked(run_folder: Path, digits: DataSet, split: Split):
+    """Rule 1."""
+    with pytest.raises(CheckpointError, match="not the one"):
+        evaluate(run_folder, digits, split=draw(len(digits), SHARES, 1), plan=FEW, progress=False)
+    (run_folder / "private" / "split.npz").unlink()
+    with pytest.raises(CheckpointError, match="split"):
+        evaluate(run_folder, digits, plan=FEW, progress=False)
+
+
+def test_groups_that_differ_by_themselves_withhold_the_verdict(tmp_path: Path):
+    """Rule 2: members and non-members of another distribution; a perfect attack proves nothing."""
+    generator = torch.Generator().manual_seed(0)
+    split = draw(1500, SHARES, 0)
+    inputs = torch.rand(1500, 6, generator=generator)
+    inputs[split.members] = inputs[split.members] * 0.5
+    data = DataSet("shifted", inputs, torch.randint(3, (1500,), generator=generator), ("a", "b", "c"), (0.0, 1.0), "table")
+    Trainer(FAST, data, split, seed=0, folder=tmp_path, progress=False).run()
+    result = evaluate(tmp_path, data, plan=dataclasses.replace(FEW, attacks=("membership.threshold",)), progress=False)
+    attack = attack_of(result, "membership.threshold")
+    assert attack.verdict == "withheld"
+    assert "no model" in attack.reason
+
+
+def test_the_plan_permits_what_is_found_under_it(tmp_path: Path, digits: DataSet, split: Split):
+    """Rule 15: the permitted AUC is in the result, and the ordinary attack stays below it."""
+    private = dataclasses.replace(
+        FAST,
+        optimizer=OptimizerConfig(learning_rate=5.6),
+        privacy=PrivacyConfig(epsilon=1.0, expected_batch_size=898.0),
+    )
+    Trainer(private, digits, split, seed=0, folder=tmp_path, progress=False).run()
+    result = evaluate(
+        tmp_path, digits, plan=dataclasses.replace(FEW, attacks=("membership.lira",)), recipe=private, progress=False
+    )
+    attack = attack_of(result, "membership.lira")
+    assert result.variant == "dp"
+    assert result.epsilon == 1.0
+    assert attack.permitted == pytest.approx(0.587, abs=0.005)
+    assert attack.permitted_metrics["tpr_at_fpr_0.01"] == pytest.approx(0.022, abs=0.002)
+    assert attack.verdict in ("found nothing", "within the plan")
+
+
+def test_anyones_own_model_can_be_evaluated_from_a_script(tmp_path: Path, digits: DataSet, split: Split):
+    """Tier 2: make_private, save with the split, evaluate with retrain."""
+    plan = PrivacyPlan(
+        sampling_rate=0.25, expected_batch_size=225, steps=10, clipping_norm=0.5, delta=1e-4, noise_multiplier=1.0
+    )
+
+    def architecture() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Tanh(), nn.Linear(16, 10))
+
+    def train(members: np.ndarray, seed: int):
+        torch.manual_seed(seed)
+        model = architecture()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        private = make_private(model, optimizer, Examples(digits, members), plan, loss=per_example(F.cross_entropy))
+        for batch in private.batches():
+            private.step(batch)
+        return private
+
+    train(split.members, 0).save(tmp_path, split=split)
+    result = evaluate(
+        tmp_path,
+        digits,
+        plan=FEW,
+        model=architecture(),
+        retrain=lambda members, seed: train(members, seed).model,
+        progress=False,
+    )
+    assert {attack.name: attack.status for attack in result.attacks} == dict.fromkeys(FEW.attacks, "ok")
+    assert result.variant == "dp"
+    assert result.epsilon == pytest.approx(plan.guarantee().epsilon)
+    assert read_run(tmp_path / "evaluation" / "step=000010" / "result.json") == result
+
+
+def test_an_insecure_seed_is_said_in_the_result(tmp_path: Path, digits: DataSet, split: Split):
+    """Sharp edge 24: opt-in, recorded."""
+    Trainer(FAST, digits, split, seed=0, folder=tmp_path, insecure_seed=5, progress=False).run()
+    result = evaluate(tmp_path, digits, plan=dataclasses.replace(FEW, attacks=()), progress=False)
+    assert any("Not a guarantee" in note for note in result.notes)
+
+
+def test_a_fleet_is_cached_under_everything_that_defines_it(run_folder: Path, digits: DataSet):
+    """Rule 6: another recipe never meets the wrong shadow models, and a damaged cache is made again."""
+    plan = dataclasses.replace(FEW, attacks=("membership.lira",))
+
+    def fleets() -> set[str]:
+        return {path.name for path in (run_folder / "private" / "fleet").glob("*.npz")}
+
+    first = evaluate(run_folder, digits, plan=plan, recipe=FAST, progress=False)
+    (only,) = fleets()
+    again = evaluate(run_folder, digits, plan=plan, recipe=FAST, progress=False)
+    assert fleets() == {only}
+    assert attack_of(again, "membership.lira").value == attack_of(first, "membership.lira").value
+    evaluate(run_folder, digits, plan=plan, recipe=dataclasses.replace(FAST, training=TrainingConfig(steps=21)), progress=False)
+    assert len(fleets()) == 2
+    path = run_folder / "private" / "fleet" / only
+    path.write_bytes(path.read_bytes()[:1000])
+    result = evaluate(run_folder, digits, plan=plan, recipe=FAST, progress=False)
+    assert attack_of(result, "membership.lira").status == "ok"
+
+
+def test_the_release_holds_no_private_fact(run_folder: Path, digits: DataSet, split: Split):
+    """Sharp edges 2 and 18: neither the private N, nor the content's own hash, nor who is a member."""
+    text = (run_folder / "release" / "card.json").read_text()
+    card = json.loads(text)
+    assert digits.fingerprint not in text
+    assert str(len(split.members)) not in text
+    assert card["data"]["commitment"] != digits.fingerprint
+
+
+def test_warnings_do_not_hide_behind_a_result(run_folder: Path, digits: DataSet):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(
+            run_folder,
+            digits,
+            plan=dataclasses.replace(FEW, attacks=("membership.threshold", "inversion.class")),
+            progress=False,
+        )
