@@ -106,6 +106,15 @@ def _present(folder: Path) -> Path:
     raise CheckpointError(f"there is no complete checkpoint at {folder}; train again, or name another folder")
 
 
+def is_there(folder: Path) -> bool:
+    """Whether a whole version exists, also one whose renaming was cut off."""
+    try:
+        _present(folder)
+    except CheckpointError:
+        return False
+    return True
+
+
 def _settle(folder: Path) -> None:
     """Finishes the renames of a save that was killed between them."""
     old = _beside(folder, "old")

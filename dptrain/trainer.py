@@ -9,6 +9,7 @@ clipped examples) is written only where ``telemetry`` names a log directory for 
 does not cover it.
 """
 
+import dataclasses
 import hashlib
 import signal
 import threading
@@ -24,10 +25,11 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from tqdm import tqdm
 
-from dptrain import models
+from dptrain import checkpoint, models
 from dptrain.data.dataset import DataSet
 from dptrain.data.examples import Examples
 from dptrain.data.split import Split
+from dptrain.data.split import load as load_split
 from dptrain.data.split import save as save_split
 from dptrain.errors import CheckpointError
 from dptrain.plain import as_plain
@@ -102,6 +104,9 @@ class Checkpoint:
 
 Callback = Callable[[Checkpoint], None]
 
+IDENTITY = "run.json"
+"""Below ``private/``: label, variant and seed of a run."""
+
 
 class Trainer:
     """Trains one recipe with one seed into one folder.
@@ -162,22 +167,20 @@ class Trainer:
                 if asked_to_stop():
                     raise KeyboardInterrupt
                 for callback in self.callbacks:
-                    callback(self._checkpoint())
+                    callback(self._told())
         return self.training
 
     def about(self) -> dict[str, Any]:
-        """Public facts of the run, for the release card. Fingerprint and split are there as salted commitments.
+        """Public facts of the run, for the release card.
 
-        The content's own hash would let someone who knows all examples but one test a guess for the last.
+        Fingerprint and split are there as salted commitments: the content's own hash would let someone who knows all
+        examples but one test a guess for the last. The seed, from which the split is drawn, and the path stay private.
         """
         commitment = hashlib.sha256(self.split.salt + self.data.fingerprint.encode()).hexdigest()
-        named = {"variant": self.variant} if self.variant is not None else {}
+        unlocated = dataclasses.replace(self.recipe, data=dataclasses.replace(self.recipe.data, path=None))
         return {
-            **named,
-            "label": self.label,
-            "recipe": as_plain(self.recipe),
+            "recipe": as_plain(unlocated),
             "recipe_digest": self.recipe.digest(),
-            "seed": self.seed,
             "data": {
                 "name": self.data.name,
                 "kind": self.data.kind,
@@ -192,15 +195,19 @@ class Trainer:
         }
 
     def _start(self) -> None:
+        """Takes up what the folder holds. A split drawn again from its seed has the same lists and another salt."""
         split_file = self.folder / "private" / "split.npz"
-        if (self.folder / "private" / "checkpoint").exists():
-            from dptrain.data.split import load as load_split
-
-            if load_split(split_file).digest != self.split.digest:
+        if split_file.exists():
+            stored = load_split(split_file)
+            if not stored.is_same(self.split):
                 raise CheckpointError(f"{split_file} is another split than the one given; resume with the run's own split")
-            self.training.resume(self.folder)
+            self.split = stored
         else:
             save_split(self.split, split_file)
+        identity = {"label": self.label, "variant": self.variant, "seed": self.seed}
+        (self.folder / "private" / IDENTITY).write_bytes(checkpoint.pack_json(identity))
+        if checkpoint.is_there(self.folder / "private" / "checkpoint"):
+            self.training.resume(self.folder)
 
     def _stops(self) -> Iterator[int]:
         """Steps at which a checkpoint is kept. One that was reached before a stop is written and attacked again."""
@@ -209,7 +216,7 @@ class Trainer:
         yield from (stop for stop in range(every, last, every) if stop > self.training.steps_taken)
         yield last
 
-    def _checkpoint(self) -> Checkpoint:
+    def _told(self) -> Checkpoint:
         step = self.training.steps_taken
         return Checkpoint(self.folder, step, self.recipe, self.data, self.split, self.seed, self.training)
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dptrain.checkpoint import load_release
+from dptrain.checkpoint import load_release, unpack_json
 from dptrain.data.dataset import DataSet
 from dptrain.data.split import Split
 from dptrain.data.split import load as load_split
@@ -30,7 +30,7 @@ from dptrain.fleet import Fleet, Train, recipe_trainer, train_fleet
 from dptrain.plain import from_plain
 from dptrain.plan import Guarantee, PrivacyPlan
 from dptrain.recipe import Performance, Recipe
-from dptrain.trainer import Callback, Checkpoint
+from dptrain.trainer import IDENTITY, Callback, Checkpoint
 from evaluation import analysis
 from evaluation.access import Access
 from evaluation.analysis import Case
@@ -76,7 +76,7 @@ def evaluate(
     folder = run / "evaluation" / f"step={step:06d}"
     target = Target.open(run / "release", Access.WEIGHTS, model)
     target.bounds, target.classes = data.bounds, len(data.classes)
-    stated = _plan_of(card, run)
+    stated, identity = _plan_of(card, run), _identity_of(run)
     started = time.monotonic()
     train: Train | None = retrain
     digest = f"{run.resolve()}\n{step}\n{data.fingerprint}"
@@ -89,15 +89,15 @@ def evaluate(
         split=split,
         plan=stated,
         evaluation=plan,
-        seed=int(card.get("seed", 0)),
+        seed=int(identity.get("seed", 0)),
         folder=folder,
     )
     rate = recipe.data.split.members if recipe is not None else len(split.members) / split.size
     fleet = _Fleets(train, digest, data, rate, plan, fleet_folder or run / "private" / "fleet", progress)
     attacks = tuple(run_attack(case, name, fleet) for name in plan.attacks)
     result = RunResult(
-        label=str(card.get("label", run.name)),
-        variant=_variant(card, stated),
+        label=str(identity.get("label", run.name)),
+        variant=_variant(identity, stated),
         epsilon=_budget(card) if case.is_private else float("inf"),
         delta=stated.delta if stated.is_private else None,
         seed=case.seed,
@@ -235,9 +235,15 @@ def _budget(card: dict[str, Any]) -> float:
     return float(card["guarantee"]["epsilon"] if stated is None else stated)
 
 
-def _variant(card: dict[str, Any], plan: PrivacyPlan) -> Variant:
-    if "variant" in card:
-        return card["variant"]
+def _identity_of(run: Path) -> dict[str, Any]:
+    """Label, variant and seed as the trainer kept them; a script keeps none."""
+    path = run / "private" / IDENTITY
+    return unpack_json(path.read_bytes(), path) if path.exists() else {}
+
+
+def _variant(identity: dict[str, Any], plan: PrivacyPlan) -> Variant:
+    if identity.get("variant") is not None:
+        return identity["variant"]
     if plan.is_private:
         return "dp"
     return "non_private" if np.isinf(plan.clipping_norm) else "clip_only"

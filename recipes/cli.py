@@ -37,8 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"dptrain: {error}", file=sys.stderr)
         return USAGE_ERROR
-    except KeyboardInterrupt:
-        print("\ndptrain: stopped; `dptrain resume RUN` goes on from the last checkpoint", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        way_on = f"; `dptrain resume {stop.args[0]}` goes on from the last checkpoint" if stop.args else ""
+        print(f"\ndptrain: stopped{way_on}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         return 0

@@ -13,6 +13,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
 
@@ -101,7 +102,8 @@ class Job:
     @property
     def label(self) -> str:
         """Its folder below the comparison's, such as ``eps=08.00/seed=0``."""
-        kind = f"eps={self.epsilon:05.2f}" if self.variant == "dp" else self.variant
+        whole, _, part = format(Decimal(repr(float(self.epsilon))), "f").partition(".")
+        kind = f"eps={whole:0>2}.{part:0<2}" if self.variant == "dp" else self.variant
         return f"{kind}/seed={self.seed}"
 
 
@@ -203,6 +205,8 @@ def check_flags(flags: Sequence[str]) -> None:
     """Raises ConfigError for a flag that does not exist, with the nearest one, and where budgets are given twice."""
     known = options()
     given: list[str] = []
+    if flags and not flags[0].startswith("--"):
+        raise ConfigError(f"{flags[0]!r} stands before any flag; write it behind the flag it belongs to")
     for flag in flags:
         if not flag.startswith("--"):
             continue
@@ -261,8 +265,6 @@ def _last_wins(flags: Sequence[str]) -> list[str]:
             groups[name] = current
         elif current is not None:
             current.append(flag)
-        else:
-            raise ConfigError(f"{flag!r} stands before any flag; write it behind the flag it belongs to")
     return [part for name, values in groups.items() for part in (name, *values)]
 
 

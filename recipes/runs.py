@@ -18,8 +18,7 @@ from dptrain.data.dataset import DataSet
 from dptrain.data.split import Split, draw
 from dptrain.errors import CheckpointError, ConfigError, UserError
 from dptrain.plain import as_plain
-from dptrain.plan import PrivacyPlan
-from dptrain.trainer import Trainer
+from dptrain.trainer import Trainer, build_training
 from dptrain.version import versions
 from evaluation import runner
 from evaluation.baselines import majority_class
@@ -59,6 +58,8 @@ def run(comparison: Comparison, name: str, command: str, progress: bool = True) 
             bar.set_postfix_str(job.label)
             try:
                 run_job(job, comparison, root, data, splits[job.seed], progress)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(str(root)) from None
             except UserError as error:
                 failures[job.label] = str(error)
             except Exception as error:  # one broken job must not lose the others' hours
@@ -69,11 +70,9 @@ def run(comparison: Comparison, name: str, command: str, progress: bool = True) 
 
 
 def check(jobs: list[Job], data: DataSet, splits: dict[int, Split]) -> None:
-    """Builds every job's plan, so that what cannot be private is refused before anything is trained."""
+    """Builds every job's plan, model and optimizer, so that what cannot be trained is refused before anything is."""
     for job in jobs:
-        plan = PrivacyPlan.from_config(job.recipe.privacy, job.recipe.training.steps)
-        if plan.is_private:
-            plan.check_delta(len(splits[job.seed].members))
+        build_training(job.recipe, data, splits[job.seed].members, job.seed)
 
 
 def claim(root: Path, comparison: Comparison, name: str, command: str) -> None:

@@ -2,12 +2,19 @@
 
 * :func:`load`: the data set that a recipe names
 * :mod:`~dptrain.data.dataset`: labelled examples and what is publicly known of them
+* :mod:`~dptrain.data.examples`: examples by index, from anything that holds them
 * :mod:`~dptrain.data.split`: members, non-members, population, public; drawn before training
 * :mod:`~dptrain.data.digits`, :mod:`~dptrain.data.mnist`, :mod:`~dptrain.data.table`, :mod:`~dptrain.data.images`
+
+A data set of your own is a function that takes the recipe's :class:`~dptrain.recipe.DataConfig`::
+
+    @DATASETS.register("mine", "what it is")
+    def load_mine(config: DataConfig) -> DataSet: ...
 """
 
 from typing import TYPE_CHECKING
 
+from dptrain.errors import DataError
 from dptrain.registry import DATASETS
 
 if TYPE_CHECKING:
@@ -22,4 +29,11 @@ def load(config: "DataConfig") -> "DataSet":
         ConfigError: no such data set.
         DataError: it cannot be found, read or used.
     """
-    return DATASETS[config.name](config)
+    loaded = DATASETS[config.name](config)
+    from dptrain.data.dataset import DataSet  # after the look-up: a wrong name is answered without importing torch
+
+    if not isinstance(loaded, DataSet):
+        raise DataError(
+            f"the loader of the data set {config.name!r} returned a {type(loaded).__name__}; return a dptrain.DataSet"
+        )
+    return loaded

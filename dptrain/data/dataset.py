@@ -25,8 +25,8 @@ class DataSet:
 
     name: str
     inputs: Float[Tensor, "examples ..."]
-    targets: Int[Tensor, " examples"]
-    """Index into ``classes``."""
+    targets: Int[Tensor, " labels"]
+    """Index into ``classes``, one an example."""
     classes: tuple[str, ...]
     bounds: tuple[float, float]
     """Public lowest and highest value of an input, after the loader's scaling by public constants."""
@@ -41,6 +41,8 @@ class DataSet:
     def __post_init__(self) -> None:
         if len(self.inputs) == 0:
             raise DataError(f"data set {self.name!r} is empty: it has 0 examples, and training needs at least 1")
+        if self.inputs[0].numel() == 0:
+            raise DataError(f"data set {self.name!r} has no inputs: its examples are of shape {self.input_shape}")
         if len(self.inputs) != len(self.targets):
             raise DataError(f"data set {self.name!r} has {len(self.inputs)} inputs and {len(self.targets)} labels")
         finite = torch.isfinite(self.inputs.reshape(len(self.inputs), -1)).all(1)

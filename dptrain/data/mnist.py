@@ -44,9 +44,10 @@ def load(config: DataConfig) -> DataSet:
 def _root(path: str | None) -> Path:
     if path is not None:
         if not _is_there(Path(path)):
+            what = "lacks MNIST" if Path(path).is_dir() else "is no folder"
             raise DataError(
-                f"data.path is {path!r}, which does not hold MNIST/raw with the files {', '.join(FILES)}; give the folder "
-                "that does with --data.path, or leave it out to download them"
+                f"data.path is {path!r}, which {what}; put the files {', '.join(FILES)} into {Path(path) / 'MNIST' / 'raw'}, "
+                "name another folder with --data.path, or leave it out to download them"
             )
         return Path(path)
     shared = os.environ.get("DPTRAIN_DATA")

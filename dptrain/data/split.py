@@ -13,7 +13,6 @@ it. But a split that is drawn from a published seed over a public data set is as
 import hashlib
 import os
 import secrets
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,24 +23,37 @@ from dptrain.errors import CheckpointError, DataError
 from dptrain.recipe import SplitConfig
 
 PARTS = ("members", "non_members", "population", "public")
+SALT_BYTES = 16
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Four disjoint, sorted lists of indices that cover the data set."""
+    """Four disjoint, sorted lists of indices that cover the data set.
+
+    Raises:
+        DataError: the lists are not that, or the salt is too short to keep a guess of the lists from being confirmed.
+    """
 
     members: Int[np.ndarray, " members"]
     non_members: Int[np.ndarray, " non_members"]
     population: Int[np.ndarray, " population"]
     public: Int[np.ndarray, " public"]
     salt: bytes = field(repr=False)
-    """16 secret bytes."""
+    """At least 16 secret bytes."""
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        together = np.concatenate([getattr(self, part) for part in PARTS])
-        if len(np.unique(together)) != len(together):
-            raise DataError("the parts of a split overlap: an example may be in one of them alone")
+        if len(self.salt) < SALT_BYTES:
+            raise DataError(f"the split's salt has {len(self.salt)} bytes; give {SALT_BYTES} from secrets.token_bytes")
+        lists = [np.asarray(getattr(self, part)) for part in PARTS]
+        if any(np.any(np.diff(indices) < 1) for indices in lists):
+            raise DataError("a part of a split is not sorted, or names an example twice; give each part as numpy.unique does")
+        together = np.concatenate(lists)
+        if not np.array_equal(np.sort(together), np.arange(len(together))):
+            raise DataError(
+                f"the parts of a split are not disjoint or leave examples out: they hold {len(together)} indices and should "
+                f"hold each of 0 to {len(together) - 1} once"
+            )
 
     @property
     def size(self) -> int:
@@ -58,6 +70,10 @@ class Split:
         """For each of ``audited``: was it trained on?"""
         return np.isin(self.audited, self.members)
 
+    def is_same(self, other: "Split") -> bool:
+        """Whether both hold the same lists; salt and seed do not matter."""
+        return all(np.array_equal(getattr(self, part), getattr(other, part)) for part in PARTS)
+
     @property
     def digest(self) -> str:
         """A salted hash of the four lists."""
@@ -73,10 +89,14 @@ def draw(examples: int, shares: SplitConfig, seed: int) -> Split:
     """A split by independent coins; the same seed gives the same lists and a fresh salt.
 
     Raises:
-        DataError: a part with a share above 0 came out empty.
+        DataError: a part with a share above 0 came out empty: the data set is too small. Or the seed is below 0.
     """
-    generator = np.random.default_rng(np.random.SeedSequence([seed, *b"split"]))
+    if seed < 0:
+        raise DataError(f"the split's seed is {seed}; give a whole number from 0 up")
+    # PCG64 by name: numpy may change its default, and the same seed must give the same split for good.
+    generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *b"split"])))
     limits = np.cumsum([getattr(shares, part) for part in PARTS])
+    limits /= limits[-1]  # shares of 0.7, 0.2 and 0.1 add up to a little less than 1
     part_of = np.searchsorted(limits[:-1], generator.random(examples), side="right")
     lists = {part: np.flatnonzero(part_of == number) for number, part in enumerate(PARTS)}
     for part, indices in lists.items():
@@ -85,7 +105,7 @@ def draw(examples: int, shares: SplitConfig, seed: int) -> Split:
                 f"the data set has {examples} examples, too few: the {part} part of the split came out empty; give more "
                 f"data, or another share with --data.split.{part}"
             )
-    return Split(**lists, salt=secrets.token_bytes(16), seed=seed)
+    return Split(**lists, salt=secrets.token_bytes(SALT_BYTES), seed=seed)
 
 
 def save(split: Split, path: Path) -> None:
@@ -93,13 +113,16 @@ def save(split: Split, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     lists = {part: getattr(split, part) for part in PARTS}
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as handle:
-        seed = np.array(-1 if split.seed is None else split.seed)
-        salt = np.frombuffer(split.salt, dtype=np.uint8)
-        np.savez(handle, allow_pickle=False, salt=salt, seed=seed, digest=np.array(split.digest), **lists)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(partial, path)
+    try:
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as handle:
+            seed = np.array(-1 if split.seed is None else split.seed)
+            salt = np.frombuffer(split.salt, dtype=np.uint8)
+            np.savez(handle, allow_pickle=False, salt=salt, seed=seed, digest=np.array(split.digest), **lists)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Split:
@@ -109,13 +132,13 @@ def load(path: Path) -> Split:
         CheckpointError: the file is missing, changed, or something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as handle, np.lib.npyio.NpzFile(handle, allow_pickle=False) as stored:
             lists = {part: stored[part] for part in PARTS}
             seed, digest = int(stored["seed"]), str(stored["digest"])
             split = Split(**lists, salt=stored["salt"].tobytes(), seed=None if seed < 0 else seed)
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing; restore it from a copy") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged file raises nearly anything: BadZipFile, ValueError, KeyError, zlib.error, …
         raise CheckpointError(f"{path} is not a whole split file ({error}); restore it from a copy") from None
     if split.digest != digest:
         raise CheckpointError(f"{path} is not what was saved: its digest differs; restore it from a copy")

@@ -21,6 +21,7 @@ Lines are counted from 1, the header being line 1; empty lines are skipped.
 
 import csv
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -126,7 +127,7 @@ def _stated(config: DataConfig, names: list[str], path: Path) -> tuple[str, list
         raise DataError(f"data.target is not given; name the column to predict with --data.target, one of {', '.join(names)}")
     _require_column(config.target, names, "data.target", path)
     if not config.columns:
-        others = " ".join(f"'{name}:number[LOW,HIGH]'" for name in names if name and name != config.target)
+        others = " ".join(shlex.quote(f"{name}:number[LOW,HIGH]") for name in names if name and name != config.target)
         raise DataError(
             f"data.columns is not given; state each column's bounds or categories, {NOT_FREE}, as {EXAMPLES}; for {path} "
             f"type --data.columns {others}, and leave out what should not be used"
@@ -176,7 +177,7 @@ def _names(path: Path) -> list[str]:
     else:
         names = next((row for _, row in _csv_rows(path)), [])
     if not any(names):
-        raise DataError(f"{path} is empty: a table starts with a line of column names")
+        raise DataError(f"{path} is empty and cannot be read as a table, which starts with a line of column names")
     for separator in ";\t":
         if len(names) == 1 and separator in names[0]:
             raise DataError(f"{path} is separated by {separator!r}; write it again with commas between the cells")
@@ -236,7 +237,7 @@ def _parquet(path: Path) -> Iterator[Any]:
         with ParquetFile(path) as file:
             yield file
     except Exception as error:  # a damaged file raises nearly anything: pyarrow's own errors, OSError, NotImplementedError
-        raise DataError(f"{path} cannot be read as Parquet ({' '.join(str(error).split())}); write it again") from None
+        raise DataError(f"{path} cannot be read as PARQUET ({' '.join(str(error).split())}); write it again") from None
 
 
 def _text(cell: Any) -> str | None:
@@ -304,8 +305,9 @@ def _numbers(column: Column, cells: Cells, missing: np.ndarray, lines: list[int]
     if outside.any() and not column.clip:
         first, place = _place(path, lines, outside)
         raise DataError(
-            f"{place}: {column.name!r} holds {cells[first]}, outside its public bounds [{low:g}, {high:g}]; state wider "
-            f"bounds, or move such numbers to the bounds with '{column.name}:number[{low:g},{high:g}]^'"
+            f"{place}: {column.name!r} holds {cells[first]} and lies outside its public bounds [{low:.15g}, {high:.15g}] in "
+            f"{int(outside.sum())} rows; state wider bounds, or move such numbers to the bounds with "
+            f"'{column.name}:number[{low:.15g},{high:.15g}]^'"
         )
     scaled = np.clip((np.clip(values, low, high) - low) / (high - low) - 0.5, -0.5, 0.5)
     return [column.name], np.where(missing, 0.0, scaled)[:, None]

@@ -74,7 +74,7 @@ def _panel(axes: Axes, result: ComparisonResult, title: str, of: Of, chance: flo
     middle = start + 0.25 * max(len(apart) - 1, 0)
     ticks, labels = list(range(len(budgets))), [f"{epsilon:g}" for epsilon in budgets]
     axes.set_xticks([*ticks, middle] if apart else ticks, [*labels, "∞"] if apart else labels)
-    axes.set_xlim(-0.5, start + 0.5 * max(len(apart), 1) if apart else len(budgets) - 0.5)
+    axes.set_xlim(-0.5, start + 0.5 * len(apart) if apart else max(len(budgets), 1) - 0.5)
     axes.set_xlabel("ε (smaller is more private)")
     axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
 

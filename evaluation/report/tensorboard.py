@@ -50,7 +50,8 @@ def write(result: ComparisonResult, root: Path) -> None:
         writer.add_text("How to read this", HOW_TO_READ)
         _curves(writer, result)
         _pictures(writer, result, root)
-        _session_config(writer, result)
+        if result.runs:
+            _session_config(writer, result)
     for run in result.runs:
         with _writer(root / run.label) as writer:
             _session(writer, result, run)
@@ -143,8 +144,6 @@ def _metrics_of(run: RunResult) -> dict[str, float]:
 
 def _shared(result: ComparisonResult) -> list[str]:
     """Metrics that every run has: the parallel-coordinates view drops a trial that lacks one."""
-    if not result.runs:
-        return []
     shared = set.intersection(*(set(_metrics_of(run)) for run in result.runs))
     return [name for name in _metrics_of(result.runs[0]) if name in shared and wording.is_rate(name)]
 
@@ -156,8 +155,7 @@ def _session_config(writer: SummaryWriter, result: ComparisonResult) -> None:
         hparams.HParam("seed", hparams.RealInterval(0.0, 1e9)),
     ]
     metrics = [hparams.Metric(name, display_name=wording.short_name(name)) for name in _shared(result)]
-    if result.runs:
-        _put(writer, hparams.hparams_config_pb(hparams=parameters, metrics=metrics))
+    _put(writer, hparams.hparams_config_pb(hparams=parameters, metrics=metrics))
 
 
 def _session(writer: SummaryWriter, result: ComparisonResult, run: RunResult) -> None:

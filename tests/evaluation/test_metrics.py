@@ -85,7 +85,7 @@ def test_false_positives_stay_within_the_rate(seed: int, others: int, rate: floa
     is_member = np.arange(others + 50) < 50
     found = metrics.rate_at(scores, is_member, rate)
     threshold = np.sort(scores[~is_member])[others - 1 - int(np.floor(rate * others + 1e-9))]
-    assert (scores[~is_member] > threshold).mean() <= rate
+    assert (scores[~is_member] > threshold).mean() <= rate + 1e-9
     assert found.value == (scores[is_member] > threshold).mean()
 
 

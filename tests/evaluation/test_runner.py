@@ -255,6 +255,8 @@ def test_the_release_holds_no_private_fact(run_folder: Path, digits: DataSet, sp
     assert digits.fingerprint not in text
     assert str(len(split.members)) not in text
     assert card["data"]["commitment"] != digits.fingerprint
+    assert "seed" not in card  # the split is drawn from it
+    assert card["recipe"]["data"]["path"] is None
 
 
 def test_warnings_do_not_hide_behind_a_result(run_folder: Path, digits: DataSet):

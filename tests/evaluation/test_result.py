@@ -1,0 +1,130 @@
+"""One schema: what is written comes back, and a half-written or foreign file is never read."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+
+from dptrain.errors import CheckpointError
+from evaluation.result import AttackResult, ComparisonResult, Measure, RunResult, read_comparison, read_run, to_json, write
+from evaluation.summary import summarize, with_twins
+
+
+def attack(auc: float, **changes) -> AttackResult:
+    base = AttackResult(
+        name="membership.lira", status="ok", metric="auc", value=auc, low=auc - 0.03, high=auc + 0.03, chance=0.5,
+        verdict="leak" if auc > 0.53 else "found nothing", reason="" if auc > 0.53 else "the interval contains 0.5",
+        metrics=(Measure(name="tpr_at_fpr_0.01", value=0.02, low=0.01, high=0.03),),
+    )  # fmt: skip
+    return dataclasses.replace(base, **changes)
+
+
+def run(variant: str, epsilon: float, seed: int, *attacks: AttackResult) -> RunResult:
+    label = f"eps={epsilon:05.2f}" if variant == "dp" else variant
+    return RunResult(
+        label=f"{label}/seed={seed}", variant=variant, epsilon=epsilon, delta=1e-4 if variant == "dp" else None, seed=seed,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        step=60, steps=60, utility={"test_accuracy": 0.9 + 0.01 * seed, "test_accuracy_low": 0.88, "test_accuracy_high": 0.94},
+        attacks=attacks,
+    )  # fmt: skip
+
+
+def comparison(*runs: RunResult) -> ComparisonResult:
+    return ComparisonResult(
+        name="test", title="A test", runs=runs, summary=summarize(runs), command="dptrain run test", data={"classes": ["a"]},
+        recipe={}, versions={}, not_covered=("everything",),
+    )  # fmt: skip
+
+
+RUNS = (
+    run("dp", 8.0, 0, attack(0.56, permitted=0.9, permitted_metrics={"tpr_at_fpr_0.01": 0.3}, verdict="within the plan")),
+    run("dp", 8.0, 1, attack(0.57, permitted=0.9, permitted_metrics={"tpr_at_fpr_0.01": 0.3}, verdict="within the plan")),
+    run("non_private", math.inf, 0, attack(0.60)),
+    run("non_private", math.inf, 1, attack(0.61)),
+    run("clip_only", math.inf, 0, attack(0.51)),
+)
+
+
+def test_what_is_written_comes_back(tmp_path: Path):
+    result = comparison(*RUNS)
+    write(result, tmp_path / "results.json")
+    assert read_comparison(tmp_path / "results.json") == result
+    write(RUNS[2], tmp_path / "result.json")
+    again = read_run(tmp_path / "result.json")
+    assert again == RUNS[2]
+    assert math.isinf(again.epsilon)
+
+
+def test_infinity_is_a_text_since_json_has_none():
+    assert '"epsilon": "inf"' in to_json(RUNS[2])
+
+
+@pytest.mark.parametrize("text", ["", '{"schema": "dptrain.result/1", "runs": [', "[]", '{"schema": "other"}', "\x00"])
+def test_what_is_not_a_result_is_refused_by_its_name(tmp_path: Path, text: str):
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(CheckpointError, match=r"results\.json"):
+        read_comparison(path)
+
+
+def test_an_unknown_key_is_refused(tmp_path: Path):
+    path = tmp_path / "result.json"
+    path.write_text(to_json(RUNS[0]).replace('"label"', '"lable"', 1))
+    with pytest.raises(CheckpointError, match="lable"):
+        read_run(path)
+
+
+def test_a_missing_result_says_what_to_type(tmp_path: Path):
+    with pytest.raises(CheckpointError, match="dptrain evaluate"):
+        read_run(tmp_path / "gone.json")
+
+
+def test_the_twin_is_the_positive_control_of_its_seed():
+    """Rule 3."""
+    runs = with_twins(RUNS)
+    controls = {item.label: {c.name: c.value for c in item.attacks[0].controls} for item in runs}
+    assert controls["eps=08.00/seed=0"] == {"non_private_twin": 0.60}
+    assert controls["eps=08.00/seed=1"] == {"non_private_twin": 0.61}
+    assert controls["non_private/seed=0"] == {}
+    assert with_twins(runs) == runs
+
+
+def test_nothing_found_on_the_twin_either_is_said():
+    """Rule 3: a figure near chance without a working control shows little."""
+    runs = with_twins((run("dp", 1.0, 0, attack(0.50)), run("non_private", math.inf, 0, attack(0.51))))
+    assert "shows little" in runs[0].attacks[0].reason
+
+
+def test_the_order_is_non_private_first_and_budgets_from_large_to_small():
+    extra = run("dp", 1.0, 0, attack(0.5))
+    kinds = [(item.variant, item.epsilon) for item in summarize((extra, *RUNS))]
+    assert kinds == [("non_private", math.inf), ("clip_only", math.inf), ("dp", 8.0), ("dp", 1.0)]
+
+
+def test_seeds_are_averaged_and_verdicts_are_of_the_mean():
+    found = {(item.variant, item.epsilon): item for item in summarize(RUNS)}
+    private = found["dp", 8.0]
+    assert private.utility.value == pytest.approx(0.905)
+    assert private.measures[0].name == "membership.lira/auc"
+    assert private.measures[0].value == pytest.approx(0.565)
+    assert private.permitted == {"membership.lira/auc": 0.9, "membership.lira/tpr_at_fpr_0.01": 0.3}
+    assert private.verdicts == {"membership.lira": "within the plan"}
+    assert found["non_private", math.inf].verdicts == {"membership.lira": "leak"}
+    assert found["clip_only", math.inf].verdicts == {"membership.lira": "found nothing"}
+
+
+def test_a_failure_is_never_averaged_away():
+    """Rule 12."""
+    failed = attack(0.5, status="failed", value=None, low=None, high=None, reason="it broke", verdict="none")
+    (summary,) = summarize((run("dp", 8.0, 0, attack(0.56)), run("dp", 8.0, 1, failed)))
+    assert summary.verdicts == {"membership.lira": "1 of 2 failed"}
+    assert summary.measures[0].value == pytest.approx(0.56)
+    (alone,) = summarize((run("dp", 8.0, 0, failed),))
+    assert alone.measures == ()
+    assert alone.verdicts == {"membership.lira": "1 of 1 failed"}
+
+
+def test_above_the_plan_on_one_seed_is_kept():
+    broken = attack(0.99, permitted=0.9, verdict="above the plan")
+    (summary,) = summarize((run("dp", 8.0, 0, broken), RUNS[1]))
+    assert summary.verdicts["membership.lira"] == "above the plan (1 of 2 seeds)"

@@ -1,0 +1,229 @@
+"""The command line as a user meets it: real processes, exit codes, one sentence, nothing half-written."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SMALL = ["--epsilons", "8", "--seeds", "0", "--training.steps", "10", "--evaluation.shadow-models", "8"]
+SMALL += ["--evaluation.inversion-steps", "20"]
+
+
+def dptrain(*arguments: str, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "recipes.cli", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False, **options)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small comparison, run once for all tests that only look at it."""
+    folder = tmp_path_factory.mktemp("runs")
+    done = dptrain("run", "digits", *SMALL, "--output", "mine", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "test accuracy" in done.stdout
+    assert "report.html" in done.stdout
+    return folder / "mine"
+
+
+def test_help_and_list_import_no_torch(tmp_path: Path):
+    """They answer at once; the time itself is a benchmark's matter, what costs it is not."""
+    code = (
+        "import sys; from recipes.cli import main; main(['--help']); main(['list']); main(['show', 'digits']);"
+        "heavy = {'torch', 'opacus', 'scipy', 'sklearn', 'matplotlib', 'pandas', 'dp_accounting'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for word in ("run", "resume", "digits", "membership.lira", "mlp", "sgd", "[privacy]"):
+        assert word in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rum", "digits"], "did you mean 'run'"),
+        (["run"], "needs a recipe"),
+        (["run", "digit"], "did you mean 'digits'"),
+        (["run", "digits", "--privacy.epsilom", "4"], "did you mean 'privacy.epsilon'"),
+        (["run", "gone.toml"], "no file gone.toml"),
+        (["run", "digits", "--data.name", "table", "--data.path", "gone.csv"], "no file"),
+        (["run", "digits", "--privacy.delta", "0.01"], "below 1/N"),
+        (["run", "digits", "--privacy.epsilon", "0"], "above 0"),
+        (["run", "digits", "--model.name", "cnn"], "--model.name"),
+        (["report", "gone"], "not a run"),
+        (["report", "gone", "--format", "xml"], "accepted: html, json, table"),
+        (["resume", "gone"], "not a run"),
+        (["evaluate", "gone", "--attacks", "membership.lyra"], "did you mean 'membership.lira'"),
+        (["list", "more"], "nothing more"),
+    ],
+)
+def test_a_mistake_is_one_sentence_exit_code_2_and_nothing_written(tmp_path: Path, arguments: list[str], message: str):
+    done = dptrain(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1
+    assert lines[0].startswith("dptrain: ")
+    assert message in lines[0]
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("cell", "message"), [("NaN", "line 3"), ("", "line 3")])
+def test_a_nan_in_the_users_table_is_refused_before_anything_is_written(tmp_path: Path, cell: str, message: str):
+    (tmp_path / "mine.csv").write_text(f"age,outcome\n20,no\n{cell},yes\n")
+    options = ["--data.name", "table", "--data.path", "mine.csv", "--data.target", "outcome", "--data.classes", "no", "yes"]
+    done = dptrain("run", "digits", *options, "--data.columns", "age:number[0,120]", cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
+
+
+def test_an_empty_table_is_refused(tmp_path: Path):
+    (tmp_path / "mine.csv").write_text("age,outcome\n")
+    options = ["--data.name", "table", "--data.path", "mine.csv", "--data.target", "outcome", "--data.classes", "no", "yes"]
+    done = dptrain("run", "digits", *options, "--data.columns", "age:number[0,120]", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "empty" in done.stderr
+
+
+def test_the_json_report_is_one_document_with_the_promised_keys(finished: Path):
+    done = dptrain("report", finished.name, "--format", "json", cwd=finished.parent)
+    assert done.returncode == 0
+    result = json.loads(done.stdout)
+    assert result["schema"] == "dptrain.result/1"
+    assert {run["variant"] for run in result["runs"]} == {"dp", "non_private", "clip_only", "regularized"}
+    for run in result["runs"]:
+        assert {"label", "variant", "epsilon", "delta", "seed", "utility", "attacks"} <= set(run)
+        assert run["epsilon"] == (8.0 if run["variant"] == "dp" else "inf")
+        assert 0 < run["utility"]["test_accuracy"] <= 1
+        assert {attack["name"] for attack in run["attacks"]} == {"membership.threshold", "membership.lira", "inversion.class"}
+        for attack in run["attacks"]:
+            assert {"name", "status", "metric", "value", "low", "high"} <= set(attack)
+            assert attack["status"] == "ok", attack["reason"]
+
+
+def test_private_and_public_stand_apart_on_disk(finished: Path):
+    """Sharp edge 14: exact training curves lie in a log directory of their own, under their own name."""
+    run = finished / "eps=08.00" / "seed=0"
+    assert sorted(path.name for path in (run / "release").iterdir()) == ["card.json", "manifest.json", "model.safetensors"]
+    assert {path.name for path in (run / "private").iterdir()} == {"checkpoint", "ledger.jsonl", "run.json", "split.npz"}
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for path in finished.rglob("events.out.tfevents.*"):
+        tags = EventAccumulator(str(path)).Reload().Tags()["scalars"]
+        assert not [tag for tag in tags if "loss" in tag or "non_private/" in tag], path
+    telemetry = EventAccumulator(str(finished.with_name("mine.non_private") / "eps=08.00" / "seed=0")).Reload()
+    tags = telemetry.Tags()["scalars"]
+    assert "non_private/training_loss" in tags
+    assert all(tag.startswith("non_private/") for tag in tags)
+
+
+def test_a_finished_run_is_not_run_again_and_another_is_not_mixed_in(finished: Path):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("model.safetensors")}
+    again = dptrain("run", "digits", *SMALL, "--output", "mine", cwd=finished.parent)
+    assert again.returncode == 0, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("model.safetensors")} == before
+    other = dptrain("run", "digits", *SMALL, "--privacy.clipping-norm", "0.2", "--output", "mine", cwd=finished.parent)
+    assert other.returncode == 2
+    assert "privacy.clipping_norm" in other.stderr
+    assert "--output" in other.stderr
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    done = dptrain("run", "digits", *SMALL, "--output", "mine", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--output" in done.stderr
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_evaluate_attacks_again(finished: Path):
+    done = dptrain(
+        "evaluate",
+        finished.name,
+        "--attacks",
+        "membership.threshold",
+        "membership.lira",
+        "inversion.class",
+        cwd=finished.parent,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "LiRA" in done.stdout
+
+
+def test_a_damaged_checkpoint_is_named(finished: Path, tmp_path: Path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    path = copy / "eps=08.00" / "seed=0" / "release" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 4
+    path.write_bytes(content)
+    done = dptrain("evaluate", "copy", "--attacks", "membership.threshold", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "model.safetensors" in done.stderr
+
+
+def test_ctrl_c_leaves_a_run_that_resumes(tmp_path: Path):
+    command = [sys.executable, "-m", "recipes.cli", "run", "digits", "--epsilons", "8", "--seeds", "0", "--output", "mine"]
+    command += ["--training.steps", "1500", "--baselines", "--evaluation.attacks", "membership.threshold"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        ledger = tmp_path / "mine" / "eps=08.00" / "seed=0" / "private" / "ledger.jsonl"
+        for _ in range(600):
+            if ledger.exists() or process.poll() is not None:
+                break
+            time.sleep(0.1)
+        time.sleep(1.0)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "dptrain resume mine" in errors
+    assert "Traceback" not in errors
+    state = json.loads((tmp_path / "mine" / "eps=08.00" / "seed=0" / "private" / "checkpoint" / "state.json").read_text())
+    stopped = state["steps_taken"]
+    assert 0 < stopped < 1500
+    done = dptrain("resume", "mine", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    card = json.loads((tmp_path / "mine" / "eps=08.00" / "seed=0" / "release" / "card.json").read_text())
+    assert card["steps_taken"] == 1500
+    assert card["guarantee"]["epsilon"] <= 8.0
+    entries = [json.loads(line) for line in ledger.read_text().splitlines()]
+    assert [entry["kind"] for entry in entries] == ["reserve", "settle", "reserve"]
+    assert entries[1]["last"] == entries[2]["first"] == stopped
+
+
+def test_a_run_that_cannot_write_says_where(tmp_path: Path):
+    (tmp_path / "blocked").write_text("a file, not a folder")
+    done = dptrain("run", "digits", *SMALL, "--output", "blocked/mine", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "blocked" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_script_can_bring_its_own_model(tmp_path: Path):
+    """The README's way: register, then call the command line from the script."""
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "import sys\n"
+        "from torch import nn\n"
+        "from dptrain import MODELS\n"
+        "from recipes.cli import main\n"
+        "@MODELS.register('wide', 'my own')\n"
+        "def wide(input_shape, classes, config, regularization):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 100), nn.ReLU(), nn.Linear(100, classes))\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    arguments = ["run", "digits", *SMALL, "--model.name", "wide", "--baselines", "--output", "mine"]
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False,
+        env={**os.environ},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "DP, ε = 8" in done.stdout

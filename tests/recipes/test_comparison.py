@@ -1,0 +1,143 @@
+"""TOML and flags are the same thing twice, checked by one parser; a mistake is one sentence with the nearest name."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+
+from dptrain.errors import ConfigError
+from recipes import comparison
+from recipes.comparison import Comparison, load
+
+
+@pytest.mark.parametrize("name", comparison.names())
+def test_every_recipe_loads_and_opens_with_the_command_that_launches_it(name: str):
+    made = load(name)
+    lines = comparison.find(name).read_text().splitlines()
+    comment = "\n".join(line for line in lines[: lines.index("")] if line.startswith("#")) if "" in lines else ""
+    assert f"dptrain run {name}" in "\n".join(lines[:12])
+    assert comment
+    assert comparison.about(name)
+    assert made.output == f"runs/{name}"
+
+
+def test_flags_stand_above_the_file():
+    made = load("digits", ["--privacy.delta", "1e-5", "--training.steps", "200", "--output", "runs/mine", "--seeds", "4", "5"])
+    assert made.recipe.privacy.delta == 1e-5
+    assert made.recipe.training.steps == 200
+    assert made.output == "runs/mine"
+    assert made.seeds == (4, 5)
+    assert made.recipe.privacy.clipping_norm == 0.1
+
+
+def test_every_field_is_a_flag():
+    help_text = comparison.help_text()
+    for key in comparison.options():
+        assert f"--{key.replace('_', '-')}" in help_text, key
+
+
+def test_the_resolved_comparison_comes_back_from_its_toml(tmp_path: Path):
+    flags = ["--epsilons", "3", "inf", "--title", 'a "quoted" \\ title', "--regularized.label-smoothing", "-0.05"]
+    made = load("digits", flags)
+    assert made.regularized.label_smoothing == -0.05
+    path = tmp_path / "resolved.toml"
+    path.write_text(comparison.to_toml(made))
+    assert load(str(path)) == made
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--privacy.epsilom", "4"], r"did you mean 'privacy\.epsilon'"),
+        (["--steps", "4"], r"did you mean 'training\.steps'"),
+        (["--optimizer.lr", "4"], "no flag"),
+        (["--privacy.epsilon", "four"], r"--privacy\.epsilon could not be read.*four"),
+        (["--training.steps", "1.5"], r"--training\.steps could not be read"),
+        (["--privacy.epsilon", "0"], "above 0"),
+        (["--epsilons", "8", "0"], "above 0"),
+        (["--epsilons", "8", "8"], "each budget once"),
+        (["--epsilons", "nan"], "above 0"),
+        (["--privacy.epsilon", "4", "--epsilons", "8"], "not both"),
+        (["--privacy.delta", "2"], r"privacy\.delta"),
+        (["--privacy.sampling", "shuffle"], "poisson"),
+        (["--privacy.mechanism", "none"], "mechanism"),
+        (["--model.name", "mpl"], "did you mean 'mlp'"),
+        (["--data.name", "digit"], "did you mean 'digits'"),
+        (["--evaluation.attacks", "membership.lyra"], r"did you mean 'membership\.lira'"),
+        (["--seeds", "1", "1"], "different"),
+        (["--seeds", "-1"], "from 0 up"),
+        (["--seeds"], "seeds"),
+        (["stray"], "before any flag"),
+        (["--data.split.members", "0.9"], r"data\.split"),
+        (["--performance.max-physical-batch", "0"], "max_physical_batch"),
+    ],
+)
+def test_a_mistyped_flag_is_one_clear_sentence(flags: list[str], message: str):
+    """Sharp edge 21."""
+    with pytest.raises(ConfigError, match=message) as caught:
+        load("digits", flags)
+    assert "\n" not in str(caught.value)
+    assert "─" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[privacy]\nepsilom = 4", r"privacy\.epsilom.*did you mean 'privacy\.epsilon'"),
+        ("[privcy]\nepsilon = 4", r"did you mean 'privacy\.epsilon'"),
+        ("epsilons = 8", "a list"),
+        ("[training]\nsteps = [8]", "one value"),
+        ("[training]\nsteps = true", "no key takes"),
+        ("[training]\nsteps = 'many'", r"--training\.steps could not be read"),
+        ("[model\nname = 1", "not TOML"),
+        ("import = 'os'", "unknown key 'import'"),
+        ("[model]\nname = 'os.system'", "no model 'os.system'"),
+    ],
+)
+def test_a_mistyped_key_is_one_clear_sentence_with_the_file(tmp_path: Path, text: str, message: str):
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(str(path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("digit", "did you mean 'digits'"), ("gone/my.toml", "no file"), ("x", "accepted")]
+)
+def test_a_missing_recipe_is_one_clear_sentence(name: str, message: str):
+    with pytest.raises(ConfigError, match=message):
+        load(name)
+
+
+def test_all_variants_have_equal_updates_batches_and_data():
+    """Baselines with equal update counts; only what makes them the variant differs."""
+    jobs = load("digits").jobs()
+    assert len({job.label for job in jobs}) == len(jobs) == 7 * 3
+    for job in jobs:
+        assert job.recipe.training == jobs[0].recipe.training
+        assert job.recipe.data == jobs[0].recipe.data
+        assert job.recipe.model == jobs[0].recipe.model
+        assert job.recipe.privacy.sampling_rate == jobs[0].recipe.privacy.sampling_rate
+    of = {job.variant: job.recipe for job in jobs}
+    assert of["clip_only"].optimizer == of["dp"].optimizer
+    assert of["non_private"].optimizer == of["regularized"].optimizer != of["dp"].optimizer
+    assert of["regularized"].regularization.dropout > 0
+    assert [job.variant for job in jobs][:3] == ["non_private"] * 3
+
+
+def test_labels_are_padded_so_that_they_sort():
+    made = dataclasses.replace(load("digits"), epsilons=(10.0, 8.0, 0.5), baselines=())
+    assert [job.label for job in made.jobs()][::3] == ["eps=10.00/seed=0", "eps=08.00/seed=0", "eps=00.50/seed=0"]
+
+
+def test_budgets_that_differ_have_labels_that_differ():
+    made = Comparison(epsilons=(1.001, 1.002, 1.0), baselines=())
+    labels = [job.label for job in made.jobs()]
+    assert len(set(labels)) == len(labels)
+
+
+def test_one_budget_by_privacy_epsilon_takes_the_place_of_the_list():
+    made = load("digits", ["--privacy.epsilon", "4"])
+    assert {job.epsilon for job in made.jobs()} == {4.0, math.inf}
