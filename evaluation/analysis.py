@@ -64,7 +64,7 @@ def membership(case: Case, name: str, attack: MembershipAttack) -> AttackResult:
     scores = np.asarray(attack.run(case.target.behind(attack.access), examples, knowledge), dtype=float)
     metrics.check_scores(scores, is_member)
     area = metrics.area_under_roc(scores, is_member)
-    blind = _blind(case)
+    blind = _blind(case.data, case.split, case.seed)
     controls = [_named(metrics.area_under_roc(scores, permuted(is_member, case.seed)), "permuted")]
     if case.untrained is not None:
         untrained = np.asarray(attack.run(case.untrained.behind(attack.access), examples, knowledge), dtype=float)
@@ -102,29 +102,12 @@ def _permitted_rates(case: Case, rates: tuple[float, ...]) -> dict[str, float]:
     return {f"tpr_at_fpr_{rate:g}": case.plan.permitted_true_positive_rate(rate) for rate in rates}
 
 
-def _blind(case: Case) -> Measure:
-    return _blind_of(case.split.digest, case.data.fingerprint, _Same((case.data, case.split, case.seed)))
-
-
-class _Same:
-    """Carries what a cached function needs past its key: the digests beside it already say what it is."""
-
-    def __init__(self, value: Any):
-        self.value = value
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same)
-
-    def __hash__(self) -> int:
-        return 0
-
-
-@lru_cache(maxsize=64)
-def _blind_of(split: str, fingerprint: str, same: _Same) -> Measure:
-    data, drawn, seed = same.value
-    index = torch.from_numpy(drawn.audited)
-    scores = blind_scores(data.inputs[index], data.targets[index], drawn.is_member, len(data.classes), seed)
-    return metrics.area_under_roc(scores, drawn.is_member, "blind")
+@lru_cache(maxsize=32)
+def _blind(data: DataSet, split: Split, seed: int) -> Measure:
+    """The blind baseline of a split: the same for every attack on every model that was trained on it."""
+    index = torch.from_numpy(split.audited)
+    scores = blind_scores(data.inputs[index], data.targets[index], split.is_member, len(data.classes), seed)
+    return metrics.area_under_roc(scores, split.is_member, "blind")
 
 
 def _membership_verdict(result: AttackResult) -> tuple[Verdict, str]:

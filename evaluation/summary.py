@@ -11,6 +11,8 @@ from pathlib import Path
 from evaluation.metrics import over_seeds
 from evaluation.result import AttackResult, Measure, RunResult, Summary, read_run
 
+NO_TWIN = "no non-private twin ran to show what the attack can find, so this shows little"
+NOTHING_ON_TWIN = "it finds nothing on the non-private twin either, so this shows little"
 ORDER = {"non_private": 0, "clip_only": 1, "regularized": 2, "dp": 3}
 
 
@@ -32,21 +34,23 @@ def with_twins(runs: tuple[RunResult, ...]) -> tuple[RunResult, ...]:
 
 
 def _with_twin(run: RunResult, twin: RunResult | None) -> RunResult:
-    if twin is None or run.variant == "non_private":
+    if run.variant == "non_private":
         return run
-    figures = {attack.name: attack for attack in twin.attacks}
+    figures = {attack.name: attack for attack in twin.attacks} if twin is not None else {}
     return dataclasses.replace(run, attacks=tuple(_controlled(attack, figures.get(attack.name)) for attack in run.attacks))
 
 
 def _controlled(attack: AttackResult, twin: AttackResult | None) -> AttackResult:
     kept = tuple(control for control in attack.controls if control.name != "non_private_twin")
-    if attack.status != "ok" or twin is None or twin.status != "ok":
-        return dataclasses.replace(attack, controls=kept)
-    control = Measure(name="non_private_twin", value=twin.value, low=twin.low, high=twin.high)
     reason = attack.reason
-    if attack.verdict == "found nothing" and twin.verdict == "found nothing":
-        reason = f"{reason}; it finds nothing on the non-private twin either, so this shows little".lstrip("; ")
-    return dataclasses.replace(attack, controls=(*kept, control), reason=reason)
+    if twin is None or twin.status != "ok":
+        doubt = NO_TWIN
+    else:
+        kept += (Measure(name="non_private_twin", value=twin.value, low=twin.low, high=twin.high),)
+        doubt = NOTHING_ON_TWIN if twin.verdict == "found nothing" else ""
+    if attack.verdict == "found nothing" and doubt and doubt not in reason:
+        reason = f"{reason}; {doubt}"
+    return dataclasses.replace(attack, controls=kept if attack.status == "ok" else attack.controls, reason=reason)
 
 
 def summarize(runs: tuple[RunResult, ...]) -> tuple[Summary, ...]:
