@@ -106,8 +106,8 @@ def _permitted_rates(case: Case, rates: tuple[float, ...]) -> dict[str, float]:
 def _blind(data: DataSet, split: Split, seed: int) -> Measure:
     """The blind baseline of a split: the same for every attack on every model that was trained on it."""
     index = torch.from_numpy(split.audited)
-    scores = blind_scores(data.inputs[index], data.targets[index], split.is_member, len(data.classes), seed)
-    return metrics.area_under_roc(scores, split.is_member, "blind")
+    scores, is_member = blind_scores(data.inputs[index], data.targets[index], split.is_member, len(data.classes), seed)
+    return metrics.area_under_roc(scores, is_member, "blind")
 
 
 def _membership_verdict(result: AttackResult) -> tuple[Verdict, str]:

@@ -1,7 +1,6 @@
 """`dptrain run digits`, whole: the figures that the project promises for its first recipe, on real data."""
 
 import math
-from pathlib import Path
 
 import pytest
 
