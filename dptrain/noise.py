@@ -2,7 +2,8 @@
 
 The generator is AES-128 in counter mode with a key from the operating system (``randomgen.AESCounter``); normal variates
 come from numpy's float64 ziggurat over it. A new key is drawn for every training, also on resume, and no key or counter
-is ever written down: two steps can never draw the same noise, and nobody can subtract it later.
+is ever written down: two steps can never draw the same noise, and nobody can subtract it later. A stream cannot be copied,
+and refuses to go on in a forked process.
 
 A fixed seed is for tests and debugging alone. It must be asked for by the name ``insecure_seed`` and is recorded with
 the model, since whoever knows the seed can remove the noise.
@@ -11,6 +12,7 @@ Not covered: attacks on floating-point rounding (Mironov 2012, "On Significance 
 Differential Privacy").
 """
 
+import os
 import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,7 @@ from randomgen import AESCounter
 from torch import Tensor
 
 from dptrain.clipping import ClippedSum
-from dptrain.errors import PlanError
+from dptrain.errors import PlanError, ProtocolError
 
 if TYPE_CHECKING:
     from dptrain.plan import PrivacyPlan
@@ -62,10 +64,14 @@ class GaussianNoise:
     generator: np.random.Generator = field(default_factory=secret_generator, repr=False)
     draws: int = 0
     """Updates that were given noise so far."""
+    _process: int = field(default_factory=os.getpid, repr=False)
 
     @classmethod
     def of(cls, plan: "PrivacyPlan", insecure_seed: int | None = None) -> "GaussianNoise":
         return cls(plan.noise_multiplier, secret_generator(insecure_seed))
+
+    def __reduce__(self) -> Any:
+        raise ProtocolError("a noise stream cannot be copied or sent elsewhere: two copies would draw the same noise")
 
     def add(self, clipped: ClippedSum) -> NoisedSum:
         """One draw for all parameters together; σ = 0 adds nothing and draws nothing."""
@@ -74,6 +80,11 @@ class GaussianNoise:
         scale = self.noise_multiplier * clipped.sensitivity
         if not np.isfinite(scale) or scale <= 0:
             raise PlanError(f"noise of standard deviation {scale} hides nothing; the sensitivity must be finite, above 0")
+        if os.getpid() != self._process:
+            raise ProtocolError(
+                "this training was forked into another process, which would draw the same noise a second time; call "
+                "make_private() in the process that trains"
+            )
         self.draws += 1
         size = sum(gradient.numel() for gradient in clipped.gradients.values())
         flat = torch.from_numpy(self.generator.standard_normal(size)).mul_(scale)

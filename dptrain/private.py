@@ -101,7 +101,7 @@ class PrivateTraining:
     ):
         self.model = model
         self.optimizer = optimizer
-        self.plan = plan
+        self._plan = plan
         self.insecure = insecure_seed is not None
         """Whether batches and noise can be repeated by whoever knows the seed."""
         self.steps_taken = 0
@@ -120,6 +120,11 @@ class PrivateTraining:
         self._stepping = False
         self._buffers: BufferWatch | None = None
         optimizer.register_step_pre_hook(self._refuse_foreign_step)
+
+    @property
+    def plan(self) -> PrivacyPlan:
+        """Fixed for good: ε is counted by it."""
+        return self._plan
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 

@@ -150,23 +150,20 @@ class Trainer:
     def run(self) -> PrivateTraining:
         """Trains to the plan's last step, from the latest checkpoint if there is one."""
         self._start()
-        with (
-            stop_at_step_end() as asked_to_stop,
-            self._bar() as bar,
-            _Telemetry(self.telemetry, self.training) as telemetry,
-        ):
+        with self._bar() as bar, _Telemetry(self.telemetry, self.training) as telemetry:
             for until in self._stops():
-                for batch in self.training.batches(until):
-                    self.training.step(batch)
-                    telemetry.write()
-                    bar.update()
-                    self._show_epsilon(bar)
-                    if asked_to_stop():
-                        break
-                self.training.save(self.folder, self.about())
+                with stop_at_step_end() as asked_to_stop:
+                    for batch in self.training.batches(until):
+                        self.training.step(batch)
+                        telemetry.write()
+                        bar.update()
+                        self._show_epsilon(bar)
+                        if asked_to_stop():
+                            break
+                    self.training.save(self.folder, self.about())
                 if asked_to_stop():
                     raise KeyboardInterrupt
-                for callback in self.callbacks:
+                for callback in self.callbacks:  # Ctrl-C stops these at once: the checkpoint is on the disk
                     callback(self._told())
         return self.training
 

@@ -1,12 +1,16 @@
 """Noise is Gaussian, secret, never the same twice, and as large as the sum's own sensitivity asks."""
 
+import copy
+import os
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import kstest, norm
 
 from dptrain.clipping import ClippedSum
-from dptrain.errors import PlanError
+from dptrain.errors import PlanError, ProtocolError
 from dptrain.noise import GaussianNoise, secret_generator
 
 
@@ -53,6 +57,28 @@ def test_entropy_comes_from_the_operating_system_by_default():
 def test_an_insecure_seed_repeats_and_its_streams_differ():
     assert np.array_equal(secret_generator(7).random(4), secret_generator(7).random(4))
     assert not np.array_equal(secret_generator(7, "noise").random(4), secret_generator(7, "batches").random(4))
+
+
+def test_a_noise_stream_cannot_be_copied():
+    """Sharp edge 24: a copy would draw the same noise a second time."""
+    noise = GaussianNoise(1.0)
+    for duplicate in (copy.deepcopy, copy.copy, pickle.dumps):
+        with pytest.raises(ProtocolError, match="same noise"):
+            duplicate(noise)
+
+
+def test_a_forked_process_is_refused():
+    """Sharp edge 24: parent and child would add the same noise to two branches."""
+    noise = GaussianNoise(1.0)
+    child = os.fork()
+    if child == 0:
+        try:
+            noise.add(zeros({"a": (3,)}))
+        except ProtocolError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    noise.add(zeros({"a": (3,)}))
 
 
 def test_no_noise_is_drawn_where_none_is_asked_for():

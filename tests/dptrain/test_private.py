@@ -1,5 +1,6 @@
 """Privacy in anyone's own loop: what reaches the optimizer was clipped, noised and charged."""
 
+import copy
 import dataclasses
 import json
 import math
@@ -173,6 +174,18 @@ def test_a_batch_from_elsewhere_is_refused():
     next(private.batches())
     with pytest.raises(ProtocolError):
         private.step(other)
+
+
+def test_the_plan_cannot_be_changed_under_way():
+    private = run(training(), until=2)
+    with pytest.raises(AttributeError):
+        private.plan = dataclasses.replace(PLAN, noise_multiplier=50.0)  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_training_cannot_be_copied():
+    """Sharp edge 24."""
+    with pytest.raises(ProtocolError, match="same noise"):
+        copy.deepcopy(training())
 
 
 def test_a_batch_is_stepped_once():
