@@ -1,11 +1,12 @@
 """The drawings of a result: matplotlib figures, for the page as SVG and for TensorBoard as pixels.
 
-ε is drawn on a logarithmic axis; training without privacy stands behind a break at the right end, marked ∞.
+Budgets stand evenly spaced, in order; training without privacy stands behind a break at the right end, marked ∞.
 """
 
 import base64
 import io
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ from evaluation.result import AttackResult, ComparisonResult, Measure, RunResult
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 Of = Callable[[Summary], Measure | None]
 """What a panel shows of a summary."""
+LINES = ("-", "--", "-.")
+"""With seven colours and three kinds of line, curves are told apart by more than their colour, and 21 of them differ."""
 MARKERS = {"dp": "o", "non_private": "s", "clip_only": "^", "regularized": "D"}
+MOST_CLASSES = 12
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 10,
@@ -32,6 +36,7 @@ STYLE: dict[Any, Any] = {
     "grid.color": "#dddddd",
     "grid.linewidth": 0.6,
     "svg.fonttype": "path",
+    "text.parse_math": False,  # a class or an attack may be called "$x^{2"
 }
 
 
@@ -116,20 +121,24 @@ def roc(result: ComparisonResult, attack: str) -> Figure | None:
             name = "DP, ε = " + wording.budget(run.epsilon) if run.variant == "dp" else wording.VARIANT_NAMES[run.variant]
             false = np.maximum(found.curve.false_positive_rate, least)
             true = np.maximum(found.curve.true_positive_rate, least)
-            line = "-" if index < len(COLOURS) else "--"
-            axes.step(false, true, where="post", color=COLOURS[index % len(COLOURS)], linestyle=line, linewidth=1.4, label=name)
+            name += "" if run.seed == curves[0][0].seed else f", seed {run.seed}"
+            colour, line = COLOURS[index % len(COLOURS)], LINES[index % len(LINES)]
+            axes.step(false, true, where="post", color=colour, linestyle=line, linewidth=1.4, label=name)
         axes.plot([least, 1], [least, 1], color="#555555", linestyle=":", linewidth=1.2, label="chance")
         axes.set(xscale="log", yscale="log", xlim=(least, 1), ylim=(least, 1))
         axes.set(xlabel="false positive rate", ylabel="true positive rate")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:g}")
         axes.set_title(f"{wording.attack_name(attack)}, seed {curves[0][0].seed}", loc="left", fontsize=10, fontweight="bold")
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
         return figure
 
 
 def pictures(arrays: dict[str, np.ndarray], classes: list[str]) -> Figure:
-    """A column a class (twelve at most): true class mean, reconstruction, public class mean."""
+    """A column a class (the first ``MOST_CLASSES``): true class mean, reconstruction, public class mean."""
     rows = [("class mean\nof members", "true"), ("recon-\nstruction", "reconstruction"), ("public\nclass mean", "public_mean")]
-    count = min(len(classes), 12)
+    count = min(len(arrays["true"]), MOST_CLASSES)
+    names = [*classes, *(str(index) for index in range(len(classes), count))]
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
         figure = Figure(figsize=(0.95 + 0.72 * count, 2.55), layout="constrained")
         grid = figure.subplots(len(rows), count, squeeze=False)
@@ -140,7 +149,7 @@ def pictures(arrays: dict[str, np.ndarray], classes: list[str]) -> Figure:
                 axes.set_xticks([])
                 axes.set_yticks([])
                 if row == 0:
-                    axes.set_title(classes[column][:8], fontsize=9)
+                    axes.set_title(names[column][:8], fontsize=9)
                 if column == 0:
                     axes.set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
         return figure
@@ -148,13 +157,15 @@ def pictures(arrays: dict[str, np.ndarray], classes: list[str]) -> Figure:
 
 def load_pictures(root: Path, run: RunResult, attack: AttackResult) -> dict[str, np.ndarray] | None:
     """The arrays that an inversion kept; None where it kept none or the file is gone."""
-    for name in attack.figures:
+    for name in (name for name in attack.figures if name.endswith(".npz")):
         path = root / run.label / "evaluation" / f"step={run.step:06d}" / name
         try:
             with np.load(path, allow_pickle=False) as stored:
-                return {key: stored[key] for key in ("true", "reconstruction", "public_mean")}
-        except (OSError, ValueError, KeyError):
-            return None
+                arrays = {key: np.asarray(stored[key], dtype=float) for key in ("true", "reconstruction", "public_mean")}
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
+            continue
+        if len({array.shape for array in arrays.values()}) == 1 and arrays["true"].ndim in (3, 4) and len(arrays["true"]):
+            return arrays
     return None
 
 

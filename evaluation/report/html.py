@@ -2,8 +2,8 @@
 
     write(result, Path("runs/digits"), Path("runs/digits/report.html"))
 
-The answer comes first, then the curve, the table, controls, pictures, the plan and its assumptions, what is not covered,
-and how to get it again. The same result gives the same page, byte for byte.
+The answer comes first, then the curve, the tables, controls, ROC, pictures, the plan and its assumptions, what is not
+covered, and how to get it again. The same result gives the same page, byte for byte.
 """
 
 import os
@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 
 from evaluation.report import figures, wording
-from evaluation.result import VERDICTS, ComparisonResult, Measure
+from evaluation.result import ComparisonResult, Measure
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
@@ -34,7 +34,7 @@ def render(result: ComparisonResult, root: Path) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"interval": wording.interval, "number": wording.number, "budget": wording.budget}
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    names = [name for name in wording.measure_names(result) if wording.is_rate(name)]
+    names = wording.measured_names(result)
     page = template.render(
         result=result,
         wording=wording,
@@ -44,11 +44,11 @@ def render(result: ComparisonResult, root: Path) -> str:
             for index, name in enumerate(["test_accuracy", *names])
         ],
         rocs=_rocs(result),
-        tables=[_table(result, attack) for attack in wording.attacks(result)],
+        tables=[_table(result, attack) for attack in wording.applicable(result)],
         controls=_beside(result),
         pictures=_pictures(result, root),
         guarantees=_guarantees(result),
-        verdicts={word: text for word, text in VERDICTS.items() if word in _used(result)},
+        verdicts=wording.verdict_words(result),
         broken=wording.broken(result),
         notes=sorted({f"{run.label}: {note}" for run in result.runs for note in run.notes}),
     )
@@ -89,7 +89,7 @@ def _table(result: ComparisonResult, attack: str) -> dict[str, Any]:
         }
         for summary in result.summary
     ]
-    about = next((found for run in result.runs for found in run.attacks if found.name == attack and found.status == "ok"), None)
+    about = wording.about(result, attack)
     return {
         "name": wording.attack_name(attack),
         "paper": about.paper if about is not None else "",
@@ -132,6 +132,8 @@ def _pictures(result: ComparisonResult, root: Path) -> list[dict[str, str]]:
             seen.add(key)
             arrays = figures.load_pictures(root, run, attack)
             title = f"{wording.attack_name(attack.name)}, {run.label}"
+            if arrays is not None and len(arrays["true"]) > figures.MOST_CLASSES:
+                title += f" (the first {figures.MOST_CLASSES} of {len(arrays['true'])} classes)"
             uri = figures.as_data_uri(figures.pictures(arrays, classes)) if arrays is not None else ""
             shown.append({"title": title, "uri": uri, "identified": wording.number(attack.value, 2)})
     return shown
@@ -144,9 +146,3 @@ def _guarantees(result: ComparisonResult) -> list[dict[str, Any]]:
         if run.guarantee is not None and run.variant == "dp":
             shown.setdefault((run.variant, run.epsilon), {"epsilon": run.epsilon, "guarantee": run.guarantee})
     return list(shown.values())
-
-
-def _used(result: ComparisonResult) -> set[str]:
-    """Verdict words that occur anywhere on the page."""
-    words = {verdict.split(" (")[0] for summary in result.summary for verdict in summary.verdicts.values()}
-    return words | {attack.verdict for run in result.runs for attack in run.attacks}

@@ -7,7 +7,7 @@ import shutil
 import textwrap
 
 from evaluation.report import wording
-from evaluation.result import VERDICTS, ComparisonResult
+from evaluation.result import ComparisonResult
 
 NARROW = 80
 
@@ -19,14 +19,16 @@ def render(result: ComparisonResult, width: int | None = None) -> str:
         width: in characters; left out, that of the terminal, at most 120.
     """
     width = max(NARROW, min(width or shutil.get_terminal_size((100, 24)).columns, 120))
-    blocks = [[result.title], _utility(result)]
-    blocks += [_attack(result, attack) for attack in wording.attacks(result)]
-    blocks += [_wrapped(wording.broken(result), width), _wrapped(_words(result), width)]
-    blocks.append(_wrapped([wording.COMPUTED_FROM_MEMBERS], width))
-    return "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks if block)
+    blocks = [_wrapped([result.title], width), _utility(result, width)]
+    blocks += [_attack(result, attack, width) for attack in wording.applicable(result)]
+    words = [f"{word}: {meaning}" for word, meaning in wording.verdict_words(result).items()]
+    blocks += [_wrapped(lines, width) for lines in (wording.broken(result), words, [wording.COMPUTED_FROM_MEMBERS])]
+    text = "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks if block)
+    # A class name or an error's text may hold what a terminal would obey.
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
 
 
-def _utility(result: ComparisonResult) -> list[str]:
+def _utility(result: ComparisonResult, width: int) -> list[str]:
     rows = [["", "ε", "δ", "seeds", "test accuracy"]]
     for summary in result.summary:
         delta = next((run.delta for run in result.runs if run.variant == summary.variant and run.delta is not None), None)
@@ -42,10 +44,10 @@ def _utility(result: ComparisonResult) -> list[str]:
     unit = next((run.guarantee.unit for run in result.runs if run.guarantee is not None), "example")
     notes = [f"The unit of privacy is one {unit}. Intervals are 95%, over seeds."]
     notes += [f"{wording.metric_name(item.name)}: {wording.interval(item)}" for item in result.baselines]
-    return [*_table(rows), *notes]
+    return [*_table(rows, width), *_wrapped(notes, width)]
 
 
-def _attack(result: ComparisonResult, attack: str) -> list[str]:
+def _attack(result: ComparisonResult, attack: str, width: int) -> list[str]:
     """One attack over all budgets: its figures, what the plan permits, and the verdict."""
     names = [name for name in wording.measure_names(result) if name.startswith(f"{attack}/")]
     permitted = any(name in summary.permitted for summary in result.summary for name in names)
@@ -58,7 +60,17 @@ def _attack(result: ComparisonResult, attack: str) -> list[str]:
         rows.append([wording.row_name(summary), *cells, summary.verdicts.get(attack, "–")])
     chance = wording.chances(result).get(wording.headlines(result).get(attack, ""))
     title = wording.attack_name(attack) + (f" (chance {chance:g})" if chance is not None else "")
-    return [title, *_table(rows), *_beside(result, attack)]
+    return [
+        *_wrapped([title], width),
+        *_table(rows, width),
+        *_wrapped([*_unmeasured(result, names), *_beside(result, attack)], width),
+    ]
+
+
+def _unmeasured(result: ComparisonResult, names: list[str]) -> list[str]:
+    """Why a figure is a dash."""
+    found = [item for summary in result.summary for item in summary.measures if item.name in names and item.value is None]
+    return list(dict.fromkeys(f"{wording.metric_name(item.name.split('/')[1])}: {item.note}" for item in found if item.note))
 
 
 def _beside(result: ComparisonResult, attack: str) -> list[str]:
@@ -73,19 +85,23 @@ def _beside(result: ComparisonResult, attack: str) -> list[str]:
                         ranges.setdefault(measure.name, []).append(measure.value)
         shown = [f"{name.replace('_', ' ')} {min(values):.2f}–{max(values):.2f}" for name, values in ranges.items()]
         if shown:
-            lines.append(f"  {kind} (lowest–highest run): " + ", ".join(shown))
+            lines.append(f"{kind} (lowest–highest run): " + ", ".join(shown))
     return lines
 
 
-def _words(result: ComparisonResult) -> list[str]:
-    used = {verdict.split(" (")[0] for summary in result.summary for verdict in summary.verdicts.values()}
-    return [f"{word}: {meaning}" for word, meaning in VERDICTS.items() if word in used]
-
-
-def _table(rows: list[list[str]]) -> list[str]:
+def _table(rows: list[list[str]], width: int) -> list[str]:
+    """Columns side by side; those for which there is no room follow in a further table with the first column again."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return [lines[0], "─" * len(lines[0].rstrip()), *lines[1:]]
+    parts: list[list[int]] = [[0]]
+    for column in range(1, len(widths)):
+        if len(parts[-1]) > 1 and sum(widths[at] + 2 for at in parts[-1]) + widths[column] > width:
+            parts.append([0])
+        parts[-1].append(column)
+    lines: list[str] = []
+    for part in parts:
+        drawn = ["  ".join(row[column].ljust(widths[column]) for column in part) for row in rows]
+        lines += [drawn[0], "─" * max(len(line.rstrip()) for line in drawn), *drawn[1:]]
+    return lines
 
 
 def _wrapped(lines: list[str], width: int) -> list[str]:

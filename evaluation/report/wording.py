@@ -2,7 +2,7 @@
 
 import math
 
-from evaluation.result import ComparisonResult, Measure, Summary
+from evaluation.result import VERDICTS, AttackResult, ComparisonResult, Measure, Summary
 
 ATTACK_NAMES = {
     "membership.threshold": "Membership, loss threshold",
@@ -23,9 +23,16 @@ def attack_name(name: str) -> str:
 
 
 def metric_name(name: str) -> str:
-    if name.startswith("tpr_at_fpr_"):
-        return f"TPR at {100 * float(name.removeprefix('tpr_at_fpr_')):g}% FPR"
-    return METRIC_NAMES.get(name, name.replace("_", " "))
+    rate = _rate(name)
+    return f"TPR at {rate} FPR" if rate else METRIC_NAMES.get(name, name.replace("_", " "))
+
+
+def _rate(name: str) -> str:
+    """``tpr_at_fpr_0.01`` as ``1%``; empty for every other metric."""
+    try:
+        return f"{100 * float(name.removeprefix('tpr_at_fpr_')):g}%" if name.startswith("tpr_at_fpr_") else ""
+    except ValueError:
+        return ""
 
 
 def measure_name(name: str) -> str:
@@ -39,8 +46,9 @@ def short_name(name: str) -> str:
     attack, _, metric = name.partition("/")
     if not metric:
         return metric_name(name)
-    rate = f"TPR {100 * float(metric.removeprefix('tpr_at_fpr_')):g}%" if metric.startswith("tpr_at_fpr_") else None
-    return f"{attack.split('.')[-1]} {rate or {'auc': 'AUC', 'identified_top1': 'top-1'}.get(metric, metric)}"
+    rate = _rate(metric)
+    short = f"TPR {rate}" if rate else {"auc": "AUC", "identified_top1": "top-1"}.get(metric, metric)
+    return f"{attack.split('.')[-1]} {short}"
 
 
 def is_rate(name: str) -> bool:
@@ -80,6 +88,12 @@ def measure_names(result: ComparisonResult) -> list[str]:
     return list(dict.fromkeys(measure.name for summary in result.summary for measure in summary.measures))
 
 
+def measured_names(result: ComparisonResult) -> list[str]:
+    """Those of :func:`measure_names` that can be drawn: shares with a value for at least one model."""
+    found = {item.name for summary in result.summary for item in summary.measures if item.value is not None}
+    return [name for name in measure_names(result) if name in found and is_rate(name)]
+
+
 def headlines(result: ComparisonResult) -> dict[str, str]:
     """Attack to the ``<attack>/<metric>`` that it is judged by."""
     found: dict[str, str] = {}
@@ -95,6 +109,12 @@ def attacks(result: ComparisonResult) -> list[str]:
     return list(dict.fromkeys(attack.name for run in result.runs for attack in run.attacks))
 
 
+def applicable(result: ComparisonResult) -> list[str]:
+    """Every attack that ran on at least one model, also where it failed; :func:`broken` names the others."""
+    ran = {attack.name for run in result.runs for attack in run.attacks if attack.status != "not_applicable"}
+    return [name for name in attacks(result) if name in ran]
+
+
 def chances(result: ComparisonResult) -> dict[str, float]:
     """``<attack>/<metric>`` to what an attack without any signal gets."""
     return {
@@ -106,24 +126,54 @@ def chances(result: ComparisonResult) -> dict[str, float]:
 
 
 def broken(result: ComparisonResult) -> list[str]:
-    """What failed or did not apply, one sentence each."""
+    """What failed or did not apply, one sentence each; the same reason on several models is one sentence."""
     lines = [f"FAILED: {failure}" for failure in result.failures]
-    unfinished = [(run, attack) for run in result.runs for attack in run.attacks if attack.status != "ok"]
+    unfinished: dict[tuple[str, str, str], list[str]] = {}
+    for run in result.runs:
+        for attack in run.attacks:
+            if attack.status != "ok":
+                unfinished.setdefault((attack.status, attack.name, attack.reason), []).append(run.label)
     return lines + [
-        f"{attack.status.replace('_', ' ').upper()}: {attack.name} on {run.label}: {attack.reason}"
-        for run, attack in unfinished
+        f"{status.replace('_', ' ').upper()}: {name} on {_which(labels, len(result.runs))}: {reason}"
+        for (status, name, reason), labels in sorted(unfinished.items(), key=lambda item: item[0][0])
     ]
+
+
+def _which(labels: list[str], models: int) -> str:
+    if len(labels) == models > 1:
+        return f"all {models} models"
+    return ", ".join(labels)
+
+
+def verdict_words(result: ComparisonResult) -> dict[str, str]:
+    """Every verdict that the views show, to what it means."""
+    shown = {verdict for summary in result.summary for verdict in summary.verdicts.values()}
+    shown |= {attack.verdict for run in result.runs for attack in run.attacks if attack.status == "ok"}
+    words = {verdict.split(" (")[0] for verdict in shown}
+    found = {word: meaning for word, meaning in VERDICTS.items() if word in words}
+    if any(verdict.endswith(" failed") for verdict in shown):
+        found["failed"] = "the attack broke on so many of the models; figures are of the others, and say nothing of these"
+    if any(verdict.endswith(" not applicable") for verdict in shown):
+        found["not applicable"] = "the attack cannot be run on so many of the models; that does not make them safe"
+    return found
+
+
+def about(result: ComparisonResult, attack: str) -> AttackResult | None:
+    """One result of this attack that is whole, for its paper, access and chance."""
+    return next((item for run in result.runs for item in run.attacks if item.name == attack and item.status == "ok"), None)
 
 
 def answer(result: ComparisonResult) -> list[str]:
     """The result in sentences: what each end of the budgets keeps, and what the strongest attack still gets."""
     non_private = next((item for item in result.summary if item.variant == "non_private"), None)
-    private = [item for item in result.summary if item.variant == "dp"]
+    private = sorted((item for item in result.summary if item.variant == "dp"), key=lambda item: -item.epsilon)
     sentences: list[str] = []
     if non_private is not None:
         right = _percent(non_private.utility)
         sentences.append(f"Without privacy the model is right on {right} of held-out examples{_strongest(non_private)}.")
     ends = [private[0], private[-1]] if len(private) > 1 else private
+    if not result.summary:
+        return ["No model was trained; what failed is said below."]
     return sentences + [f"At ε = {budget(item.epsilon)} it keeps {_percent(item.utility)}{_strongest(item)}." for item in ends]
 
 
@@ -140,5 +190,7 @@ def _strongest(summary: Summary) -> str:
     attack = best.name.split("/")[0]
     allowed = summary.permitted.get(best.name)
     limit = f", of at most {allowed:.3f} that the plan permits" if allowed is not None else ""
-    verdict = summary.verdicts.get(attack, "")
-    return f", and the strongest membership attack ({attack_name(attack)}) reaches an AUC of {interval(best)}{limit}: {verdict}"
+    verdict = summary.verdicts.get(attack, "none")
+    return (
+        f", and the strongest membership attack ({attack_name(attack)}) reaches an AUC of {interval(best)}{limit} ({verdict})"
+    )
