@@ -115,13 +115,13 @@ def roc(result: ComparisonResult, attack: str) -> Figure | None:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 4.4), layout="constrained")
         axes = figure.subplots()
-        least = 1e-3
+        least, seed = 1e-3, min(run.seed for run, _ in curves)
         for index, (run, found) in enumerate(curves):
             assert found.curve is not None
             name = "DP, ε = " + wording.budget(run.epsilon) if run.variant == "dp" else wording.VARIANT_NAMES[run.variant]
             false = np.maximum(found.curve.false_positive_rate, least)
             true = np.maximum(found.curve.true_positive_rate, least)
-            name += "" if run.seed == curves[0][0].seed else f", seed {run.seed}"
+            name += "" if run.seed == seed else f", seed {run.seed}"
             colour, line = COLOURS[index % len(COLOURS)], LINES[index % len(LINES)]
             axes.step(false, true, where="post", color=colour, linestyle=line, linewidth=1.4, label=name)
         axes.plot([least, 1], [least, 1], color="#555555", linestyle=":", linewidth=1.2, label="chance")
@@ -129,7 +129,7 @@ def roc(result: ComparisonResult, attack: str) -> Figure | None:
         axes.set(xlabel="false positive rate", ylabel="true positive rate")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter("{x:g}")
-        axes.set_title(f"{wording.attack_name(attack)}, seed {curves[0][0].seed}", loc="left", fontsize=10, fontweight="bold")
+        axes.set_title(f"{wording.attack_name(attack)}, seed {seed}", loc="left", fontsize=10, fontweight="bold")
         figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
         return figure
 

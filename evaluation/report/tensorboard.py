@@ -91,7 +91,8 @@ def _curves(writer: SummaryWriter, result: ComparisonResult) -> None:
         for item in sorted(result.summary, key=lambda item: item.epsilon):
             if name in item.permitted:
                 writer.add_scalar(f"tradeoff/{name.replace('/', '_')} permitted", item.permitted[name], step_of(item.epsilon))
-    writer.add_custom_scalars({group: entries for group, entries in charts.items() if entries})
+    # TensorBoard shows the charts of a group from the last to the first.
+    writer.add_custom_scalars({group: dict(reversed(entries.items())) for group, entries in charts.items() if entries})
 
 
 def _series(writer: SummaryWriter, tag: str, name: str, rows: list[Summary]) -> bool:

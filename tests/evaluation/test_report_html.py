@@ -1,0 +1,123 @@
+"""The page where a result is odd; `test_report.py` holds what every result promises."""
+
+import dataclasses
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluation.report import figures, html
+from tests.evaluation.report_fixture import INVERSION, LIRA, STEP, synthetic
+
+
+class Words(HTMLParser):
+    """What a reader sees, headings apart."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.headings: list[str] = []
+        self.inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.inside = tag
+
+    def handle_data(self, data: str) -> None:
+        if self.inside in ("h1", "h2") and data.strip():
+            self.headings.append(data.strip())
+
+
+def test_the_parts_stand_in_the_order_in_which_they_are_needed(tmp_path: Path):
+    headings = Words(html.render(synthetic(tmp_path), tmp_path)).headings
+    assert headings[1:] == [
+        "The trade-off",
+        "What attacks get",
+        "Baselines and controls",
+        "ROC of the membership attacks",
+        "Reconstructions",
+        "What is promised",
+        "What is not covered",
+        "How to get this again",
+    ]
+
+
+def test_every_verdict_that_is_shown_is_defined(tmp_path: Path):
+    text = html.render(synthetic(tmp_path), tmp_path)
+    defined = set(re.findall(r"<dt>([^<]+)</dt>", text))
+    assert {"leak", "within the plan", "found nothing", "nothing beyond public", "failed", "not applicable"} <= defined
+
+
+def test_every_budget_stands_beside_its_unit_its_relation_and_both_accountants(tmp_path: Path):
+    text = html.render(synthetic(tmp_path), tmp_path)
+    for budget in ("8", "4", "2", "1"):
+        assert f"ε = {budget}, δ = 0.0001, for one example (add or remove one)" in text
+    assert text.count("(reported)") == text.count("(cross-check)") == 4
+
+
+def test_every_drawing_is_well_formed_and_described(tmp_path: Path):
+    text = html.render(synthetic(tmp_path), tmp_path)
+    drawings = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
+    assert len(drawings) == 7  # accuracy, two AUC, one rate (the other was refused), inversion; two ROC
+    for drawing in drawings:
+        ET.fromstring(drawing)
+    assert text.count('<figure role="img" aria-label="') == len(drawings)
+
+
+def test_an_attack_that_applies_to_no_model_is_one_sentence_and_no_table(tmp_path: Path):
+    text = html.render(synthetic(tmp_path), tmp_path)
+    assert text.count("extraction.secrets") == 1
+    assert "FAILED: membership.lira on eps=08.00/seed=0" in text
+
+
+def test_a_curve_of_another_seed_says_so(tmp_path: Path):
+    """The first seed's LiRA failed at ε = 8, so that budget shows the next seed's curve."""
+    figure = figures.roc(synthetic(tmp_path), LIRA)
+    assert figure is not None
+    (axes,) = figure.axes
+    labels = [str(line.get_label()) for line in axes.lines]
+    assert [label for label in labels if "seed" in label] == ["DP, ε = 8, seed 1"]
+    assert axes.get_title(loc="left").endswith("seed 0")
+
+
+def test_names_that_look_like_mathematics_or_markup_are_plain_text(tmp_path: Path):
+    result = synthetic(tmp_path, budgets=(2.0,), seeds=(0,), classes=("$x^{2", "<script>", "\\frac$", "$$"))
+    result = dataclasses.replace(result, title="$\\alpha & <script>", versions={"<b>": "</code><script>"})
+    text = html.render(result, tmp_path)
+    assert "<script>" not in text
+    assert "$\\alpha &amp; &lt;script&gt;" in text
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"not an archive"])
+def test_a_damaged_picture_breaks_nothing(tmp_path: Path, content: bytes):
+    result = synthetic(tmp_path, budgets=(2.0,), seeds=(0,), variants=())
+    (tmp_path / "eps=02.00/seed=0/evaluation" / f"step={STEP:06d}" / f"{INVERSION}.npz").write_bytes(content)
+    assert "The picture file is missing." in html.render(result, tmp_path)
+
+
+def test_more_classes_than_fit_are_counted(tmp_path: Path):
+    result = synthetic(tmp_path, budgets=(2.0,), seeds=(0,), variants=(), classes=tuple(f"c{index}" for index in range(30)))
+    assert "the first 12 of 30 classes" in html.render(result, tmp_path)
+
+
+def test_more_pictures_than_names_are_numbered(tmp_path: Path):
+    arrays = {key: np.zeros((4, 8, 8, 3)) for key in ("true", "reconstruction", "public_mean")}
+    figure = figures.pictures(arrays, ["cat"])
+    assert [axes.get_title() for axes in figure.axes[:4]] == ["cat", "1", "2", "3"]
+
+
+def test_the_page_stays_small_with_a_dozen_budgets_and_three_seeds(tmp_path: Path):
+    budgets = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 100.0, 1000.0)
+    text = html.render(synthetic(tmp_path, budgets=budgets), tmp_path)
+    assert len(text.encode()) < 2_000_000
+    for budget in budgets:
+        assert f"DP, ε = {budget:g}</th>" in text
+
+
+def test_a_result_without_facts_of_its_data_is_shown(tmp_path: Path):
+    result = dataclasses.replace(synthetic(tmp_path, attacks=()), data={})
+    assert "not stated" in html.render(result, tmp_path)
+    nothing = dataclasses.replace(result, runs=(), summary=(), checkpoints=())
+    assert "No model was trained" in html.render(nothing, tmp_path)
