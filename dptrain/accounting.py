@@ -107,9 +107,12 @@ def _epsilon_prv(steps: tuple[Steps, ...], delta: float, error: float | None) ->
     accountant.history = list(steps)
     with warnings.catch_warnings(), np.errstate(all="ignore"):  # log 0 at q = 1 is meant; RDP only sizes the grid
         warnings.simplefilter("ignore")
-        epsilon = float(accountant.get_epsilon(delta, eps_error=0.01 if error is None else error))
-        if error is None and epsilon < 0.5:
-            epsilon = float(accountant.get_epsilon(delta, eps_error=0.001))
+        try:
+            epsilon = float(accountant.get_epsilon(delta, eps_error=0.01 if error is None else error))
+            if error is None and epsilon < 0.5:
+                epsilon = float(accountant.get_epsilon(delta, eps_error=0.001))
+        except (ValueError, RuntimeError) as reason:
+            raise PlanError(f"the PRV accountant cannot count at δ = {delta:g} ({reason}); give a larger δ") from None
     if not epsilon >= 0:
         raise PlanError(f"the PRV accountant gave ε = {epsilon} at δ = {delta:g}, which no mechanism has; check δ")
     return epsilon

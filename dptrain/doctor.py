@@ -6,9 +6,13 @@ All modules and all buffers are looked at, trainable or not: a frozen or affine-
 still writes un-noised statistics of private data into the ``state_dict``.
 """
 
+import inspect
+
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.optim import Optimizer
 
 from dptrain.errors import PlanError, ProtocolError
 
@@ -36,13 +40,34 @@ def check_model(model: nn.Module, *, private: bool) -> None:
             )
 
 
-def check_optimizer(model: nn.Module, parameters: list[nn.Parameter]) -> None:
+def check_fresh_optimizer(optimizer: Optimizer) -> None:
+    """Refuses an optimizer that could not be stepped, could not be saved, or brings gradients of its own along.
+
+    Raises:
+        PlanError: it holds state from earlier steps, needs a closure, or has an option that is no plain value.
+    """
+    name = type(optimizer).__name__
+    if any(optimizer.state.values()):
+        raise PlanError(
+            f"{name} already holds state, such as momentum, of earlier steps, which would reach the weights without noise; "
+            "build a new optimizer"
+        )
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise PlanError(f"{name} evaluates the loss several times a step, which no plan counts; use SGD, Adam or the like")
+    for group in optimizer.param_groups:
+        for option, value in group.items():
+            if isinstance(value, torch.Tensor):
+                raise PlanError(f"{name} has {option} as a tensor, which a checkpoint cannot keep; give a plain number")
+
+
+def check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:
     """Every trainable weight must be in the optimizer, and nothing else.
 
     Raises:
         PlanError: it names the weights that would never move, or move without being accounted for.
     """
-    held = {id(parameter) for parameter in parameters}
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     trainable = {id(value): name for name, value in model.named_parameters() if value.requires_grad}
     missing = [name for key, name in trainable.items() if key not in held]
     if missing:

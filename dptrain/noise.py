@@ -37,6 +37,8 @@ def secret_generator(insecure_seed: int | None = None, stream: str = "noise") ->
     """
     if insecure_seed is None:
         return _generator(secrets.randbits(128))
+    if isinstance(insecure_seed, bool) or not isinstance(insecure_seed, int) or insecure_seed < 0:
+        raise PlanError(f"insecure_seed is {insecure_seed!r}; give a whole number from 0 up, or leave it out")
     words = np.random.SeedSequence([insecure_seed, *stream.encode()]).generate_state(2, np.uint64)
     return _generator(int(words[0]) << 64 | int(words[1]))
 
@@ -67,8 +69,9 @@ class GaussianNoise:
     _process: int = field(default_factory=os.getpid, repr=False)
 
     @classmethod
-    def of(cls, plan: "PrivacyPlan", insecure_seed: int | None = None) -> "GaussianNoise":
-        return cls(plan.noise_multiplier, secret_generator(insecure_seed))
+    def of(cls, plan: "PrivacyPlan", insecure_seed: int | None = None, first: int = 0) -> "GaussianNoise":
+        """The noise of a plan's updates from ``first`` on; a repeatable stream begins anew for each ``first``."""
+        return cls(plan.noise_multiplier, secret_generator(insecure_seed, f"noise from {first}"))
 
     def __reduce__(self) -> Any:
         raise ProtocolError("a noise stream cannot be copied or sent elsewhere: two copies would draw the same noise")

@@ -22,6 +22,7 @@ import functools
 import math
 import warnings
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from dptrain.errors import PlanError
@@ -79,6 +80,9 @@ class PrivacyPlan:
     sampling: Sampling = "poisson"
 
     def __post_init__(self) -> None:
+        for name in ("sampling_rate", "expected_batch_size", "clipping_norm", "delta", "noise_multiplier"):
+            value = getattr(self, name)
+            _require(isinstance(value, Real) and not isinstance(value, bool), name, value, "a number")
         _require(0 < self.sampling_rate <= 1, "sampling_rate", self.sampling_rate, "a probability above 0, at most 1")
         positive = math.isfinite(self.expected_batch_size) and self.expected_batch_size > 0
         _require(positive, "expected_batch_size", self.expected_batch_size, "a finite number above 0")

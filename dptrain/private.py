@@ -11,7 +11,10 @@ counts: whatever reaches the optimizer was clipped, noised and charged, and an a
 Learning-rate schedules, momentum, weight decay and averaging work on noised gradients and cost nothing.
 """
 
+import dataclasses
 import math
+import threading
+import weakref
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +31,8 @@ from dptrain.clipping.fallback import LossFunction
 from dptrain.data.examples import Examples
 from dptrain.data.split import Split
 from dptrain.data.split import save as save_split
-from dptrain.doctor import BufferWatch, check_model, check_optimizer
-from dptrain.errors import CheckpointError, ProtocolError, UserError
+from dptrain.doctor import BufferWatch, check_fresh_optimizer, check_model, check_optimizer
+from dptrain.errors import CheckpointError, PlanError, ProtocolError, UserError
 from dptrain.ledger import Ledger
 from dptrain.noise import GaussianNoise, secret_generator
 from dptrain.plain import as_plain
@@ -39,6 +42,10 @@ from dptrain.sampling import sampler_for
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
+
+
+_TRAINED_BY: "weakref.WeakKeyDictionary[nn.Module, object]" = weakref.WeakKeyDictionary()
+"""Which training moved a model's weights: a second one would state its own part of the spending for all of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +80,15 @@ def make_private(
         insecure_seed: repeatable batches and noise, for tests alone: whoever knows the seed can remove the noise.
 
     Raises:
-        PlanError: δ is not below 1/N, or the model cannot be made private.
+        PlanError: δ is not below 1/N, the model cannot be made private, or the optimizer is not fresh.
         DataError: the data set is empty or cannot be indexed.
     """
+    if not isinstance(plan, PrivacyPlan):
+        raise PlanError(f"plan is {plan!r}; give a PrivacyPlan, such as PrivacyPlan(...).calibrate(epsilon=8)")
     private = math.isfinite(plan.clipping_norm)
     check_model(model, private=private)
-    check_optimizer(model, [value for group in optimizer.param_groups for value in group["params"]])
+    check_optimizer(model, optimizer)
+    check_fresh_optimizer(optimizer)
     examples = dataset if isinstance(dataset, Examples) else Examples(dataset)
     if plan.is_private:
         plan.check_delta(len(examples))
@@ -103,21 +113,26 @@ class PrivateTraining:
         self.optimizer = optimizer
         self._plan = plan
         self.insecure = insecure_seed is not None
-        """Whether batches and noise can be repeated by whoever knows the seed."""
-        self.steps_taken = 0
+        """Whether batches and noise, of any part of it, can be repeated by whoever knows the seed."""
         self.last_sum: ClippedSum | None = None
         """Private: the latest sum before its noise, for telemetry that is not released."""
         self._examples = examples
         self._performance = performance
         self._clipper = Clipper(model, loss, plan.clipping_norm)
+        self._insecure_seed = insecure_seed
         self._noise = GaussianNoise.of(plan, insecure_seed)
-        self._batch_generator = secret_generator(insecure_seed, "batches")
-        self._ledger = Ledger(ledger) if ledger is not None else None
-        self._reserved = 0
-        self._drawn: list[tuple[int, int]] = []
-        """Ranges of steps whose batches were drawn in one go, for the accounting event."""
-        self._pending: Batch | None = None
-        self._stepping = False
+        self._ledger = Ledger(ledger, examples.fingerprint) if ledger is not None else None
+        self._earlier: tuple[tuple[int, int], ...] = ()
+        """Ranges of steps that were drawn, each in one go, before this object took over."""
+        self._first = 0
+        self._taken = 0
+        """This object's own range ends here. The one number in which a step is counted, always before it is released."""
+        self._stream: Iterator[np.ndarray] | None = None
+        self._walk: object = None
+        self._last_batch: Batch | None = None
+        self._entered = threading.Lock()
+        self._permit: int | None = None
+        """The thread whose next optimizer step is the released one."""
         self._buffers: BufferWatch | None = None
         optimizer.register_step_pre_hook(self._refuse_foreign_step)
 
@@ -126,68 +141,110 @@ class PrivateTraining:
         """Fixed for good: ε is counted by it."""
         return self._plan
 
+    @property
+    def steps_taken(self) -> int:
+        """Updates released so far, those before a resume included."""
+        return self._taken
+
+    @property
+    def _drawn(self) -> tuple[tuple[int, int], ...]:
+        """Ranges of steps whose batches were drawn in one go, for the accounting event."""
+        own = ((self._first, self._taken),) if self._taken > self._first else ()
+        return self._earlier + own
+
+    @property
+    def _pending(self) -> Batch | None:
+        """The batch that was drawn and not released."""
+        batch = self._last_batch
+        return batch if batch is not None and batch.step == self._taken else None
+
     # -- the loop ---------------------------------------------------------------------------------------------------
 
     def batches(self, until: int | None = None) -> Generator[Batch, None, None]:
         """The batches of the steps that remain, or of those before step ``until``; each must be stepped before the next.
 
-        An empty batch comes like any other: it releases noise alone.
+        An empty batch comes like any other: it releases noise alone. One that was left without a step comes again: drawing
+        anew would let the loop choose its batches.
         """
         last = self.plan.steps if until is None else min(until, self.plan.steps)
-        first = self.steps_taken
-        if self._pending is not None:
-            raise ProtocolError(f"batch {self._pending.step} was drawn and not stepped; call step(batch) first")
-        if first >= last:
+        self._own_model()
+        walk = self._walk = object()
+        if self._taken >= last:
             return
-        self._reserve(first, last)
-        sampler = sampler_for(self.plan)
-        drawn = sampler.batches(len(self._examples), first, last, self._batch_generator)
-        self._drawn.append((first, first))
-        segment = len(self._drawn) - 1
+        block = self._reserve(last)
         try:
-            for step, positions in zip(range(first, last), drawn, strict=True):
-                if segment != len(self._drawn) - 1:
-                    raise ProtocolError("batches() was called again, so this iterator ended; use the newer one")
-                batch = Batch(step, positions, id(self))
-                self._pending = batch
+            while self._taken < last:
+                batch = self._pending or self._draw()
                 yield batch
-                if self._pending is batch:
+                if walk is not self._walk:
+                    raise ProtocolError("batches() was called again, so this iterator ended; use the newer one")
+                if batch is self._pending:
                     raise ProtocolError(
-                        f"batch {step} was skipped: leaving out a batch, even an empty one, tells who was in it; call "
+                        f"batch {batch.step} was skipped: leaving out a batch, even an empty one, tells who was in it; call "
                         "step(batch) for each"
                     )
         finally:
-            self._pending = None
-            self._settle()
+            if walk is self._walk:
+                self._settle(block, last)
+
+    def _draw(self) -> Batch:
+        """The next batch. One stream serves the object's whole life: where batches of an epoch are drawn together,
+        stopping and going on must not draw them anew."""
+        if self._stream is None:
+            generator = secret_generator(self._insecure_seed, f"batches from {self._first}")
+            sampler = sampler_for(self.plan)
+            self._stream = sampler.batches(len(self._examples), self._first, self.plan.steps, generator)
+        batch = self._last_batch = Batch(self._taken, next(self._stream), id(self))
+        return batch
 
     def step(self, batch: Batch) -> None:
         """Clips, adds noise, divides by the expected batch size, and lets the optimizer move the weights once.
 
+        The step is counted before the weights move: whatever breaks in between, ε is never less than what was released.
+
         Raises:
-            ProtocolError: the batch is not the one that ``batches()`` gave last.
+            ProtocolError: the batch is not the one that ``batches()`` gave last, or a step is under way.
         """
+        if not self._entered.acquire(blocking=False):
+            raise ProtocolError("step() was called inside of a step, or by two threads at once; one step at a time")
+        try:
+            self._step(batch)
+        finally:
+            self._permit = None
+            self._entered.release()
+
+    def _step(self, batch: Batch) -> None:
         if not isinstance(batch, Batch) or batch is not self._pending or batch._issuer != id(self):
             raise ProtocolError(
                 "step() takes the batch that batches() gave last, once: ε holds only for batches that the plan drew; "
                 "write `for batch in private.batches(): private.step(batch)`"
             )
+        self._own_model()
+        check_optimizer(self.model, self.optimizer)
         if self._buffers is None:
             self._buffers = BufferWatch(self.model)
         clipped = self._clipper.sum(self._chunks(batch._positions))
         noised = self._noise.add(clipped)
+        self.optimizer.zero_grad(set_to_none=True)  # whatever a backward() outside left there
         parameters = dict(self.model.named_parameters())
         for name, gradient in noised.gradients.items():
-            parameters[name].grad = gradient / self.plan.expected_batch_size
-        self._stepping = True
+            parameters[name].grad = (gradient / self.plan.expected_batch_size).to(parameters[name].dtype)
+        self._taken = batch.step + 1
+        self._permit = threading.get_ident()
         try:
             self.optimizer.step()
         finally:
-            self._stepping = False
             self.optimizer.zero_grad(set_to_none=True)
-            self._count(batch)
         self.last_sum = clipped
         if math.isfinite(self.plan.clipping_norm):
             self._buffers.check()
+
+    def _own_model(self) -> None:
+        if _TRAINED_BY.setdefault(self.model, self._noise) is not self._noise:
+            raise ProtocolError(
+                "another training has already moved this model's weights, and this one's ε would leave that out; train a "
+                "new model, or a copy.deepcopy of this one if those examples were public"
+            )
 
     def _chunks(self, positions: np.ndarray) -> Iterator[Any]:
         size = self._performance.max_physical_batch
@@ -196,14 +253,9 @@ class PrivateTraining:
             chunk = self._examples.take(positions[start : start + size])
             yield pytree.tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, chunk)
 
-    def _count(self, batch: Batch) -> None:
-        self._pending = None
-        self.steps_taken = batch.step + 1
-        first, _ = self._drawn[-1]
-        self._drawn[-1] = (first, self.steps_taken)
-
     def _refuse_foreign_step(self, optimizer: Optimizer, *_: Any) -> None:
-        if not self._stepping:
+        allowed, self._permit = self._permit == threading.get_ident(), None
+        if not allowed:
             raise ProtocolError(
                 "optimizer.step() was called directly: that gradient was neither clipped nor noised nor charged; call "
                 "private.step(batch)"
@@ -227,17 +279,20 @@ class PrivateTraining:
 
     def guarantee(self) -> Guarantee:
         """ε spent so far by both accountants, with its assumptions in words."""
-        return self.plan.guarantee(self.steps_taken, tuple(self._drawn))
+        guarantee = self.plan.guarantee(self.steps_taken, self._drawn)
+        if not (self.insecure and self.plan.is_private):
+            return guarantee
+        caveat = " Batches and noise came from a fixed seed: nothing is promised against someone who knows or guesses it."
+        return dataclasses.replace(guarantee, statement=guarantee.statement + caveat)
 
-    def _reserve(self, first: int, last: int) -> None:
-        if self._ledger is not None and self.plan.is_private:
-            self._ledger.reserve(self.plan, first, last)
-            self._reserved = last
+    def _reserve(self, last: int) -> str | None:
+        if self._ledger is None or not self.plan.is_private:
+            return None
+        return self._ledger.reserve(self.plan, self._taken, last, draw=f"{id(self):x}/{self._first}")
 
-    def _settle(self) -> None:
-        if self._ledger is not None and self._reserved > self.steps_taken:
-            self._ledger.settle(self._reserved, self.steps_taken)
-        self._reserved = self.steps_taken
+    def _settle(self, block: str | None, last: int) -> None:
+        if self._ledger is not None and block is not None and self._taken < last:
+            self._ledger.settle(block, self._taken)
 
     # -- on disk ----------------------------------------------------------------------------------------------------
 
@@ -269,6 +324,7 @@ class PrivateTraining:
         weights = dict(self.model.state_dict())
         tensors, plain = checkpoint.pack_optimizer(self.optimizer)
         state = {"steps_taken": self.steps_taken, "drawn": self._drawn, "plan": as_plain(self.plan), "optimizer": plain}
+        state["insecure_randomness"] = self.insecure
         packed = checkpoint.pack_tensors({**{f"model/{name}": value for name, value in weights.items()}, **tensors})
         checkpoint.write_folder(
             path / "private" / "checkpoint",
@@ -285,7 +341,10 @@ class PrivateTraining:
 
         Raises:
             CheckpointError: it is incomplete or changed, or belongs to another plan or model.
+            ProtocolError: this object has drawn a batch: its own steps would be forgotten.
         """
+        if self._last_batch is not None:
+            raise ProtocolError("this training has begun, and resuming would forget its steps; call make_private() anew")
         folder = Path(path) / "private" / "checkpoint"
         files = checkpoint.read_folder(folder)
         state = checkpoint.unpack_json(files["state.json"], folder / "state.json")
@@ -298,9 +357,11 @@ class PrivateTraining:
         except RuntimeError as error:
             raise CheckpointError(f"{folder} does not fit the model: {error}") from None
         checkpoint.unpack_optimizer(self.optimizer, tensors, state["optimizer"])
-        self.steps_taken = int(state["steps_taken"])
-        self._drawn = [(int(first), int(last)) for first, last in state["drawn"]]
-        self._reserved = self.steps_taken
+        self._earlier = tuple((int(first), int(last)) for first, last in state["drawn"])
+        self._first = self._taken = int(state["steps_taken"])
+        self._noise = GaussianNoise.of(self.plan, self._insecure_seed, self._first)
+        self.insecure = self.insecure or bool(state["insecure_randomness"])
+        _TRAINED_BY[self.model] = self._noise  # every weight was just replaced
         return self.steps_taken
 
 

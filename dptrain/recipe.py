@@ -189,8 +189,12 @@ class Recipe:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def digest(self) -> str:
-        """A hash of every field: models of different recipes can never be taken for one another."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        """A hash of every field but ``data.path``: models of different recipes can never be taken for one another.
+
+        It is published, and a path can be guessed; which examples lay there is said by the data set's fingerprint.
+        """
+        unlocated = dataclasses.replace(self, data=dataclasses.replace(self.data, path=None))
+        text = json.dumps(dataclasses.asdict(unlocated), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 

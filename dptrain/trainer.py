@@ -201,10 +201,25 @@ class Trainer:
             self.split = stored
         else:
             save_split(self.split, split_file)
-        identity = {"label": self.label, "variant": self.variant, "seed": self.seed}
-        (self.folder / "private" / IDENTITY).write_bytes(checkpoint.pack_json(identity))
+        self._check_identity(self.folder / "private" / IDENTITY)
         if checkpoint.is_there(self.folder / "private" / "checkpoint"):
             self.training.resume(self.folder)
+
+    def _check_identity(self, path: Path) -> None:
+        """A checkpoint is gone on with by the recipe, the seed and the data that made it: its card states only one of each."""
+        same = {"seed": self.seed, "recipe": as_plain(self.recipe), "data_fingerprint": self.data.fingerprint}
+        if checkpoint.is_there(path.parent / "checkpoint") and path.exists():
+            stored = checkpoint.unpack_json(path.read_bytes(), path)
+            for config in (same["recipe"], stored.get("recipe", {})):
+                config.get("data", {}).pop("path", None)
+            changed = [name for name, value in same.items() if stored.get(name) != value]
+            if changed:
+                raise CheckpointError(
+                    f"{self.folder} holds a training with another {' and another '.join(changed)}; give the one that it began "
+                    "with, or another folder"
+                )
+        identity = {"label": self.label, "variant": self.variant, **same}
+        checkpoint.write_file(path, checkpoint.pack_json(identity))
 
     def _stops(self) -> Iterator[int]:
         """Steps at which a checkpoint is kept. One that was reached before a stop is written and attacked again."""

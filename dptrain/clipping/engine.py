@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dptrain.clipping.clipped import ClippedSum, clip_factors
+from dptrain.clipping.clipped import ClippedSum, accumulator_dtype, clip_factors
 from dptrain.clipping.fallback import LossFunction, PerExampleGradients, check_losses, norms_of
 
 
@@ -45,7 +45,7 @@ class Clipper:
             chunks: collated examples; each tensor's first dimension counts the examples of its chunk.
         """
         parameters = self.parameters()
-        total = {name: torch.zeros_like(value) for name, value in parameters.items()}
+        total = {name: torch.zeros_like(value, dtype=accumulator_dtype(value.dtype)) for name, value in parameters.items()}
         examples = clipped = non_finite = 0
         loss = 0.0
         for chunk in chunks:
@@ -63,7 +63,8 @@ class Clipper:
             if not bool(finite.all()):  # 0 · NaN is NaN: what is not finite must be replaced, not multiplied away
                 shape = (-1,) + (1,) * (gradient.dim() - 1)
                 gradient = torch.where(finite.view(shape), gradient, torch.zeros_like(gradient))
-            total[name] += torch.tensordot(factors.to(gradient.dtype), gradient, dims=1)
+            wide = total[name].dtype
+            total[name] += torch.tensordot(factors.to(wide), gradient.to(wide), dims=1)
         long = int((norms[finite] > self.clipping_norm).sum())
         return len(norms), long, int((~finite).sum()), float(losses[torch.isfinite(losses)].sum())
 

@@ -54,7 +54,16 @@ class PerExampleGradients:
     def __call__(self, parameters: dict[str, Tensor], batch: Any) -> tuple[dict[str, Tensor], Tensor]:
         """Gradients ``[examples, *parameter]`` by name, and losses ``[examples]``."""
         detached = {name: value.detach() for name, value in parameters.items()}
-        gradients, losses = self._gradients(detached, batch)
+        try:
+            gradients, losses = self._gradients(detached, batch)
+        except (RuntimeError, ValueError) as error:
+            if "vmap" not in str(error):
+                raise
+            said, model = " ".join(str(error).split())[:300], type(self._module.model).__name__
+            raise ProtocolError(
+                f"the gradient of each example by itself cannot be computed for {model}: torch.func says {said!r}; keep to "
+                "tensors in the batch, and branch on no tensor's value"
+            ) from error
         return gradients, losses.detach()
 
 

@@ -41,6 +41,11 @@ class Examples:
     def __len__(self) -> int:
         return len(self._indices)
 
+    @property
+    def fingerprint(self) -> str:
+        """Private: a hash of the data set's content, where it knows one."""
+        return self._dataset.fingerprint if isinstance(self._dataset, DataSet) else ""
+
     def take(self, positions: np.ndarray) -> Any:
         """The examples at these positions, collated: each tensor's first dimension counts them."""
         chosen = self._indices[positions]

@@ -1,12 +1,15 @@
 """Your own pictures: a folder a class, or an ``.npz`` with ``images`` and ``labels``.
 
     dptrain run my.toml --data.name images --data.path faces/            # faces/ann/1.png, faces/ben/1.png, …
-    dptrain run my.toml --data.name images --data.path att_faces.npz     # images [n, h, w] or [n, h, w, c], labels [n]
+    dptrain run my.toml --data.name images --data.path faces.npz --data.classes ann ben     # images, labels
+
+with ``images`` as ``[n, h, w]`` or ``[n, h, w, c]`` and ``labels`` as ``[n]``.
 
 All pictures must have one size (``data.image_size`` states it; otherwise the first one's) and all be grey or all colour.
 Pixels lie in [0, 1] by construction and are shifted by 0.5. Size, colour and classes count as public schema: the classes
-are the sorted names of the folders, or ``data.classes`` for an ``.npz``, whose labels count from 0 (left out: as many
-classes as the highest label says). Where who is in the data is secret, a folder named after a person is no public fact.
+are the sorted names of the folders, or ``data.classes`` for an ``.npz``, whose labels count from 0: they are stated, since
+the highest label is one private example's. Where who is in the data is secret, a folder named after a person is no public
+fact.
 Nothing is unpickled.
 """
 
@@ -149,15 +152,18 @@ def _archive(path: Path, config: DataConfig) -> tuple[np.ndarray, np.ndarray, tu
     if config.image_size is not None and images.shape[1:3] != tuple(config.image_size):
         given, stated = _size(images.shape[1:3]), _size(tuple(config.image_size))
         raise DataError(f"the pictures of {path} are {given} and data.image_size is {stated}; give --data.image-size {given}")
-    lowest, highest = int(labels.min()), int(labels.max())
-    limit = len(config.classes) or len(images)  # one stray label must not become a thousand million classes
+    if not config.classes:
+        raise DataError(
+            f"data.classes is not given for {path}, and the highest label is a private example's; name all classes that can "
+            "be, label 0 first, such as --data.classes cat dog, or --data.classes $(seq 0 9)"
+        )
+    lowest, highest, limit = int(labels.min()), int(labels.max()), len(config.classes)
     if lowest < 0 or highest >= limit:
         raise DataError(
             f"{path} has labels from {lowest} to {highest}, where 0 to {limit - 1} can be; number the classes from 0, or "
             "name all of them with --data.classes"
         )
-    classes = config.classes or tuple(str(label) for label in range(highest + 1))
-    return images if images.ndim == 4 else images[..., None], labels.astype(np.int64), classes
+    return images if images.ndim == 4 else images[..., None], labels.astype(np.int64), config.classes
 
 
 def _arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:

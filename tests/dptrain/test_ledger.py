@@ -13,8 +13,8 @@ PLAN = PrivacyPlan(sampling_rate=0.5, expected_batch_size=200, steps=6, clipping
 
 def test_blocks_come_back_as_they_were_reserved(tmp_path: Path):
     ledger = Ledger(tmp_path / "ledger.jsonl", data="abc")
-    ledger.reserve(PLAN, 0, 4)
-    ledger.settle(4, 2)
+    block = ledger.reserve(PLAN, 0, 4)
+    ledger.settle(block, 2)
     ledger.reserve(PLAN, 2, 6)
     assert ledger.blocks() == [(PLAN, 0, 2), (PLAN, 2, 6)]
     assert {entry["data"] for entry in ledger.entries()} == {"abc"}
@@ -44,6 +44,38 @@ def test_an_edited_line_is_named(tmp_path: Path):
     ledger.path.write_text(ledger.path.read_text().replace('"first"', "first", 1))
     with pytest.raises(CheckpointError, match="line 1"):
         ledger.blocks()
+
+
+def test_a_block_is_settled_by_its_own_training_alone(tmp_path: Path):
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    first = ledger.reserve(PLAN, 0, 6)
+    ledger.reserve(PLAN, 0, 6)  # another training, in the same file
+    ledger.settle(first, 1)
+    assert ledger.blocks() == [(PLAN, 0, 1), (PLAN, 0, 6)]
+
+
+def test_blocks_of_one_draw_are_one(tmp_path: Path):
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    ledger.reserve(PLAN, 0, 3, draw="a")
+    ledger.reserve(PLAN, 3, 6, draw="a")
+    ledger.reserve(PLAN, 3, 6, draw="b")
+    assert ledger.blocks() == [(PLAN, 0, 6), (PLAN, 3, 6)]
+
+
+@pytest.mark.parametrize("line", [0, 1, 2])
+def test_a_damaged_or_missing_line_never_makes_the_spending_less(tmp_path: Path, line: int):
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    for first in (0, 2, 4):
+        ledger.reserve(PLAN, first, first + 2)
+    lines = ledger.path.read_text().splitlines()
+    for damaged in (lines[line][:-1] + "|", lines[line].replace('"last": ', '"last": -'), lines[line][: len(lines[line]) // 2]):
+        ledger.path.write_text("\n".join([*lines[:line], damaged, *lines[line + 1 :]]) + "\n")
+        with pytest.raises(CheckpointError, match=r"ledger\.jsonl.*line [123]"):
+            ledger.blocks()
+    if line < 2:
+        ledger.path.write_text("\n".join([*lines[:line], *lines[line + 1 :]]) + "\n")
+        with pytest.raises(CheckpointError, match="changed at or before line"):
+            ledger.blocks()
 
 
 def test_the_file_is_its_owners_alone(tmp_path: Path):
