@@ -29,17 +29,6 @@ FORMAT = "dptrain.checkpoint/1"
 MANIFEST = "manifest.json"
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Writes a single file so that a reader finds the old one or this one, whole, also after a crash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(partial, "wb") as handle:
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(partial, path)
-
-
 def write_folder(folder: Path, files: dict[str, bytes]) -> None:
     """Puts the files and their manifest at ``folder``; whoever reads finds the old version or this one, whole."""
     new, old = _beside(folder, "new"), _beside(folder, "old")

@@ -4,7 +4,7 @@ Each model is trained by the target's own recipe (architecture, optimizer, loss,
 the data set, drawn by independent coins whose rate makes the expected set size that of the target. What attacks need is
 kept: which example was in which model, and each model's logits on every example.
 
-    fleet = train_fleet(recipe_trainer(recipe, data), data, models=32, rate=0.5, digest=recipe.digest())
+    fleet = train_fleet(recipe_trainer(recipe, data), data, models=32, rate=0.5, digest=recipe_digest(recipe, steps))
     fleet.logits      # [models, examples, classes]
     fleet.membership  # [models, examples]
 
@@ -13,7 +13,7 @@ It was made from private examples, so its place is under ``private/``.
 """
 
 import hashlib
-import os
+import io
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +26,9 @@ from torch import nn
 from tqdm import tqdm
 
 from dptrain.data.dataset import DataSet
+from dptrain.files import write_file
 from dptrain.recipe import Performance, Recipe
+from dptrain.registry import LOSSES, MODELS, OPTIMIZERS
 from dptrain.trainer import build_training
 from dptrain.version import versions
 
@@ -44,16 +46,27 @@ Train = Callable[[np.ndarray, int], nn.Module]
 """``train(members, seed)``: a new model by the target's own recipe, trained on these examples."""
 
 
-def recipe_trainer(recipe: Recipe, data: DataSet, performance: Performance | None = None) -> Train:
-    """How a recipe trains one model: with its plan, its noise and everything else that the target had."""
+def recipe_trainer(recipe: Recipe, data: DataSet, performance: Performance | None = None, steps: int | None = None) -> Train:
+    """How a recipe trains one model: with its plan, its noise and everything else that the target had.
+
+    Args:
+        steps: after how many updates of the plan to stop, for a target that is an earlier checkpoint.
+    """
 
     def train(members: np.ndarray, seed: int) -> nn.Module:
         training = build_training(recipe, data, members, seed, performance=performance)
-        for batch in training.batches():
+        for batch in training.batches(steps):
             training.step(batch)
         return training.model
 
     return train
+
+
+def recipe_digest(recipe: Recipe, steps: int) -> str:
+    """A hash of what :func:`recipe_trainer` does: the recipe, the updates, and the code behind names that users registered."""
+    named = ((MODELS, recipe.model.name), (LOSSES, recipe.training.loss), (OPTIMIZERS, recipe.optimizer.name))
+    parts = (recipe.digest(), str(steps), *(registry.source(name) for registry, name in named))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def fleet_digest(training: str, data: DataSet, models: int, rate: float) -> str:
@@ -92,7 +105,7 @@ def train_fleet(
         train: see :data:`Train`; :func:`recipe_trainer` gives a recipe's.
         models: how many; an attack that compares "in" with "out" needs several of each for every example.
         rate: the chance of an example to be in a model; the target's members over all examples.
-        digest: of what ``train`` does, such as a recipe's digest; data, numbers and code version are added to it.
+        digest: of what ``train`` does, such as :func:`recipe_digest`; data, numbers and code version are added to it.
         folder: where the cache lies; without it nothing is kept.
     """
     digest = fleet_digest(digest, data, models, rate)
@@ -110,14 +123,10 @@ def train_fleet(
 
 
 def _write(path: Path, fleet: Fleet) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(partial, "wb") as handle:
-        content = {"logits": fleet.logits, "membership": fleet.membership, "digest": np.array(fleet.digest)}
-        np.savez_compressed(handle, allow_pickle=False, **content)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(partial, path)
+    content = io.BytesIO()
+    arrays = {"logits": fleet.logits, "membership": fleet.membership, "digest": np.array(fleet.digest)}
+    np.savez_compressed(content, allow_pickle=False, **arrays)
+    write_file(path, content.getvalue())
 
 
 def _read(path: Path, digest: str) -> Fleet | None:

@@ -13,6 +13,9 @@ The project's own entries are imported when they are first asked for, so that li
 """
 
 import importlib
+import inspect
+import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -66,6 +69,16 @@ class Registry(Generic[T]):
         """Raises ConfigError, with the nearest name, where no entry has this name."""
         if name not in self._builtin and name not in self._added:
             raise unknown_name(self.kind, name, self.names())
+
+    def source(self, name: str) -> str:
+        """The code of an entry that a user registered, to tell two versions of it apart; empty for one that came along."""
+        if name not in self._added:
+            return ""
+        entry: Any = self._added[name][0]
+        try:
+            return inspect.getsource(entry)
+        except (OSError, TypeError):  # typed at a prompt, or built at run time: never taken for another
+            return f"{id(entry)} {os.getpid()} {time.time_ns()}"
 
     def __getitem__(self, name: str) -> T:
         self.check(name)

@@ -32,6 +32,7 @@ from dptrain.data.split import Split
 from dptrain.data.split import load as load_split
 from dptrain.data.split import save as save_split
 from dptrain.errors import CheckpointError
+from dptrain.files import write_file
 from dptrain.plain import as_plain
 from dptrain.plan import PrivacyPlan
 from dptrain.private import PrivateTraining, make_private
@@ -104,6 +105,12 @@ class Checkpoint:
 
 Callback = Callable[[Checkpoint], None]
 
+
+def commitment_of(data: DataSet, split: Split) -> str:
+    """What a card says of the data's content: it can be checked by who holds data and split, and guessed by no one."""
+    return hashlib.sha256(split.salt + data.fingerprint.encode()).hexdigest()
+
+
 IDENTITY = "run.json"
 """Below ``private/``: label, variant and seed of a run."""
 
@@ -173,7 +180,6 @@ class Trainer:
         Fingerprint and split are there as salted commitments: the content's own hash would let someone who knows all
         examples but one test a guess for the last. The seed, from which the split is drawn, and the path stay private.
         """
-        commitment = hashlib.sha256(self.split.salt + self.data.fingerprint.encode()).hexdigest()
         unlocated = dataclasses.replace(self.recipe, data=dataclasses.replace(self.recipe.data, path=None))
         return {
             "recipe": as_plain(unlocated),
@@ -186,7 +192,7 @@ class Trainer:
                 "bounds": list(self.data.bounds),
                 "features": list(self.data.features),
                 "source": self.data.source,
-                "commitment": commitment,
+                "commitment": commitment_of(self.data, self.split),
             },
             "split_commitment": self.split.digest,
         }
@@ -219,7 +225,7 @@ class Trainer:
                     "with, or another folder"
                 )
         identity = {"label": self.label, "variant": self.variant, **same}
-        checkpoint.write_file(path, checkpoint.pack_json(identity))
+        write_file(path, checkpoint.pack_json(identity))
 
     def _stops(self) -> Iterator[int]:
         """Steps at which a checkpoint is kept. One that was reached before a stop is written and attacked again."""

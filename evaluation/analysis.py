@@ -5,6 +5,7 @@ family. A verdict is a word of ``evaluation.result.VERDICTS``.
 """
 
 import dataclasses
+import io
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from dptrain.data.dataset import DataSet
 from dptrain.data.split import Split
+from dptrain.files import write_file
 from dptrain.fleet import Fleet
 from dptrain.plan import PrivacyPlan
 from evaluation import metrics
@@ -90,10 +92,10 @@ def membership(case: Case, name: str, attack: MembershipAttack) -> AttackResult:
     if metrics.is_constant(scores):
         return _with(result, "no signal", "every example got the same score")
     for measure in (blind, *controls):
-        if not _holds_chance(measure, 0.5):
+        if (blind.low is not None and blind.low > 0.5) if measure is blind else not _holds_chance(measure, 0.5):
             what = "a classifier that sees no model" if measure is blind else f"the {measure.name} control"
             return _with(result, "withheld", f"{what} has an AUC of {measure.value:.3f}, which chance does not explain")
-    return _with(result, *_membership_verdict(result))
+    return _with(result, *_membership_verdict(result, case.plan if case.is_private else None, int((~is_member).sum())))
 
 
 def _permitted_rates(case: Case, rates: tuple[float, ...]) -> dict[str, float]:
@@ -110,13 +112,38 @@ def _blind(data: DataSet, split: Split, seed: int) -> Measure:
     return metrics.area_under_roc(scores, is_member, "blind")
 
 
-def _membership_verdict(result: AttackResult) -> tuple[Verdict, str]:
+def _membership_verdict(result: AttackResult, plan: PrivacyPlan | None, non_members: int) -> tuple[Verdict, str]:
+    """Every figure decides, not the AUC alone: a leak of few examples shows at low false positive rates only.
+
+    A threshold's own false positive rate is known no better than its few false positives allow, so a true positive rate is
+    held against what chance, or the plan, gives at the upper end (95%) of that rate.
+    """
     assert result.low is not None
-    if result.permitted is not None and result.low > result.permitted:
+    assert result.high is not None
+    if plan is not None and result.permitted is not None and result.low > result.permitted:
         return "above the plan", f"the plan permits an AUC of at most {result.permitted:.3f}"
-    if result.low <= 0.5:
-        return "found nothing", "the interval contains 0.5"
-    return ("within the plan", "") if result.permitted is not None else ("leak", "")
+    found = ["the AUC"] if result.low > 0.5 else []
+    for measure in result.metrics:
+        rate = _rate_of(measure)
+        if rate is None or measure.low is None or measure.value is None:
+            continue
+        highest = metrics.proportion(metrics.false_positives(non_members, rate), non_members).high or 1.0
+        if plan is not None and measure.low > (limit := plan.permitted_true_positive_rate(highest)):
+            return "above the plan", f"the plan permits a true positive rate of at most {limit:.3f} where {rate:g} was aimed at"
+        if measure.low > highest:
+            found.append(f"the true positive rate at {rate:g}")
+    if found:
+        reason = "" if "the AUC" in found else f"{' and '.join(found)} is above chance, the AUC is not"
+        return ("within the plan" if plan is not None else "leak"), reason
+    if result.high < 0.5:
+        return "found nothing", "the interval lies below 0.5: this attack's direction does not hold here, another's may"
+    return "found nothing", "the interval contains 0.5"
+
+
+def _rate_of(measure: Measure) -> float | None:
+    """The false positive rate that a true positive rate belongs to; None for other figures."""
+    head, _, rate = measure.name.partition("tpr_at_fpr_")
+    return float(rate) if not head and rate else None
 
 
 def _holds_chance(measure: Measure, chance: float) -> bool:
@@ -145,10 +172,10 @@ def inversion(case: Case, name: str, attack: Any) -> AttackResult:
     found = _invert(case, attack, case.target)
     value = _identified(judge, found, "identified_top1")
     means = class_means(public.inputs, public.targets, classes)
+    seen = torch.isfinite(means.flatten(1)).all(1)
+    means[~seen] = public.inputs.mean(0)  # of a class without a public example only the mean of all is known
     chosen = np.random.default_rng(case.seed)
-    baselines = [judge.accuracy(held_out.inputs, held_out.targets)]
-    if bool(torch.isfinite(means).all()):
-        baselines.append(_identified(judge, means, "public_class_mean"))
+    baselines = [judge.accuracy(held_out.inputs, held_out.targets), _identified(judge, means, "public_class_mean")]
     one_each = public.inputs[torch.from_numpy(chosen.integers(len(public.inputs), size=classes))]
     baselines.append(_identified(judge, one_each, "public_sample"))
     controls = [_identified(judge, found, "permuted", 1)]
@@ -164,7 +191,7 @@ def inversion(case: Case, name: str, attack: Any) -> AttackResult:
         chance=1 / classes,
         access=attack.access.word,
         paper=attack.paper,
-        metrics=_distances(found, members, public, classes),
+        metrics=_distances(found, members, public, classes, case.seed),
         baselines=tuple(baselines),
         controls=tuple(controls),
         figures=_keep_picture(case, name, found, members, means),
@@ -189,7 +216,9 @@ def _identified(judge: Judge, pictures: Tensor, name: str, shift: int = 0) -> Me
     return metrics.proportion(right, classes, name)
 
 
-def _distances(found: Tensor, members: LabelledExamples, public: LabelledExamples, classes: int) -> tuple[Measure, ...]:
+def _distances(
+    found: Tensor, members: LabelledExamples, public: LabelledExamples, classes: int, seed: int
+) -> tuple[Measure, ...]:
     """Root mean squared distances: to the class's private mean, to the nearest private and to the nearest public example.
 
     Private closer than public, beyond what their numbers explain, would mean that examples themselves came out.
@@ -197,13 +226,20 @@ def _distances(found: Tensor, members: LabelledExamples, public: LabelledExample
     centre = class_means(members.inputs, members.targets, classes)
     known = torch.isfinite(centre.flatten(1)).all(1)
     apart = (found - centre)[known].flatten(1).square().mean(1).sqrt()
-    # As many private as public examples, so that the smaller group is not further away by its size alone.
-    equal = members.inputs[: len(public.inputs)]
-    values = {
-        "distance_to_private_mean": float(apart.mean()),
-        "distance_to_nearest_private": float(nearest_distance(found, equal).mean()),
-        "distance_to_nearest_public": float(nearest_distance(found, public.inputs).mean()),
+    # As many private as public examples of each class, drawn at random: neither group may be nearer by its make-up alone.
+    generator = np.random.default_rng(np.random.SeedSequence([seed, *b"distances"]))
+    private_drawn, public_drawn = [], []
+    for label in range(classes):
+        own, known_to_all = (np.flatnonzero(part.targets.numpy() == label) for part in (members, public))
+        count = min(len(own), len(known_to_all))
+        private_drawn.append(generator.permutation(own)[:count])
+        public_drawn.append(generator.permutation(known_to_all)[:count])
+    groups = {
+        "distance_to_nearest_private": members.inputs[torch.from_numpy(np.concatenate(private_drawn))],
+        "distance_to_nearest_public": public.inputs[torch.from_numpy(np.concatenate(public_drawn))],
     }
+    values = {"distance_to_private_mean": float(apart.mean())}
+    values |= {name: float(nearest_distance(found, group).mean()) for name, group in groups.items() if len(group)}
     return tuple(Measure(name=name, value=value, note="root mean square, input units") for name, value in values.items())
 
 
@@ -218,11 +254,9 @@ def _keep_picture(case: Case, name: str, found: Tensor, members: LabelledExample
         scaled = ((tensor - low) / (high - low)).clamp(0, 1).nan_to_num(0.5)
         return (scaled[:, 0] if scaled.shape[1] == 1 else scaled.permute(0, 2, 3, 1)).numpy()
 
-    case.folder.mkdir(parents=True, exist_ok=True)
-    file = f"{name}.npz"
-    np.savez_compressed(
-        case.folder / file, true=picture(true), reconstruction=picture(found), public_mean=picture(public_means)
-    )
+    file, content = f"{name}.npz", io.BytesIO()
+    np.savez_compressed(content, true=picture(true), reconstruction=picture(found), public_mean=picture(public_means))
+    write_file(case.folder / file, content.getvalue())
     return (file,)
 
 
@@ -233,7 +267,7 @@ def _inversion_verdict(result: AttackResult) -> tuple[Verdict, str]:
     if untrained is not None and untrained.low is not None and untrained.low > result.chance:
         return "withheld", f"an untrained model is identified as often as {untrained.value:.2f}: the judge is fooled"
     public = next((item for item in result.baselines if item.name == "public_class_mean"), None)
-    if public is not None and public.value is not None and (result.value or 0.0) <= public.value:
+    if public is not None and public.value is not None and result.low <= public.value:
         return "nothing beyond public", f"the mean of public examples of the class is identified {public.value:.2f}"
     return "leak", ""
 

@@ -15,8 +15,9 @@ from evaluation.metrics import proportion
 from evaluation.result import Measure
 
 GATE = 0.999
-"""Confidence at which a baseline or a control counts as different from chance. It is tighter than the 95% intervals that
-are shown, since a comparison looks at dozens of them and one false alarm withholds a verdict."""
+"""Confidence at which the untrained and the permuted control count as different from chance. It is tighter than the 95%
+intervals that are shown, since a comparison looks at dozens of them and one false alarm withholds a verdict. The blind
+baseline, one a split, withholds as soon as its 95% interval lies above chance."""
 
 
 MOST_SEEN = 5000

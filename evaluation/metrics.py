@@ -27,7 +27,7 @@ class ScoreError(UserError):
 
 
 def check_scores(scores: np.ndarray, is_member: np.ndarray) -> None:
-    """Raises ScoreError where scores are not finite, not one an example, or one of the groups is empty."""
+    """Raises ScoreError where scores are NaN, not one an example, or one of the groups is empty."""
     if scores.shape != is_member.shape or scores.ndim != 1:
         raise ScoreError(f"scores have the shape {scores.shape}; there must be one an example, {is_member.shape}")
     if np.isnan(scores).any():
@@ -81,6 +81,11 @@ def proportion(successes: int, trials: int, name: str = "", confidence: float = 
     return Measure(name=name, value=successes / trials, low=low, high=high, confidence=confidence)
 
 
+def false_positives(non_members: int, false_positive_rate: float) -> int:
+    """How many non-members may lie above a threshold of this rate."""
+    return int(np.floor(false_positive_rate * non_members + 1e-9))
+
+
 def rate_at(
     scores: Float[np.ndarray, " examples"], is_member: Bool[np.ndarray, " examples"], false_positive_rate: float
 ) -> Measure:
@@ -94,7 +99,7 @@ def rate_at(
         raise ScoreError(f"false_positive_rate is {false_positive_rate}; give a share above 0 and below 1, such as 0.01")
     check_scores(scores, is_member)
     members, others = scores[is_member], np.sort(scores[~is_member])
-    allowed = int(np.floor(false_positive_rate * len(others) + 1e-9))
+    allowed = false_positives(len(others), false_positive_rate)
     if allowed < LEAST_FALSE_POSITIVES:
         note = (
             f"refused: {len(others)} non-members cannot resolve a false positive rate of {false_positive_rate:g}; "
@@ -110,7 +115,7 @@ def roc(scores: Float[np.ndarray, " examples"], is_member: Bool[np.ndarray, " ex
     check_scores(scores, is_member)
     order = np.argsort(-scores, kind="stable")
     ordered, member = scores[order], is_member[order]
-    ends = np.append(np.flatnonzero(np.diff(ordered)), len(ordered) - 1)
+    ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(ordered) - 1)
     true = np.concatenate([[0.0], np.cumsum(member)[ends] / member.sum()])
     false = np.concatenate([[0.0], np.cumsum(~member)[ends] / (~member).sum()])
     wanted = np.concatenate([[0.0], np.geomspace(1 / (~member).sum(), 1, points - 2), [1.0]])
@@ -128,7 +133,7 @@ def over_seeds(measures: list[Measure], name: str) -> Measure:
 
     The interval is the wider of Student's t over the seeds and the mean half-width of the single intervals over √seeds:
     seeds share a data set, so that a small spread between them does not mean that the figure is known so well. One seed
-    keeps its own interval.
+    keeps its own interval. Shares, which come with intervals of their own, stay within 0 and 1; distances need not.
     """
     known = [measure for measure in measures if measure.value is not None]
     if not known:
@@ -141,4 +146,5 @@ def over_seeds(measures: list[Measure], name: str) -> Measure:
         return Measure(name=name, value=mean, low=known[0].low, high=known[0].high)
     spread = float(student.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
     half = max(half, spread)
-    return Measure(name=name, value=mean, low=max(0.0, mean - half), high=min(1.0, mean + half), note=f"{count} seeds")
+    most = 1.0 if halves else np.inf
+    return Measure(name=name, value=mean, low=max(0.0, mean - half), high=min(most, mean + half), note=f"{count} seeds")

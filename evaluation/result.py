@@ -10,12 +10,12 @@ figure. A figure is a :class:`Measure`: a value with its interval. Infinity is w
 """
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from dptrain.errors import CheckpointError
+from dptrain.files import write_file
 from dptrain.plain import as_plain, from_plain
 from dptrain.plan import Guarantee
 
@@ -39,7 +39,7 @@ VERDICTS: dict[str, str] = {
     "found nothing": "the interval contains what an attack without any signal gets; read it beside its controls",
     "within the plan": "the attack finds something, and no more than the plan permits",
     "above the plan": "the interval lies above what the plan permits: the guarantee or the measurement is broken",
-    "withheld": "members and non-members differ by themselves (blind baseline), so the attack proves nothing",
+    "withheld": "a baseline or control that knows nothing of the model succeeds as well, so the attack proves nothing",
     "nothing beyond public": "the attack succeeds, but no better than public data alone, without the model, do",
     "no signal": "the attack gave the same score to every example",
     "none": "the attack gave no figure: it failed or does not apply",
@@ -125,7 +125,10 @@ class RunResult:
     data_fingerprint: str = ""
     notes: tuple[str, ...] = ()
     """What a reader must know about this run, such as an insecure noise seed."""
+    release_digest: str = ""
+    """SHA-256 of the release's manifest: which weights were attacked."""
     seconds: float = 0.0
+    schema: str = SCHEMA
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +170,7 @@ class ComparisonResult:
     checkpoints: tuple[RunResult, ...] = ()
     """Earlier checkpoints of the same models, where the recipe keeps any."""
     failures: tuple[str, ...] = ()
-    """Models that could not be trained, one sentence each."""
+    """Models that could not be trained, or are not finished, one sentence each."""
     schema: str = SCHEMA
 
 
@@ -178,10 +181,7 @@ def to_json(result: Any) -> str:
 
 def write(result: Any, path: Path) -> None:
     """Writes the record so that a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(to_json(result), encoding="utf-8")
-    os.replace(partial, path)
+    write_file(path, to_json(result).encode())
 
 
 def read_run(path: Path) -> RunResult:
@@ -190,18 +190,15 @@ def read_run(path: Path) -> RunResult:
     Raises:
         CheckpointError: no such file, not JSON, or not of this schema.
     """
-    return from_plain(RunResult, _parse(path), str(path))
+    return from_plain(RunResult, _of_this_schema(path), str(path))
 
 
 def read_comparison(path: Path) -> ComparisonResult:
     """The result of a comparison from its file; errors as in :func:`read_run`."""
-    plain = _parse(path)
-    if plain.get("schema") != SCHEMA:
-        raise CheckpointError(f"{path} has the schema {plain.get('schema')!r}, and this version reads {SCHEMA!r}")
-    return from_plain(ComparisonResult, plain, str(path))
+    return from_plain(ComparisonResult, _of_this_schema(path), str(path))
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def _of_this_schema(path: Path) -> dict[str, Any]:
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -210,4 +207,6 @@ def _parse(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not a result: {error}") from None
     if not isinstance(plain, dict):
         raise CheckpointError(f"{path} is not a result: it holds a {type(plain).__name__}, not an object")
+    if plain.get("schema") != SCHEMA:
+        raise CheckpointError(f"{path} has the schema {plain.get('schema')!r}, and this version reads {SCHEMA!r}")
     return plain

@@ -11,6 +11,7 @@ An attack that raises, or gives NaN, is FAILED with its reason; the others' resu
 """
 
 import dataclasses
+import hashlib
 import time
 import traceback
 from collections.abc import Callable
@@ -21,16 +22,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from dptrain.checkpoint import load_release, unpack_json
+from dptrain.checkpoint import MANIFEST, load_release, unpack_json
 from dptrain.data.dataset import DataSet
 from dptrain.data.split import Split
 from dptrain.data.split import load as load_split
 from dptrain.errors import CheckpointError
-from dptrain.fleet import Fleet, Train, recipe_trainer, train_fleet
+from dptrain.files import write_file
+from dptrain.fleet import Fleet, Train, recipe_digest, recipe_trainer, train_fleet
 from dptrain.plain import from_plain
 from dptrain.plan import Guarantee, PrivacyPlan
 from dptrain.recipe import Performance, Recipe
-from dptrain.trainer import IDENTITY, Callback, Checkpoint
+from dptrain.trainer import IDENTITY, Callback, Checkpoint, commitment_of
 from evaluation import analysis
 from evaluation.access import Access
 from evaluation.analysis import Case
@@ -38,7 +40,7 @@ from evaluation.inversion.class_ import ClassInversion
 from evaluation.membership import MembershipAttack
 from evaluation.metrics import proportion
 from evaluation.plan import ATTACKS, EvaluationPlan
-from evaluation.result import AttackResult, RunResult, Variant, write
+from evaluation.result import AttackResult, RunResult, Variant, read_run, write
 from evaluation.target import Target, model_of
 
 
@@ -53,6 +55,7 @@ def evaluate(
     recipe: Recipe | None = None,
     fleet_folder: Path | None = None,
     performance: Performance | None = None,
+    keep_others: bool = False,
     progress: bool = True,
 ) -> RunResult:
     """Runs every attack of the plan on the checkpoint in ``run`` and writes ``evaluation/step=…/result.json`` there.
@@ -64,7 +67,9 @@ def evaluate(
         model: the architecture, where the card names no registered one.
         retrain: trains one shadow model by the target's own recipe.
         recipe: trains shadow models by itself; takes the place of ``retrain``.
-        fleet_folder: where shadow models are cached; left out, ``private/fleet`` of the run.
+        fleet_folder: where shadow models of a ``recipe`` are cached; left out, ``private/fleet`` of the run. Those that
+            ``retrain`` makes are not cached: nothing says which version of it made them.
+        keep_others: results of other attacks on the same weights stay in the file.
 
     Raises:
         CheckpointError: the checkpoint is not whole, or the split it was trained with is missing.
@@ -79,22 +84,28 @@ def evaluate(
     stated, identity = _plan_of(card, run), _identity_of(run)
     started = time.monotonic()
     train: Train | None = retrain
-    digest = f"{run.resolve()}\n{step}\n{data.fingerprint}"
+    digest, kept_in = "", None
     if recipe is not None:
-        train, digest = recipe_trainer(recipe, data, performance), recipe.digest()
+        train, digest = recipe_trainer(recipe, data, performance, step), recipe_digest(recipe, step)
+        kept_in = fleet_folder or run / "private" / "fleet"
     case = Case(
         target=target,
         untrained=_untrained(card, run),
         data=data,
         split=split,
-        plan=stated,
+        plan=dataclasses.replace(stated, steps=max(step, 1)),
         evaluation=plan,
         seed=int(identity.get("seed", 0)),
         folder=folder,
     )
     rate = recipe.data.split.members if recipe is not None else len(split.members) / split.size
-    fleet = _Fleets(train, digest, data, rate, plan, fleet_folder or run / "private" / "fleet", progress)
+    fleet = _Fleets(train, digest, data, rate, plan, kept_in, progress)
     attacks = tuple(run_attack(case, name, fleet) for name in plan.attacks)
+    attacked = hashlib.sha256((run / "release" / MANIFEST).read_bytes()).hexdigest()
+    if keep_others and (folder / "result.json").exists():
+        before = read_run(folder / "result.json")
+        if before.release_digest == attacked:
+            attacks = (*attacks, *(attack for attack in before.attacks if attack.name not in plan.attacks))
     result = RunResult(
         label=str(identity.get("label", run.name)),
         variant=_variant(identity, stated),
@@ -111,6 +122,7 @@ def evaluate(
         split_digest=split.digest,
         data_fingerprint=data.fingerprint,
         notes=_notes(card),
+        release_digest=attacked,
         seconds=round(time.monotonic() - started, 3),
     )
     write(result, folder / "result.json")
@@ -120,6 +132,9 @@ def evaluate(
 def run_attack(case: Case, name: str, fleets: "Callable[[], Fleet | None]") -> AttackResult:
     """One attack, whatever becomes of it; its traceback is kept beside the result."""
     started = time.monotonic()
+    trace = None if case.folder is None else case.folder / f"{name}.failed.txt"
+    if trace is not None:
+        trace.unlink(missing_ok=True)
     result = _attempt(case, name, fleets)
     return dataclasses.replace(result, seconds=round(time.monotonic() - started, 3))
 
@@ -140,8 +155,7 @@ def _attempt(case: Case, name: str, fleets: "Callable[[], Fleet | None]") -> Att
         return analysis.inversion(case, name, attack)
     except Exception as error:  # an attack is anyone's code: whatever it raises must not stop the others
         if case.folder is not None:
-            case.folder.mkdir(parents=True, exist_ok=True)
-            (case.folder / f"{name}.failed.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            write_file(case.folder / f"{name}.failed.txt", traceback.format_exc().encode())
         return AttackResult(name=name, status="failed", reason=f"{type(error).__name__}: {error}")
 
 
@@ -155,24 +169,27 @@ class _Fleets:
         data: DataSet,
         rate: float,
         plan: EvaluationPlan,
-        folder: Path,
+        folder: Path | None,
         progress: bool,
     ):
+        self._trained: Fleet | None = None
         self._train, self._digest, self._data, self._rate = train, digest, data, rate
         self._plan, self._folder, self._progress = plan, folder, progress
 
     def __call__(self) -> Fleet | None:
         if self._train is None:
             return None
-        return train_fleet(
-            self._train,
-            self._data,
-            models=self._plan.shadow_models,
-            rate=self._rate,
-            digest=self._digest,
-            folder=self._folder,
-            progress=self._progress,
-        )
+        if self._trained is None:
+            self._trained = train_fleet(
+                self._train,
+                self._data,
+                models=self._plan.shadow_models,
+                rate=self._rate,
+                digest=self._digest,
+                folder=self._folder,
+                progress=self._progress,
+            )
+        return self._trained
 
 
 def callback(
@@ -210,6 +227,11 @@ def _split_of(run: Path, data: DataSet, given: Split | None, card: dict[str, Any
         raise CheckpointError(f"the split given is not the one that {run} was trained with; pass the run's own split")
     if split.size != len(data):
         raise CheckpointError(f"the split is of {split.size} examples and the data set has {len(data)}; pass the same data")
+    committed = card.get("data", {}).get("commitment")
+    if committed is not None and committed != commitment_of(data, split):
+        raise CheckpointError(
+            f"the data set given is not the one that {run} was trained on, so who was in it is not known; pass the same data"
+        )
     return split
 
 

@@ -17,13 +17,13 @@ ORDER = {"non_private": 0, "clip_only": 1, "regularized": 2, "dp": 3}
 
 
 def read_results(folders: Iterable[Path]) -> tuple[tuple[RunResult, ...], tuple[RunResult, ...]]:
-    """Results of the last checkpoint of each run folder, and those of the earlier ones."""
+    """Results of the finished models below the run folders, and those of earlier checkpoints."""
     last: list[RunResult] = []
     earlier: list[RunResult] = []
     for folder in folders:
         found = [read_run(path) for path in sorted((folder / "evaluation").glob("step=*/result.json"))]
-        last += found[-1:]
-        earlier += found[:-1]
+        last += [run for run in found if run.step == run.steps]
+        earlier += [run for run in found if run.step != run.steps]
     return tuple(last), tuple(earlier)
 
 
@@ -104,19 +104,26 @@ def _accuracy(run: RunResult) -> Measure:
 
 
 def _verdict(results: list[AttackResult], name: str, measures: list[Measure], permitted: dict[str, float]) -> str:
-    """The verdict over all seeds: any failure or withheld seed is kept; otherwise the mean's interval decides."""
-    for status in ("failed", "not_applicable"):
-        if any(result.status == status for result in results):
-            return f"{sum(result.status == status for result in results)} of {len(results)} {status.replace('_', ' ')}"
+    """The verdict over all seeds, worst first: none hides another. Where no seed has one to keep, the mean decides."""
+    kept: list[str] = []
     for word in ("above the plan", "withheld", "no signal", "nothing beyond public"):
         count = sum(result.verdict == word for result in results)
         if count:
-            return word if count == len(results) else f"{word} ({count} of {len(results)} seeds)"
+            kept.append(word if count == len(results) else f"{word} ({count} of {len(results)} seeds)")
+            break
+    for status in ("failed", "not_applicable"):
+        count = sum(result.status == status for result in results)
+        if count:
+            kept.append(f"{count} of {len(results)} {status.replace('_', ' ')}")
+    if kept:
+        return "; ".join(kept)
     label = f"{name}/{results[0].metric}"
     measure = next(item for item in measures if item.name == label)
     chance = results[0].chance
     if measure.low is None or chance is None or measure.low <= chance:
-        return "found nothing"
+        # The mean's AUC shows nothing; what every single seed shows at a low false positive rate still stands.
+        shared = {result.verdict for result in results}
+        return shared.pop() if len(shared) == 1 else "found nothing"
     if label in permitted:
         return "within the plan" if measure.low <= permitted[label] else "above the plan"
     return "leak"

@@ -5,6 +5,7 @@ target.scores(inputs)       # [examples, classes], probabilities
 target.logits(inputs)       # AccessError: this attacker sees scores
 """
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ CHUNK = 4096
 
 
 class Target:
-    """A model in evaluation mode that answers up to its access level and counts its queries."""
+    """A model, which it takes over and freezes, that answers up to its access level and counts its queries."""
 
     def __init__(self, model: nn.Module, access: Access, *, bounds: tuple[float, float], classes: int):
         self._model = model.eval()
@@ -50,6 +51,7 @@ class Target:
         data = card.get("data", {})
         if model is None:
             model = model_of(card, release)
+        model = copy.deepcopy(model)  # the caller's own stays as it is: its weights, its mode, what is trainable
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:

@@ -10,10 +10,14 @@ A script that registers models or data sets of its own can call it with them in 
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dptrain.errors import ConfigError, UserError, unknown_name
+
+if TYPE_CHECKING:
+    from evaluation.result import ComparisonResult
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
@@ -107,7 +111,8 @@ def resume_command(arguments: list[str]) -> int:
     folder, rest = _first("resume", "a run, such as runs/digits", arguments)
     _no_more("resume", rest)
     comparison = runs.load_run(Path(folder))
-    result = runs.run(comparison, *runs.identity(Path(folder)))
+    about = runs.about_run(Path(folder))
+    result = runs.run(comparison, about["name"], about["command"])
     return _show(result, Path(folder))
 
 
@@ -147,14 +152,25 @@ def report_command(arguments: list[str]) -> int:
     return 0
 
 
-def _show(result: object, root: Path) -> int:
+def _show(result: "ComparisonResult", root: Path) -> int:
     from evaluation.report import terminal
-    from evaluation.result import ComparisonResult
 
-    assert isinstance(result, ComparisonResult)
     print(terminal.render(result))
     print(f"\n{root / 'report.html'}\ntensorboard --logdir {root}")
-    return 1 if result.failures else 0
+    for trouble in (troubles := list(_troubles(result))):
+        print(f"dptrain: {trouble}", file=sys.stderr)
+    return 1 if troubles else 0
+
+
+def _troubles(result: "ComparisonResult") -> Iterator[str]:
+    """What must not go by unseen in a script: each ends the command with exit code 1."""
+    yield from (f"{failure}" for failure in result.failures)
+    for run in result.runs:
+        for attack in run.attacks:
+            if attack.status == "failed":
+                yield f"{run.label}: {attack.name} FAILED: {attack.reason}; mend it, and `dptrain resume` tries it again"
+            if attack.verdict == "above the plan":
+                yield f"{run.label}: {attack.name} is above the plan: {attack.reason}; do not release this model"
 
 
 def _first(command: str, what: str, arguments: list[str]) -> tuple[str, list[str]]:

@@ -8,6 +8,7 @@ refused with the nearest name. Imports no torch.
 import contextlib
 import dataclasses
 import io
+import json
 import math
 import re
 import tomllib
@@ -15,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -62,6 +63,8 @@ class Comparison:
             raise ConfigError(f"epsilons is {self.epsilons}; give each budget once")
         if self.recipe.privacy.mechanism != "gaussian":
             raise ConfigError("privacy.mechanism is decided by epsilons and baselines; leave it out of a comparison")
+        if self.insecure_seed is not None and self.insecure_seed < 0:
+            raise ConfigError(f"insecure_seed is {self.insecure_seed}; give a whole number from 0 up, or leave it out")
         if not self.epsilons and not self.baselines:
             raise ConfigError("there is nothing to run: give epsilons, such as --epsilons 8 4, or baselines")
 
@@ -113,6 +116,9 @@ class Job:
 def load(name: str, flags: Sequence[str] = ()) -> Comparison:
     """The comparison of a recipe's TOML file with the user's flags on top.
 
+    One budget by ``privacy.epsilon`` takes the place of ``epsilons``, and the other way round where it is a flag. The path
+    of the data becomes absolute, so that a run can be looked at from anywhere. A title is of the file's own data and model.
+
     Args:
         name: a recipe of this package, such as ``digits``, or the path of a TOML file.
 
@@ -121,8 +127,30 @@ def load(name: str, flags: Sequence[str] = ()) -> Comparison:
     """
     path = find(name)
     table = read_toml(path)
-    check_flags(flags)
-    return parse([*as_flags(table, path), *flags], default_output=f"runs/{path.stem}")
+    given = check_flags(flags)
+    if "epsilon" in table.get("privacy", {}) and "epsilons" in table:
+        raise ConfigError(f"{path} gives both privacy.epsilon and epsilons; give one budget, or several, not both")
+    if "epsilons" in given:
+        table.get("privacy", {}).pop("epsilon", None)
+    comparison = parse([*as_flags(table, path), *flags], default_output=f"runs/{path.stem}")
+    recipe, title = comparison.recipe, comparison.title
+    if "title" not in given and given & {"data.name", "data.path", "model.name"}:
+        title = ""
+    epsilons = comparison.epsilons if recipe.privacy.epsilon is None else (recipe.privacy.epsilon,)
+    recipe = dataclasses.replace(recipe, privacy=dataclasses.replace(recipe.privacy, epsilon=None))
+    if recipe.data.path is not None:
+        located = str(Path(recipe.data.path).expanduser().resolve())
+        recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, path=located))
+    return dataclasses.replace(comparison, recipe=recipe, title=title, epsilons=epsilons)
+
+
+def from_toml(text: str, path: Path) -> Comparison:
+    """What :func:`to_toml` wrote; errors as in :func:`load`, naming ``path``."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    return parse(as_flags(table, path))
 
 
 def find(name: str) -> Path:
@@ -182,7 +210,7 @@ def as_flags(table: Mapping[str, Any], path: Path) -> list[str]:
     for key, value in _flatten(table, ""):
         if key not in known:
             raise ConfigError(f"{path} has the unknown key {key!r}; {_hint(key, known)}")
-        is_list = get_origin(known[key]) is tuple
+        is_list = any(get_origin(kind) is tuple for kind in (known[key], *get_args(known[key])))
         if isinstance(value, list) != is_list:
             accepted = "a list, such as [8.0, 4.0]" if is_list else "one value, not a list"
             raise ConfigError(f"{path} gives {key} = {value!r}; give {accepted}")
@@ -201,13 +229,19 @@ def _flatten(table: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]
             yield f"{prefix}{key}", value
 
 
-def check_flags(flags: Sequence[str]) -> None:
-    """Raises ConfigError for a flag that does not exist, with the nearest one, and where budgets are given twice."""
+def check_flags(flags: Sequence[str]) -> set[str]:
+    """The keys that the flags give.
+
+    Raises:
+        ConfigError: a flag that does not exist, with the nearest one; budgets given twice; or text that is not UTF-8.
+    """
     known = options()
     given: list[str] = []
     if flags and not flags[0].startswith("--"):
         raise ConfigError(f"{flags[0]!r} stands before any flag; write it behind the flag it belongs to")
     for flag in flags:
+        if any(0xD800 <= ord(letter) <= 0xDFFF for letter in flag):
+            raise ConfigError(f"{flag!r} is not UTF-8 text; type it in UTF-8")
         if not flag.startswith("--"):
             continue
         key = flag[2:].split("=", 1)[0].replace("-", "_")
@@ -216,6 +250,7 @@ def check_flags(flags: Sequence[str]) -> None:
         given.append(key)
     if "privacy.epsilon" in given and "epsilons" in given:
         raise ConfigError("both --privacy.epsilon and --epsilons are given; give one budget, or several, not both")
+    return set(given)
 
 
 def _hint(key: str, known: Mapping[str, Any]) -> str:
@@ -305,8 +340,7 @@ def _own() -> set[str]:
 
 def _toml_value(value: Any) -> str:
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
-        return f'"{escaped}"'
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON's escapes are TOML's as well
     if isinstance(value, (tuple, list)):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
     if isinstance(value, float):

@@ -9,22 +9,28 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 import dptrain.data
+from dptrain.checkpoint import unpack_json
 from dptrain.data.dataset import DataSet
 from dptrain.data.split import Split, draw
 from dptrain.errors import CheckpointError, ConfigError, UserError
-from dptrain.plain import as_plain
+from dptrain.files import write_file
+from dptrain.plain import as_plain, from_plain
 from dptrain.trainer import Trainer, build_training
 from dptrain.version import versions
 from evaluation import runner
 from evaluation.baselines import majority_class
-from evaluation.result import ComparisonResult, read_run, write
+from evaluation.result import ComparisonResult, Measure, read_run, write
 from evaluation.summary import read_results, summarize, with_twins
-from recipes.comparison import Comparison, Job, load, plain, to_toml
+from recipes.comparison import Comparison, Job, from_toml, plain, to_toml
+
+ABOUT = "comparison.json"
+"""Beside comparison.toml: what a report needs and the comparison does not say."""
 
 NOT_COVERED = (
     "The figures and pictures of this report: they are computed from members without noise.",
@@ -46,12 +52,12 @@ def run(comparison: Comparison, name: str, command: str, progress: bool = True) 
     """
     if comparison.performance.threads is not None:
         torch.set_num_threads(comparison.performance.threads)
-    root = Path(comparison.output)
+    root = Path(comparison.output).resolve()
     jobs = comparison.jobs()
     data = dptrain.data.load(comparison.recipe.data)
     splits = {seed: draw(len(data), comparison.recipe.data.split, seed) for seed in comparison.seeds}
     check(jobs, data, splits)
-    claim(root, comparison, name, command)
+    claim(root, comparison, name, command, data)
     failures: dict[str, str] = {}
     with tqdm(total=len(jobs), desc=name, unit="run", disable=None if progress else True, file=sys.stderr) as bar:
         for job in jobs:
@@ -59,13 +65,13 @@ def run(comparison: Comparison, name: str, command: str, progress: bool = True) 
             try:
                 run_job(job, comparison, root, data, splits[job.seed], progress)
             except KeyboardInterrupt:
-                raise KeyboardInterrupt(str(root)) from None
+                raise KeyboardInterrupt(comparison.output) from None
             except UserError as error:
                 failures[job.label] = str(error)
             except Exception as error:  # one broken job must not lose the others' hours
                 failures[job.label] = f"{type(error).__name__}: {error}"
             bar.update()
-    (root / "failures.json").write_text(json.dumps(failures, indent=1) + "\n", encoding="utf-8")
+    write_file(root / "failures.json", (json.dumps(failures, indent=1) + "\n").encode())
     return report(root)
 
 
@@ -75,15 +81,24 @@ def check(jobs: list[Job], data: DataSet, splits: dict[int, Split]) -> None:
         build_training(job.recipe, data, splits[job.seed].members, job.seed)
 
 
-def claim(root: Path, comparison: Comparison, name: str, command: str) -> None:
+def claim(root: Path, comparison: Comparison, name: str, command: str, data: DataSet) -> None:
     """Takes the output folder for this comparison, or refuses a folder that holds another one.
 
     Raises:
-        ConfigError: the folder holds another comparison, or something else.
+        ConfigError: the folder holds another comparison, one of other data, or something else; or the comparison would not
+            be read back as it is.
     """
     path = root / "comparison.toml"
+    text = to_toml(comparison)
+    if plain(from_toml(text, path)) != plain(comparison):
+        raise ConfigError("the comparison cannot be written down as TOML and read back the same; use simpler texts in it")
     if path.exists():
-        before, now = plain(load(str(path))), plain(comparison)
+        if about_run(root)["data"].get("fingerprint") != data.fingerprint:
+            raise ConfigError(
+                f"{root} holds models of other data: {data.name} has changed since; type another folder, such as --output "
+                f"{root}-2, or put the data back"
+            )
+        before, now = plain(load_run(root)), plain(comparison)
         if before != now:
             changed = ", ".join(sorted(_differences(before, now)))
             raise ConfigError(
@@ -91,13 +106,27 @@ def claim(root: Path, comparison: Comparison, name: str, command: str) -> None:
                 "remove it"
             )
         return
-    if root.exists() and any(root.iterdir()):
+    ours = {ABOUT, f".{ABOUT}", ".comparison.toml"}
+    if root.exists() and any(entry.name.rstrip("0123456789").rstrip(".") not in ours for entry in root.iterdir()):
         raise ConfigError(f"{root} is not empty and holds no comparison; type another folder with --output")
     root.mkdir(parents=True, exist_ok=True)
-    (root / "comparison.json").write_text(json.dumps({"name": name, "command": command}) + "\n", encoding="utf-8")
-    partial = root / ".comparison.toml"
-    partial.write_text(f"# The resolved comparison. {command}\n\n{to_toml(comparison)}", encoding="utf-8")
-    partial.rename(path)
+    held_out = data.targets[draw(len(data), comparison.recipe.data.split, comparison.seeds[0]).non_members]
+    about = {
+        "name": name,
+        "command": command,
+        "data": {
+            "name": data.name,
+            "kind": data.kind,
+            "classes": list(data.classes),
+            "input_shape": list(data.input_shape),
+            "source": data.source,
+            "fingerprint": data.fingerprint,
+        },
+        "majority_class": as_plain(majority_class(held_out.numpy(), len(data.classes))),
+    }
+    write_file(root / ABOUT, (json.dumps(about, indent=1) + "\n").encode())
+    typed = "".join(letter if letter.isprintable() else " " for letter in command)
+    write_file(path, f"# The resolved comparison. {typed}\n\n{text}".encode())
 
 
 def _differences(before: object, now: object, prefix: str = "") -> set[str]:
@@ -110,7 +139,7 @@ def _differences(before: object, now: object, prefix: str = "") -> set[str]:
 def run_job(job: Job, comparison: Comparison, root: Path, data: DataSet, split: Split, progress: bool) -> None:
     """Trains and attacks one model, unless that was done."""
     folder = root / job.label
-    if is_complete(job, folder):
+    if is_complete(job, folder, comparison.evaluation.attacks, data):
         return
     attack = runner.callback(comparison.evaluation, root / "private" / "fleet", comparison.performance, progress)
     trainer = Trainer(
@@ -135,12 +164,16 @@ def telemetry_folder(root: Path) -> Path:
     return root.with_name(f"{root.name}.non_private")
 
 
-def is_complete(job: Job, folder: Path) -> bool:
-    """Whether the last checkpoint of the job was trained and attacked."""
+def is_complete(job: Job, folder: Path, attacks: tuple[str, ...], data: DataSet) -> bool:
+    """Whether the last checkpoint of the job was trained on these data, and no attack on it is missing or failed."""
     path = folder / "evaluation" / f"step={job.recipe.training.steps:06d}" / "result.json"
     if not path.exists():
         return False
-    return read_run(path).recipe_digest == job.recipe.digest()
+    found = read_run(path)
+    done = {attack.name for attack in found.attacks if attack.status != "failed"}
+    return (
+        found.recipe_digest == job.recipe.digest() and found.data_fingerprint == data.fingerprint and done.issuperset(attacks)
+    )
 
 
 def report(root: Path) -> ComparisonResult:
@@ -155,39 +188,33 @@ def report(root: Path) -> ComparisonResult:
 
 
 def gather(root: Path) -> ComparisonResult:
-    """The comparison's result from the results of its runs.
+    """The comparison's result from the results of its runs; the data set itself is not needed.
 
     Raises:
         CheckpointError: the folder holds no comparison.
     """
     comparison = load_run(root)
-    name, command = identity(root)
+    about = about_run(root)
     jobs = comparison.jobs()
     last, earlier = read_results(root / job.label for job in jobs)
     runs = with_twins(last)
-    data = dptrain.data.load(comparison.recipe.data)
-    held_out = data.targets[draw(len(data), comparison.recipe.data.split, comparison.seeds[0]).non_members]
-    broken = json.loads((root / "failures.json").read_text()) if (root / "failures.json").exists() else {}
+    done = {run.label for run in last}
+    broken = _read_json(root / "failures.json") if (root / "failures.json").exists() else {}
+    unfinished = {job.label: "not finished; `dptrain resume` goes on" for job in jobs if job.label not in done}
+    failures = {**unfinished, **{label: reason for label, reason in broken.items() if label not in done}}
     return ComparisonResult(
-        name=name,
-        title=comparison.title or name,
+        name=about["name"],
+        title=comparison.title or about["name"],
         runs=runs,
         summary=summarize(runs),
-        command=command,
-        data={
-            "name": data.name,
-            "kind": data.kind,
-            "classes": list(data.classes),
-            "input_shape": list(data.input_shape),
-            "source": data.source,
-            "fingerprint": data.fingerprint,
-        },
+        command=about["command"],
+        data=about["data"],
         recipe=as_plain(comparison.recipe),
         versions=versions(),
         not_covered=NOT_COVERED,
-        baselines=(majority_class(held_out.numpy(), len(data.classes)),),
+        baselines=(from_plain(Measure, about["majority_class"], str(root / ABOUT)),),
         checkpoints=earlier,
-        failures=tuple(f"{label}: {reason}" for label, reason in sorted(broken.items())),
+        failures=tuple(f"{label}: {reason}" for label, reason in sorted(failures.items())),
     )
 
 
@@ -211,15 +238,30 @@ def evaluate_again(root: Path, attacks: list[str], progress: bool = True) -> Com
             recipe=job.recipe,
             fleet_folder=root / "private" / "fleet",
             performance=comparison.performance,
+            keep_others=True,
             progress=progress,
         )
     return report(root)
 
 
-def identity(root: Path) -> tuple[str, str]:
-    """Name of a run's recipe, and the command that began it."""
-    about = json.loads((root / "comparison.json").read_text(encoding="utf-8"))
-    return about["name"], about["command"]
+def about_run(root: Path) -> dict[str, Any]:
+    """Name of a run's recipe, the command that began it, and what must be known of its data.
+
+    Raises:
+        CheckpointError: the file that says it is missing or damaged.
+    """
+    about = _read_json(root / ABOUT)
+    missing = {"name", "command", "data", "majority_class"} - about.keys()
+    if missing:
+        raise CheckpointError(f"{root / ABOUT} lacks {', '.join(sorted(missing))}; restore it from a copy")
+    return about
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return unpack_json(path.read_bytes(), path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing; restore it from a copy, or run again into another folder") from None
 
 
 def load_run(root: Path) -> Comparison:
@@ -227,7 +269,11 @@ def load_run(root: Path) -> Comparison:
     path = root / "comparison.toml"
     if not path.is_file():
         raise CheckpointError(f"{root} holds no comparison.toml, so it is not a run; name the folder that `dptrain run` made")
-    return dataclasses.replace(load(str(path)), output=str(root))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise CheckpointError(f"{path} is not text; restore it from a copy") from None
+    return dataclasses.replace(from_toml(text, path), output=str(root))
 
 
 def command_line(arguments: list[str]) -> str:

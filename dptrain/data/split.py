@@ -11,7 +11,7 @@ it. But a split that is drawn from a published seed over a public data set is as
 """
 
 import hashlib
-import os
+import io
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from dptrain.errors import CheckpointError, DataError
+from dptrain.files import write_file
 from dptrain.recipe import SplitConfig
 
 PARTS = ("members", "non_members", "population", "public")
@@ -110,19 +111,12 @@ def draw(examples: int, shares: SplitConfig, seed: int) -> Split:
 
 def save(split: Split, path: Path) -> None:
     """Writes the split so that a reader finds all of it or nothing; readable by its owner alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     lists = {part: getattr(split, part) for part in PARTS}
-    try:
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as handle:
-            seed = np.array(-1 if split.seed is None else split.seed)
-            salt = np.frombuffer(split.salt, dtype=np.uint8)
-            np.savez(handle, allow_pickle=False, salt=salt, seed=seed, digest=np.array(split.digest), **lists)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    seed = np.array(-1 if split.seed is None else split.seed)
+    salt = np.frombuffer(split.salt, dtype=np.uint8)
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, salt=salt, seed=seed, digest=np.array(split.digest), **lists)
+    write_file(path, content.getvalue(), mode=0o600)
 
 
 def load(path: Path) -> Split:

@@ -6,13 +6,13 @@ The answer comes first, then the curve, the tables, controls, ROC, pictures, the
 covered, and how to get it again. The same result gives the same page, byte for byte.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
+from dptrain.files import write_file
 from evaluation.report import figures, wording
 from evaluation.result import ComparisonResult, Measure
 
@@ -25,9 +25,7 @@ def write(result: ComparisonResult, root: Path, path: Path) -> None:
     Args:
         root: the comparison's folder, where pictures of attacks are found.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(render(result, root), encoding="utf-8")
-    os.replace(partial, path)
+    write_file(path, render(result, root).encode())
 
 
 def render(result: ComparisonResult, root: Path) -> str:
