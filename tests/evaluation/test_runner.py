@@ -13,18 +13,20 @@ from torch import nn
 
 import dptrain.data
 from dptrain import PrivacyPlan, make_private, per_example
+from dptrain.checkpoint import save_release
 from dptrain.data.dataset import DataSet
 from dptrain.data.examples import Examples
 from dptrain.data.split import Split, draw
 from dptrain.errors import CheckpointError
 from dptrain.recipe import DataConfig, OptimizerConfig, PrivacyConfig, Recipe, SplitConfig, TrainingConfig
 from dptrain.trainer import Trainer
-from evaluation import EvaluationPlan, evaluate
+from evaluation import EvaluationPlan, analysis, evaluate, metrics
 from evaluation.access import Access
 from evaluation.membership import MembershipAttack
 from evaluation.plan import ATTACKS
-from evaluation.result import RunResult, read_run
+from evaluation.result import AttackResult, RunResult, read_run
 from evaluation.runner import callback
+from evaluation.target import Target
 
 SHARES = SplitConfig(members=0.5, non_members=0.35, population=0.1, public=0.05)
 FEW = EvaluationPlan(shadow_models=8, inversion_steps=40, inversion_restarts=1)
@@ -268,3 +270,138 @@ def test_warnings_do_not_hide_behind_a_result(run_folder: Path, digits: DataSet)
             plan=dataclasses.replace(FEW, attacks=("membership.threshold", "inversion.class")),
             progress=False,
         )
+
+
+def test_changed_data_are_not_attacked(run_folder: Path, digits: DataSet):
+    """Rule 1: with its rows in another order, the stored split names other examples, and a leak looks like chance."""
+    turned = dataclasses.replace(digits, inputs=digits.inputs.flip(0), targets=digits.targets.flip(0))
+    with pytest.raises(CheckpointError, match="not the one that"):
+        evaluate(run_folder, turned, plan=FEW, progress=False)
+
+
+def test_shadow_models_stop_where_their_target_stopped(tmp_path: Path, digits: DataSet, split: Split):
+    """Rule 6: an early checkpoint is attacked as a model of as many steps is; under the account of those steps."""
+    private = dataclasses.replace(FAST, privacy=PrivacyConfig(epsilon=4.0, expected_batch_size=898.0))
+    recipe = dataclasses.replace(private, training=TrainingConfig(steps=20, checkpoint_every=5))
+    plan = dataclasses.replace(FEW, attacks=("membership.lira",))
+    attack = callback(plan, tmp_path / "fleet", progress=False)
+    Trainer(recipe, digits, split, seed=0, folder=tmp_path, callbacks=(attack,), progress=False).run()
+    assert len(list((tmp_path / "fleet").glob("*.npz"))) == 4
+    early, last = (
+        attack_of(read_run(tmp_path / "evaluation" / f"step={step:06d}" / "result.json"), "membership.lira") for step in (5, 20)
+    )
+    assert early.permitted is not None
+    assert last.permitted is not None
+    assert early.permitted < last.permitted - 0.05
+
+
+def test_shadow_models_of_a_function_are_made_anew(run_folder: Path, digits: DataSet):
+    """Rule 6: nothing tells a mended ``retrain`` from the broken one before it."""
+    plan = dataclasses.replace(FEW, attacks=("membership.lira",))
+    calls: list[int] = []
+
+    def retrain(members: np.ndarray, seed: int) -> nn.Module:
+        calls.append(seed)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+    for times in (1, 2):
+        evaluate(run_folder, digits, plan=plan, retrain=retrain, progress=False)
+        assert len(calls) == times * FEW.shadow_models
+
+
+def test_one_attack_again_keeps_the_others(run_folder: Path, digits: DataSet):
+    evaluate(run_folder, digits, plan=FEW, recipe=FAST, progress=False)
+    one = dataclasses.replace(FEW, attacks=("membership.threshold",))
+    evaluate(run_folder, digits, plan=one, keep_others=True, progress=False)
+    kept = read_run(run_folder / "evaluation" / "step=000020" / "result.json")
+    assert {attack.name for attack in kept.attacks} == set(FEW.attacks)
+    assert attack_of(kept, "membership.lira").status == "ok"
+
+
+def test_the_callers_model_stays_as_it_is(run_folder: Path, digits: DataSet):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    Target.open(_released(run_folder, model), Access.WEIGHTS, model)
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
+def _released(folder: Path, model: nn.Module) -> Path:
+    other = {name: value + 1 for name, value in model.state_dict().items()}
+    save_release(folder / "other", other, {"data": {}})
+    return folder / "other"
+
+
+def _audit(scores: np.ndarray, is_member: np.ndarray, permitted_auc: float | None = None) -> AttackResult:
+    area = metrics.area_under_roc(scores, is_member)
+    rates = tuple(metrics.rate_at(scores, is_member, rate) for rate in (0.01, 0.001))
+    return AttackResult(
+        name="membership.x", status="ok", metric="auc", value=area.value, low=area.low, high=area.high, metrics=rates,
+        permitted=permitted_auc,
+    )  # fmt: skip
+
+
+def _few_leak(share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Members and non-members alike, but for a share of members that stands out entirely; the rest pays for it in AUC."""
+    generator = np.random.default_rng(0)
+    is_member = np.arange(4000) < 2000
+    scores = generator.normal(size=4000)
+    scores[:2000] -= 0.15
+    scores[: int(2000 * share)] = 10 + np.arange(int(2000 * share))
+    return scores, is_member
+
+
+def test_a_leak_of_few_members_is_a_leak_whatever_the_auc_says():
+    scores, is_member = _few_leak(0.06)
+    result = _audit(scores, is_member)
+    assert result.low is not None
+    assert result.low <= 0.5
+    verdict, reason = analysis._membership_verdict(result, None, 2000)
+    assert verdict == "leak"
+    assert "true positive rate" in reason
+
+
+def test_a_low_false_positive_rate_can_break_the_plan_where_the_auc_does_not():
+    plan = PrivacyPlan(
+        sampling_rate=1.0, expected_batch_size=898, steps=60, clipping_norm=0.1, delta=1e-4, noise_multiplier=25.0
+    )
+    scores, is_member = _few_leak(0.12)
+    verdict, reason = analysis._membership_verdict(_audit(scores, is_member, plan.permitted_auc()), plan, 2000)
+    assert verdict == "above the plan"
+    assert "true positive rate" in reason
+
+
+def test_scores_without_signal_break_no_plan():
+    """The threshold's own false positive rate is uncertain: a chance excess at it is not a broken guarantee."""
+    plan = PrivacyPlan(
+        sampling_rate=1.0, expected_batch_size=898, steps=60, clipping_norm=0.1, delta=1e-4, noise_multiplier=25.0
+    )
+    generator = np.random.default_rng(1)
+    is_member = np.arange(1500) < 900
+    found = [
+        analysis._membership_verdict(_audit(generator.normal(size=1500), is_member, plan.permitted_auc()), plan, 600)[0]
+        for _ in range(200)
+    ]
+    assert "above the plan" not in found
+    assert found.count("found nothing") >= 185
+
+
+def test_an_auc_below_chance_is_said_to_be_one():
+    generator = np.random.default_rng(0)
+    is_member = np.arange(1000) < 500
+    scores = generator.normal(size=1000) - is_member
+    verdict, reason = analysis._membership_verdict(_audit(scores, is_member), None, 500)
+    assert verdict == "found nothing"
+    assert "below 0.5" in reason
+
+
+def test_private_and_public_distances_are_of_equal_groups():
+    """Members lie sorted by class in a folder of pictures: the first ones would all be of one class."""
+    targets = torch.arange(4).repeat_interleave(50)
+    inputs = targets.float()[:, None].repeat(1, 3)
+    group = analysis.LabelledExamples(inputs, targets, np.arange(200))
+    few = torch.tensor([0, 60, 110, 160])
+    public = analysis.LabelledExamples(inputs[few], targets[few], few.numpy())
+    found = analysis._distances(inputs[[0, 50, 100, 150]], group, public, 4, 0)
+    assert {item.name: item.value for item in found}["distance_to_nearest_private"] == 0.0

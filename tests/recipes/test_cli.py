@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,7 +159,6 @@ def test_evaluate_attacks_again(finished: Path):
 
 
 def test_a_damaged_checkpoint_is_named(finished: Path, tmp_path: Path):
-    import shutil
 
     copy = tmp_path / "copy"
     shutil.copytree(finished, copy)
@@ -227,3 +227,115 @@ def test_a_script_can_bring_its_own_model(tmp_path: Path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "DP, ε = 8" in done.stdout
+
+
+@pytest.fixture
+def a_copy(finished: Path, tmp_path: Path) -> Path:
+    shutil.copytree(finished, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_one_attack_again_keeps_the_others_in_the_report(a_copy: Path):
+    done = dptrain("evaluate", "copy", "--attacks", "membership.threshold", cwd=a_copy.parent)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(dptrain("report", "copy", "--format", "json", cwd=a_copy.parent).stdout)
+    assert {len(run["attacks"]) for run in report["runs"]} == {3}
+
+
+def test_an_unfinished_run_says_so(a_copy: Path):
+    shutil.rmtree(a_copy / "eps=08.00" / "seed=0" / "evaluation")
+    shown = dptrain("report", "copy", cwd=a_copy.parent)
+    assert "eps=08.00/seed=0: not finished" in shown.stdout
+    done = dptrain("resume", "copy", cwd=a_copy.parent)
+    assert done.returncode == 0, done.stderr
+    assert "not finished" not in done.stdout
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"name": "x"}'])
+def test_a_damaged_side_file_is_named(a_copy: Path, content: str):
+    (a_copy / "comparison.json").write_text(content)
+    done = dptrain("report", "copy", cwd=a_copy.parent)
+    assert done.returncode == 2
+    assert "comparison.json" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_claim_that_was_killed_does_not_block_its_folder(tmp_path: Path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "comparison.json").write_text("{}")
+    (tmp_path / "mine" / ".comparison.toml.123").write_text("half")
+    arguments = [*SMALL, "--baselines", "--evaluation.attacks", "membership.threshold", "--output", "mine"]
+    done = dptrain("run", "digits", *arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_data_that_changed_are_not_mixed_and_a_report_needs_none(tmp_path: Path):
+    path = tmp_path / "mine.csv"
+    rows = [f"{number % 50},{'yes' if number % 3 else 'no'}" for number in range(300)]
+    path.write_text("\n".join(["age,answer", *rows]) + "\n")
+    arguments = ["run", "digits", "--data.name", "table", "--data.path", "mine.csv", "--data.target", "answer"]
+    arguments += ["--data.classes", "no", "yes", "--data.columns", "age:number[0,120]", "--epsilons", "8", "--seeds", "0"]
+    arguments += ["--training.steps", "5", "--baselines", "--privacy.delta", "1e-4", "--output", "mine"]
+    arguments += ["--evaluation.attacks", "membership.threshold", "--privacy.expected-batch-size", "150"]
+    done = dptrain(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Digits" not in done.stdout
+    path.write_text("\n".join(["age,answer", *reversed(rows)]) + "\n")
+    assert "other data" in (mixed := dptrain(*arguments, cwd=tmp_path)).stderr
+    assert mixed.returncode == 2
+    again = dptrain("evaluate", "mine", cwd=tmp_path)
+    assert again.returncode == 2
+    assert "same data" in again.stderr
+    path.unlink()
+    shown = dptrain("report", str(tmp_path / "mine"), "--format", "json", cwd=tmp_path.parent)
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout)["data"]["name"] == "mine.csv"
+
+
+CHEATS = """
+import sys
+import numpy as np
+from evaluation.access import Access
+from evaluation.membership import MembershipAttack
+from evaluation.plan import ATTACKS
+from recipes.cli import main
+
+@ATTACKS.register("membership.cheat")
+class Cheat(MembershipAttack):
+    access, paper, calls = Access.LABEL, "none", 0
+    def run(self, target, examples, knowledge):
+        type(self).calls += 1
+        generator = np.random.default_rng(0)
+        scores = generator.normal(size=len(examples.indices))
+        members = np.load("cheat/eps=08.00/seed=0/private/split.npz")["members"]
+        return scores + 2 * np.isin(examples.indices, members) * (type(self).calls == 1)
+
+@ATTACKS.register("membership.breaks")
+class Breaks(MembershipAttack):
+    access, paper = Access.LABEL, "none"
+    def run(self, target, examples, knowledge):
+        if sys.argv[1] == "run":
+            raise RuntimeError("it broke")
+        return np.random.default_rng(0).normal(size=len(examples.indices))
+
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_broken_guarantee_or_attack_is_not_a_success(tmp_path: Path):
+    (tmp_path / "script.py").write_text(CHEATS)
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "script.py", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False)
+
+    small = [*SMALL, "--baselines", "--evaluation.attacks"]
+    cheated = call("run", "digits", *small, "membership.cheat", "--output", "cheat")
+    assert cheated.returncode == 1, cheated.stderr
+    assert "above the plan" in cheated.stderr
+    broken = call("run", "digits", *small, "membership.breaks", "--output", "broken")
+    assert broken.returncode == 1
+    assert "it broke" in broken.stderr
+    mended = call("resume", "broken")
+    assert mended.returncode == 0, mended.stderr
+    assert "FAILED" not in mended.stdout

@@ -141,3 +141,49 @@ def test_budgets_that_differ_have_labels_that_differ():
 def test_one_budget_by_privacy_epsilon_takes_the_place_of_the_list():
     made = load("digits", ["--privacy.epsilon", "4"])
     assert {job.epsilon for job in made.jobs()} == {4.0, math.inf}
+
+
+def test_a_budget_by_flag_takes_the_place_of_the_files(tmp_path: Path):
+    path = tmp_path / "mine.toml"
+    path.write_text("[privacy]\nepsilon = 4.0\n")
+    assert {job.epsilon for job in load(str(path)).jobs()} == {4.0, math.inf}
+    assert load(str(path), ["--epsilons", "8", "2"]).epsilons == (8.0, 2.0)
+    path.write_text("epsilons = [8.0, 2.0]\n")
+    assert load(str(path), ["--privacy.epsilon", "4"]).epsilons == (4.0,)
+    path.write_text("epsilons = [8.0, 2.0]\n[privacy]\nepsilon = 4.0\n")
+    with pytest.raises(ConfigError, match="both privacy"):
+        load(str(path))
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--data.image-size", "8", "12"],
+        ["--data.classes", "ja", "nein"],
+        ["--data.columns", "age:number[0,120]", "sex:category[F,M]?"],
+        ["--model.hidden", "64", "32"],
+        ["--title", "a\nb\r\u0007\x7f\x00\tc é ∞ # [x]"],
+        ["--title", "x\nepsilons=[1.0]"],
+        ["--data.path", "some where/ü.csv", "--data.target", 'a"b\\c'],
+        ["--privacy.epsilon", "3"],
+        ["--insecure-seed", "7"],
+        ["--performance.threads", "2"],
+        ["--training.checkpoint-every", "5"],
+    ],
+)
+def test_whatever_was_typed_is_read_back(flags: list[str], tmp_path: Path):
+    """A run writes down its comparison; one that cannot be read again would be lost with its models."""
+    made = load("digits", flags)
+    assert made != load("digits")
+    assert comparison.from_toml(comparison.to_toml(made), tmp_path / "comparison.toml") == made
+
+
+def test_a_title_is_of_its_own_data_and_model():
+    assert load("digits").title
+    assert load("digits", ["--model.name", "mlp"]).title == ""
+    assert load("digits", ["--model.name", "mlp", "--title", "Mine"]).title == "Mine"
+
+
+def test_text_that_is_not_utf8_is_refused():
+    with pytest.raises(ConfigError, match="UTF-8"):
+        load("digits", ["--title", "\udcff"])
