@@ -1,5 +1,6 @@
 """The clipped sum of a logical batch, computed in physical chunks.
 
+Each chunk goes through one pass to layer outputs where that was seen to be right, and through ``torch.func`` elsewhere.
 The sum does not depend on the chunk size (but for rounding): clipping looks at one example at a time. Nothing here adds
 noise or divides; a :class:`~dptrain.clipping.clipped.ClippedSum` states its own sensitivity and goes to the noise.
 """
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from dptrain.clipping.clipped import ClippedSum, accumulator_dtype, clip_factors
 from dptrain.clipping.fallback import LossFunction, PerExampleGradients, check_losses, norms_of
+from dptrain.clipping.onepass import OnePass
 
 
 class Clipper:
@@ -29,11 +31,17 @@ class Clipper:
         self.loss = loss
         self.clipping_norm = clipping_norm
         self._per_example = PerExampleGradients(model, loss)
+        self._one_pass = OnePass(model, loss)
 
     @property
     def sensitivity(self) -> float:
         """The most that one example, added, removed or blanked, changes a sum in L2 norm."""
         return self.clipping_norm
+
+    @property
+    def method(self) -> str:
+        """How per-example gradients are computed: in one pass, or by torch.func, and then why."""
+        return f"torch.func: {self._one_pass.reason}" if self._one_pass.reason else "one pass"
 
     def parameters(self) -> dict[str, Tensor]:
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
@@ -56,6 +64,14 @@ class Clipper:
         return ClippedSum(total, self.sensitivity, examples, clipped, non_finite, loss)
 
     def _add_clipped(self, parameters: dict[str, Tensor], chunk: Any, total: dict[str, Tensor]) -> tuple[int, int, int, float]:
+        done = self._one_pass(chunk)
+        if done is not None:
+            norms = done.norms()
+            factors, finite = clip_factors(norms, self.clipping_norm)
+            for name, part in done.contributions.items():
+                part = part if bool(finite.all()) else part.keep(finite)
+                total[name] += part.weighted_sum(factors)
+            return self._counted(norms, finite, done.losses)
         gradients, losses = self._per_example(parameters, chunk)
         norms = norms_of(gradients)
         factors, finite = clip_factors(norms, self.clipping_norm)
@@ -65,6 +81,9 @@ class Clipper:
                 gradient = torch.where(finite.view(shape), gradient, torch.zeros_like(gradient))
             wide = total[name].dtype
             total[name] += torch.tensordot(factors.to(wide), gradient.to(wide), dims=1)
+        return self._counted(norms, finite, losses)
+
+    def _counted(self, norms: Tensor, finite: Tensor, losses: Tensor) -> tuple[int, int, int, float]:
         long = int((norms[finite] > self.clipping_norm).sum())
         return len(norms), long, int((~finite).sum()), float(losses[torch.isfinite(losses)].sum())
 
