@@ -2,9 +2,10 @@
 
     clip(g) = g · min(1, C / ‖g‖)        and 0 where g holds NaN or infinity
 
-Adding or removing one example changes the sum by at most C; so does blanking one. Norms are taken in float64 and the
-factor is rounded down, so that no clipped gradient exceeds C by rounding. Factors, products and sums are kept in float32
-or better whatever the parameters are: a bfloat16 sum of a thousand examples moves by several C when one joins it.
+Adding or removing one example changes the sum by at most C; so does blanking one. Norms are summed in float64 over short
+blocks of float32, and the factor is rounded down, so that no clipped gradient exceeds C by rounding. Factors, products and
+sums are kept in float32 or better whatever the parameters are: a bfloat16 sum of a thousand examples moves by several C when
+one joins it.
 """
 
 import math
@@ -14,8 +15,24 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+BLOCK = 16
 ROUNDING_MARGIN = 1 - 2.0**-20
-"""float32 rounds each factor and product by at most 2⁻²⁴ relative; this leaves room for both and for the norm."""
+"""float32 rounds a factor and a product by at most 2⁻²⁴ relative each, and the norm of a block of 16 by at most 9 times
+that, in whatever order it is added up: together less than 2⁻²⁰."""
+
+
+def squared_lengths(values: Tensor) -> Tensor:
+    """Sum of squares over the last dimension, in float64.
+
+    float32 values are not copied to float64, which costs several times as much: blocks of 16 are summed in
+    float32, where few terms can lose little, and the blocks in float64. What overflows comes out as infinity.
+    """
+    if values.dtype != torch.float32 or not values.is_contiguous() or values.shape[-1] < 4 * BLOCK:
+        return torch.linalg.vector_norm(values, dim=-1, dtype=torch.float64).square()
+    whole = values.shape[-1] // BLOCK * BLOCK
+    blocks = torch.linalg.vector_norm(values[..., :whole].unflatten(-1, (-1, BLOCK)), dim=-1)
+    squares = blocks.double().square().sum(-1)
+    return squares if whole == values.shape[-1] else squares + values[..., whole:].double().square().sum(-1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.utils import _pytree as pytree
 
+from dptrain.clipping.clipped import squared_lengths
 from dptrain.errors import ProtocolError
 
 LossFunction = Callable[[nn.Module, Any], Tensor]
@@ -69,7 +70,5 @@ class PerExampleGradients:
 
 def norms_of(gradients: dict[str, Tensor]) -> Tensor:
     """L2 norm of each example's whole gradient, ``[examples]``, in float64."""
-    squares = [
-        torch.linalg.vector_norm(gradient.flatten(1), dim=1, dtype=torch.float64).square() for gradient in gradients.values()
-    ]
+    squares = [squared_lengths(gradient.flatten(1)) for gradient in gradients.values()]
     return torch.stack(squares).sum(0).sqrt()

@@ -26,6 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dptrain.clipping.clipped import squared_lengths
+
 
 class Unfit(Exception):
     """This call of a layer is outside of what its rule covers; the gradient has to be computed another way."""
@@ -62,7 +64,7 @@ class Instantiated(Contribution):
     gradients: Tensor
 
     def squared_norms(self) -> Tensor:
-        return torch.linalg.vector_norm(self.gradients.flatten(1), dim=1, dtype=torch.float64).square()
+        return squared_lengths(self.gradients.flatten(1))
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         return torch.tensordot(factors.to(self.gradients.dtype), self.gradients, dims=1)
@@ -85,17 +87,13 @@ class OuterProducts(Contribution):
     def squared_norms(self) -> Tensor:
         positions, p, d = self.inputs.shape[1], self.inputs.shape[2], self.outputs.shape[2]
         if positions == 1:
-            lengths = (torch.linalg.vector_norm(side[:, 0], dim=1, dtype=torch.float64) for side in (self.inputs, self.outputs))
-            a, g = lengths
-            return (a * g).square()
+            return squared_lengths(self.inputs[:, 0]) * squared_lengths(self.outputs[:, 0])
         if 2 * positions * positions > p * d:
             return self.instantiate().squared_norms()
         products = torch.bmm(self.inputs, self.inputs.mT).mul_(torch.bmm(self.outputs, self.outputs.mT))
         squares = products.flatten(1).sum(1, dtype=torch.float64)
         # Terms may cancel, and then rounding is large beside what is left: it is added, so that no norm comes out short.
-        sizes = (torch.linalg.vector_norm(side, dim=2, dtype=torch.float64) for side in (self.inputs, self.outputs))
-        a, g = sizes
-        longest = (a * g).sum(1).square()
+        longest = (squared_lengths(self.inputs) * squared_lengths(self.outputs)).sqrt().sum(1).square()
         return squares.clamp_min(0) + longest * (torch.finfo(self.inputs.dtype).eps * (p + d) ** 0.5)
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
@@ -124,7 +122,7 @@ class Rows(Contribution):
         same = self.indices[:, :, None] == self.indices[:, None, :]
         products = torch.bmm(self.outputs, self.outputs.mT).where(same, torch.zeros((), dtype=self.outputs.dtype))
         squares = products.flatten(1).sum(1, dtype=torch.float64).clamp_min(0)
-        longest = torch.linalg.vector_norm(self.outputs, dim=2, dtype=torch.float64).sum(1).square()
+        longest = squared_lengths(self.outputs).sqrt().sum(1).square()
         return squares + longest * (torch.finfo(self.outputs.dtype).eps * self.outputs.shape[2] ** 0.5)
 
     def weighted_sum(self, factors: Tensor) -> Tensor:

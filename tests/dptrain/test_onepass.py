@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dptrain.clipping import Clipper
+from dptrain.clipping.clipped import ROUNDING_MARGIN, squared_lengths
 from dptrain.clipping.onepass import OnePass
 from dptrain.clipping.rules import RULES, Instantiated, OuterProducts, Rows, register_rule
 
@@ -306,3 +307,17 @@ def test_dropout_does_not_hide_the_engine():
     clipper.sum([(torch.randn(6, 4),)])
     assert clipper.method == "one pass"
     assert model[1].training
+
+
+@pytest.mark.parametrize("count", [3, 127, 128, 1000, 4096, 100_003])
+def test_lengths_in_blocks_are_as_exact_as_the_margin_allows(count: int):
+    """One value far above the others, and the others adding up to as much: what a long float32 sum would lose."""
+    values = torch.randn(4, count, generator=torch.Generator().manual_seed(count))
+    values[1, 0] = 1e4 * count**0.5
+    values[2] = 0.1
+    values[3] = 1e-12
+    truth = values.double().square().sum(1).sqrt()
+    found = squared_lengths(values).sqrt()
+    assert bool(((found - truth).abs() <= truth * (1 - ROUNDING_MARGIN) * 9 / 16).all())
+    values[0, count // 2] = math.nan
+    assert torch.isfinite(squared_lengths(values)).tolist() == [False, True, True, True]
