@@ -114,8 +114,11 @@ class OnePass:
                     continue
                 if any(len(a) != examples or len(g) != examples for a, g in used):
                     raise Unfit(f"a {type(module).__name__} does not have the examples as its first dimension")
+                rule = RULES.get(type(module))
+                if rule is None:  # it came, or became trainable, after the engine had looked at the model
+                    raise Unfit(f"a {type(module).__name__} has no rule")
                 own = dict(module.named_parameters(recurse=False))
-                for key, part in RULES[type(module)](module, used).items():
+                for key, part in rule(module, used).items():
                     name = names.get(own[key])
                     if name is None:
                         continue

@@ -321,3 +321,17 @@ def test_lengths_in_blocks_are_as_exact_as_the_margin_allows(count: int):
     assert bool(((found - truth).abs() <= truth * (1 - ROUNDING_MARGIN) * 9 / 16).all())
     values[0, count // 2] = math.nan
     assert torch.isfinite(squared_lengths(values)).tolist() == [False, True, True, True]
+
+
+def test_a_layer_without_a_rule_that_becomes_trainable_later_is_noticed():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), Custom()).double()
+    model[1].requires_grad_(False)
+    clipper = Clipper(model, squares, 0.7)
+    clipper.sum([(rand(5, 4),)])
+    assert clipper.method == "one pass"
+    model[1].requires_grad_(True)
+    found = clipper.sum([(rand(5, 4),)]).gradients
+    assert clipper.method == "torch.func: a Custom has no rule"
+    truth = one_at_a_time(model, rand(5, 4), 0.7)
+    assert torch.allclose(found["1.scale"], truth["1.scale"], rtol=1e-5)
