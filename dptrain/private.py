@@ -26,7 +26,7 @@ from torch.optim import Optimizer
 from torch.utils import _pytree as pytree
 
 from dptrain import checkpoint
-from dptrain.clipping import ClippedSum, Clipper
+from dptrain.clipping import Clipper, Clipping, Counts
 from dptrain.clipping.fallback import LossFunction
 from dptrain.data.examples import Examples
 from dptrain.data.split import Split
@@ -114,11 +114,11 @@ class PrivateTraining:
         self._plan = plan
         self.insecure = insecure_seed is not None
         """Whether batches and noise, of any part of it, can be repeated by whoever knows the seed."""
-        self.last_sum: ClippedSum | None = None
-        """Private: the latest sum before its noise, for telemetry that is not released."""
+        self.last_counts: Counts | None = None
+        """Private: what happened in the latest batch, for telemetry that is not released."""
         self._examples = examples
         self._performance = performance
-        self._clipper = Clipper(model, loss, plan.clipping_norm)
+        self._clipper = Clipper(model, loss, Clipping(plan.clipping_norm, relation=plan.relation))
         self._insecure_seed = insecure_seed
         self._noise = GaussianNoise.of(plan, insecure_seed)
         self._ledger = Ledger(ledger, examples.fingerprint) if ledger is not None else None
@@ -223,7 +223,7 @@ class PrivateTraining:
         check_optimizer(self.model, self.optimizer)
         if self._buffers is None:
             self._buffers = BufferWatch(self.model)
-        clipped = self._clipper.sum(self._chunks(batch._positions))
+        clipped = self._clipper.sum(self._chunks(batch._positions), reuse=True)
         noised = self._noise.add(clipped)
         self.optimizer.zero_grad(set_to_none=True)  # whatever a backward() outside left there
         parameters = dict(self.model.named_parameters())
@@ -235,7 +235,7 @@ class PrivateTraining:
             self.optimizer.step()
         finally:
             self.optimizer.zero_grad(set_to_none=True)
-        self.last_sum = clipped
+        self.last_counts = clipped.counts
         if math.isfinite(self.plan.clipping_norm):
             self._buffers.check()
 

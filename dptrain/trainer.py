@@ -268,7 +268,7 @@ class _Telemetry:
         return self
 
     def write(self) -> None:
-        step, latest = self._training.steps_taken, self._training.last_sum
+        step, latest = self._training.steps_taken, self._training.last_counts
         if self._writer is None or latest is None or (step % self._every and step != 1):
             return
         examples = max(latest.examples, 1)

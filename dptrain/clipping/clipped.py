@@ -1,38 +1,84 @@
-"""Flat clipping: each example's whole gradient is scaled to an L2 norm of at most C (Abadi et al. 2016).
+"""How a per-example gradient is clipped, and the sum that carries its sensitivity.
 
-    clip(g) = g · min(1, C / ‖g‖)        and 0 where g holds NaN or infinity
+With g the whole gradient of one example (or the averaged one of a group), C the clipping norm:
 
-Adding or removing one example changes the sum by at most C; so does blanking one. Norms are summed in float64 over short
-blocks of float32, and the factor is rounded down, so that no clipped gradient exceeds C by rounding. Factors, products and
-sums are kept in float32 or better whatever the parameters are: a bfloat16 sum of a thousand examples moves by several C when
-one joins it.
+* **flat** (Abadi et al. 2016, "Deep Learning with Differential Privacy"): g · min(1, C / ‖g‖)
+* **per layer** (McMahan et al. 2018, "Learning Differentially Private Recurrent Language Models"): each of L layers by
+  itself, g_l · min(1, C_l / ‖g_l‖) with C_l = C / √L, so that ‖·‖² ≤ Σ C_l² = C² for all layers together
+* **automatic** (Bu et al. 2023, "Automatic Clipping", AUTO-S): g · C / (‖g‖ + γ), always shorter than C
+
+An example whose gradient holds NaN or infinity contributes 0 in all its layers. Adding, removing or blanking one therefore
+changes the sum by at most C in L2 norm, and replacing one by another by at most 2 C: the clipper states this sensitivity, and
+noise reads it from nowhere else.
+
+Norms are summed in float64 over short blocks of float32, and factors are rounded down, so that no clipped gradient exceeds C
+by rounding. Factors, products and sums are kept in float32 or better whatever the parameters are: a bfloat16 sum of a
+thousand examples moves by several C when one joins it.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-BLOCK = 16
-ROUNDING_MARGIN = 1 - 2.0**-20
-"""float32 rounds a factor and a product by at most 2⁻²⁴ relative each, and the norm of a block of 16 by at most 9 times
-that, in whatever order it is added up: together less than 2⁻²⁰."""
+Rule = Literal["flat", "per_layer", "automatic"]
+
+BLOCK = 1024
+MARGIN = {torch.float32: 1 - 2.0**-14, torch.float64: 1 - 2.0**-36}
+"""What factors are rounded down by. A sum of n squares in float32, added up in whatever order, is off by at most n 2⁻²⁴
+relative, so a norm over blocks of 1024 by 2⁻¹⁵; a factor and a product add 2⁻²⁴ each. In float64 the same holds with 2⁻⁵³ and,
+over as many as 2¹⁴ blocks, 2⁻³⁸."""
 
 
 def squared_lengths(values: Tensor) -> Tensor:
     """Sum of squares over the last dimension, in float64.
 
-    float32 values are not copied to float64, which costs several times as much: blocks of 16 are summed in
-    float32, where few terms can lose little, and the blocks in float64. What overflows comes out as infinity.
+    float32 values are not copied to float64, which costs several times as much: blocks are summed in float32, where few
+    terms can lose little, and the blocks in float64. What overflows comes out as infinity.
     """
-    if values.dtype != torch.float32 or not values.is_contiguous() or values.shape[-1] < 4 * BLOCK:
+    if values.dtype not in MARGIN:
+        values = values.float()
+    count = values.shape[-1]
+    if count < 2 * BLOCK or values.stride(-1) != 1:
+        if count <= BLOCK:
+            return torch.linalg.vector_norm(values, dim=-1).double().square()
         return torch.linalg.vector_norm(values, dim=-1, dtype=torch.float64).square()
-    whole = values.shape[-1] // BLOCK * BLOCK
+    whole = count // BLOCK * BLOCK
     blocks = torch.linalg.vector_norm(values[..., :whole].unflatten(-1, (-1, BLOCK)), dim=-1)
     squares = blocks.double().square().sum(-1)
-    return squares if whole == values.shape[-1] else squares + values[..., whole:].double().square().sum(-1)
+    if whole < count:
+        squares += torch.linalg.vector_norm(values[..., whole:], dim=-1).double().square()
+    return squares
+
+
+def by_example(values: Tensor) -> Tensor:
+    """``[examples, everything else]``, also where an example has a single value."""
+    return values.flatten(1) if values.dim() > 1 else values[:, None]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What happened in one logical batch. All of it is private."""
+
+    examples: int = 0
+    """How many were in the batch; groups, where clipping is by group."""
+    clipped: int = 0
+    """How many were longer than C (in one of their layers, where clipping is by layer)."""
+    non_finite: int = 0
+    """How many held NaN or infinity and contributed nothing."""
+    loss: float = 0.0
+    """The sum of the finite losses."""
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(
+            self.examples + other.examples,
+            self.clipped + other.clipped,
+            self.non_finite + other.non_finite,
+            self.loss + other.loss,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,17 +86,12 @@ class ClippedSum:
     """A sum of clipped gradients, before any noise: private, and not fit for an optimizer."""
 
     gradients: dict[str, Tensor]
-    """Parameter name to the sum, shaped like the parameter, in float32 or better."""
+    """Parameter name to the sum, shaped like the parameter, in float32 or better; parts of ``flat``."""
     sensitivity: float
-    """The most, in L2 norm over all parameters together, that one example can change the sum."""
-    examples: int
-    """Private: how many were in the batch."""
-    clipped: int
-    """Private: how many were longer than C."""
-    non_finite: int
-    """Private: how many held NaN or infinity and contributed nothing."""
-    loss: float
-    """Private: the sum of the finite losses."""
+    """The most, in L2 norm over all parameters together, that one example (or group) can change the sum."""
+    counts: Counts
+    flat: Tensor | None = None
+    """All gradients in one piece of memory, where they share their type and device."""
 
 
 def accumulator_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -58,12 +99,48 @@ def accumulator_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def clip_factors(
-    norms: Float[Tensor, " examples"], clipping_norm: float
-) -> tuple[Float[Tensor, " examples"], Bool[Tensor, " examples"]]:
-    """What to multiply each gradient by, and which are finite. A gradient that is not finite gets 0."""
-    finite = torch.isfinite(norms)
-    factors = torch.ones_like(norms)
-    if math.isfinite(clipping_norm):
-        factors = (clipping_norm * ROUNDING_MARGIN / norms.clamp_min(torch.finfo(norms.dtype).tiny)).clamp_max(1.0)
-    return torch.where(finite, factors, torch.zeros_like(factors)), finite
+@dataclass(frozen=True)
+class Clipping:
+    """The rule, its bound, and the sensitivity that follows from both.
+
+    >>> Clipping(1.0, relation="replace_one").sensitivity
+    2.0
+    """
+
+    clipping_norm: float
+    rule: Rule = "flat"
+    stability: float = 0.01
+    """γ of ``automatic``."""
+    relation: str = "add_or_remove_one"
+
+    @property
+    def sensitivity(self) -> float:
+        """The most that one example changes a sum in L2 norm, under the neighbouring relation."""
+        return self.clipping_norm * (2.0 if self.relation == "replace_one" else 1.0)
+
+    def factors(
+        self, squares: Float[Tensor, "layers examples"], dtype: torch.dtype
+    ) -> tuple[Float[Tensor, "parts examples"], Bool[Tensor, " examples"], Bool[Tensor, " examples"]]:
+        """What to multiply each gradient by; which examples are finite; which are longer than the bound.
+
+        Args:
+            squares: squared norm of each layer's part of each example's gradient, float64.
+            dtype: in which the products are taken; decides how much is kept clear of the bound for rounding.
+
+        Returns:
+            Factors of all layers together (``parts`` = 1), or of each layer by itself.
+        """
+        finite = torch.isfinite(squares).all(0)
+        parts = squares if self.rule == "per_layer" else squares.sum(0, keepdim=True)
+        norms = parts.sqrt()
+        finite &= torch.isfinite(norms).all(0)
+        bound = self.clipping_norm / math.sqrt(len(parts))
+        long = (norms > bound).any(0) & finite
+        if not math.isfinite(bound):
+            factors = torch.ones_like(norms)
+        elif self.rule == "automatic":
+            factors = bound * MARGIN[accumulator_dtype(dtype)] / (norms + self.stability)
+        else:
+            least = torch.finfo(norms.dtype).tiny
+            factors = (bound * MARGIN[accumulator_dtype(dtype)] / norms.clamp_min(least)).clamp_max(1.0)
+        return torch.where(finite, factors, torch.zeros_like(factors)), finite, long

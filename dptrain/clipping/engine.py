@@ -3,40 +3,75 @@
 Each chunk goes through one pass to layer outputs where that was seen to be right, and through ``torch.func`` elsewhere.
 The sum does not depend on the chunk size (but for rounding): clipping looks at one example at a time. Nothing here adds
 noise or divides; a :class:`~dptrain.clipping.clipped.ClippedSum` states its own sensitivity and goes to the noise.
+
+    clipper = Clipper(model, loss, Clipping(clipping_norm=1.0))
+    total = clipper.sum([(inputs, targets), (more_inputs, more_targets)])
+
+An example may stand for several rows (the examples of one user, the augmented views of one picture): a :class:`Chunk` says
+how many, and how much each counts. Their averaged gradient is clipped as one.
 """
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
-from dptrain.clipping.clipped import ClippedSum, accumulator_dtype, clip_factors
-from dptrain.clipping.fallback import LossFunction, PerExampleGradients, check_losses, norms_of
+from dptrain.clipping.choice import Choice
+from dptrain.clipping.clipped import ClippedSum, Clipping, Counts, accumulator_dtype
+from dptrain.clipping.fallback import LossFunction, PerExampleGradients, check_losses, squares_of
 from dptrain.clipping.onepass import OnePass
+from dptrain.errors import ProtocolError
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """Collated rows that are computed together."""
+
+    batch: Any
+    """Each tensor's first dimension counts the rows; ``group`` neighbours are one example to the clipping."""
+    group: int = 1
+    weights: Float[Tensor, " rows"] | None = None
+    """How much each row counts in its group's gradient; left out, the rows of a group are averaged."""
+    real: Bool[Tensor, " examples"] | None = None
+    """Which groups are there at all; the others only fill the chunk, and contribute nothing whatever they hold."""
+
+    def row_weights(self, rows: int, device: torch.device) -> Tensor | None:
+        """``[rows]``; none where every row counts whole."""
+        if rows % self.group:
+            raise ProtocolError(f"a chunk has {rows} rows, which are not whole groups of {self.group}")
+        if self.weights is not None:
+            return self.weights.to(device)
+        return torch.full((rows,), 1 / self.group, device=device) if self.group > 1 else None
 
 
 class Clipper:
     """Sums clipped gradients of a model's trainable parameters.
 
-        clipper = Clipper(model, loss, clipping_norm=1.0)
-        total = clipper.sum([(inputs, targets), (more_inputs, more_targets)])
-
     An infinite clipping norm sums ordinary gradients, at the price of ordinary training, and its sensitivity is infinite.
+
+    Args:
+        clipping: the rule and its bound; a number is flat clipping to that norm.
+        norms: ``ghost``, ``instantiated``, ... wherever a layer offers it; left out, the fastest is measured.
     """
 
-    def __init__(self, model: nn.Module, loss: LossFunction, clipping_norm: float):
+    def __init__(self, model: nn.Module, loss: LossFunction, clipping: Clipping | float, norms: str | None = None):
         self.model = model
         self.loss = loss
-        self.clipping_norm = clipping_norm
+        self.clipping = clipping if isinstance(clipping, Clipping) else Clipping(float(clipping))
+        self.choice = Choice(norms)
         self._per_example = PerExampleGradients(model, loss)
-        self._one_pass = OnePass(model, loss)
+        self._one_pass = OnePass(model, loss, self.choice)
+        self._flat: Tensor | None = None
 
     @property
     def sensitivity(self) -> float:
-        """The most that one example, added, removed or blanked, changes a sum in L2 norm."""
-        return self.clipping_norm
+        """The most that one example, changed as the neighbouring relation says, changes a sum in L2 norm."""
+        return self.clipping.sensitivity
 
     @property
     def method(self) -> str:
@@ -46,53 +81,132 @@ class Clipper:
     def parameters(self) -> dict[str, Tensor]:
         return {name: value for name, value in self.model.named_parameters() if value.requires_grad}
 
-    def sum(self, chunks: Iterable[Any]) -> ClippedSum:
+    def layers(self) -> list[list[str]]:
+        """Names of the trainable parameters, by the module that holds them: what clipping per layer clips together."""
+        found: dict[str, list[str]] = {}
+        for name in self.parameters():
+            found.setdefault(name.rpartition(".")[0], []).append(name)
+        return list(found.values())
+
+    def sum(self, chunks: Iterable[Any], *, reuse: bool = False) -> ClippedSum:
         """The clipped sum over all chunks; no chunk at all is a sum of zeros.
 
         Args:
-            chunks: collated examples; each tensor's first dimension counts the examples of its chunk.
+            chunks: collated examples, each tensor's first dimension counting them; or :class:`Chunk` objects.
+            reuse: write into the memory of the last sum that was made so, which must have served its purpose.
         """
         parameters = self.parameters()
-        total = {name: torch.zeros_like(value, dtype=accumulator_dtype(value.dtype)) for name, value in parameters.items()}
-        examples = clipped = non_finite = 0
-        loss = 0.0
+        total, flat = self._totals(parameters, reuse)
+        counts, first = Counts(), True
         for chunk in chunks:
-            add = self._add_clipped if math.isfinite(self.clipping_norm) else self._add_ordinary
-            counts = add(parameters, chunk, total)
-            examples, clipped, non_finite = examples + counts[0], clipped + counts[1], non_finite + counts[2]
-            loss += counts[3]
-        return ClippedSum(total, self.sensitivity, examples, clipped, non_finite, loss)
+            chunk = chunk if isinstance(chunk, Chunk) else Chunk(chunk)
+            add = self._add_clipped if math.isfinite(self.clipping.clipping_norm) else self._add_ordinary
+            counts += add(parameters, chunk, total, first)
+            first = False
+        if first:
+            for value in total.values():
+                value.zero_()
+        return ClippedSum(total, self.sensitivity, counts, flat)
 
-    def _add_clipped(self, parameters: dict[str, Tensor], chunk: Any, total: dict[str, Tensor]) -> tuple[int, int, int, float]:
-        done = self._one_pass(chunk)
+    def _totals(self, parameters: dict[str, Tensor], reuse: bool) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Memory for the sum: one piece, in which each parameter's part lies as the parameter does."""
+        kinds = {(accumulator_dtype(value.dtype), value.device) for value in parameters.values()}
+        if len(kinds) != 1:
+            return {n: torch.empty_like(v, dtype=accumulator_dtype(v.dtype)) for n, v in parameters.items()}, None
+        (dtype, device), size = kinds.pop(), sum(value.numel() for value in parameters.values())
+        flat = self._flat if reuse else None
+        if flat is None or flat.numel() != size or flat.dtype != dtype or flat.device != device:
+            flat = torch.empty(size, dtype=dtype, device=device)
+        if reuse:
+            self._flat = flat
+        total, start = {}, 0
+        for name, value in parameters.items():
+            total[name] = flat.as_strided(value.shape, _strides(value), start)
+            start += value.numel()
+        return total, flat
+
+    def _add_clipped(self, parameters: dict[str, Tensor], chunk: Chunk, total: dict[str, Tensor], first: bool) -> Counts:
+        rows = _rows(chunk.batch)
+        weights = chunk.row_weights(rows, next(iter(parameters.values())).device)
+        layers = self.layers() if self.clipping.rule == "per_layer" else None
+        dtype = next(iter(total.values())).dtype
+        done = self._one_pass(chunk.batch, chunk.group, weights)
         if done is not None:
-            norms = done.norms()
-            factors, finite = clip_factors(norms, self.clipping_norm)
-            for name, part in done.contributions.items():
-                part = part if bool(finite.all()) else part.keep(finite)
-                total[name] += part.weighted_sum(factors)
-            return self._counted(norms, finite, done.losses)
-        gradients, losses = self._per_example(parameters, chunk)
-        norms = norms_of(gradients)
-        factors, finite = clip_factors(norms, self.clipping_norm)
+            squares = done.squares(layers)
+            factors, finite, counts = self._factors(squares, chunk, done.losses, dtype)
+            by_name = self._by_name(factors, layers, total)
+            whole = bool(finite.all())
+            for name, sum_of in total.items():
+                part = done.contributions.get(name)
+                if part is not None:
+                    (part if whole else part.keep(finite)).add_to(sum_of, by_name[name], first)
+                elif first:
+                    sum_of.zero_()
+            return counts
+        gradients, losses = self._per_example(parameters, chunk.batch)
+        if weights is not None:
+            gradients = {name: _averaged(value, weights, chunk.group) for name, value in gradients.items()}
+        squares = squares_of(gradients, layers)
+        factors, finite, counts = self._factors(squares, chunk, losses, dtype)
+        by_name = self._by_name(factors, layers, total)
         for name, gradient in gradients.items():
             if not bool(finite.all()):  # 0 · NaN is NaN: what is not finite must be replaced, not multiplied away
                 shape = (-1,) + (1,) * (gradient.dim() - 1)
                 gradient = torch.where(finite.view(shape), gradient, torch.zeros_like(gradient))
             wide = total[name].dtype
-            total[name] += torch.tensordot(factors.to(wide), gradient.to(wide), dims=1)
-        return self._counted(norms, finite, losses)
+            added = torch.tensordot(by_name[name].to(wide), gradient.to(wide), dims=1)
+            total[name].copy_(added) if first else total[name].add_(added)
+        return counts
 
-    def _counted(self, norms: Tensor, finite: Tensor, losses: Tensor) -> tuple[int, int, int, float]:
-        long = int((norms[finite] > self.clipping_norm).sum())
-        return len(norms), long, int((~finite).sum()), float(losses[torch.isfinite(losses)].sum())
+    def _factors(self, squares: Tensor, chunk: Chunk, losses: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Counts]:
+        """Factors of each layer or of all together, which examples are finite, and how many did what."""
+        factors, finite, long = self.clipping.factors(squares, dtype)
+        present = torch.ones_like(finite) if chunk.real is None else chunk.real.to(finite.device)
+        if chunk.real is not None:
+            factors = torch.where(present, factors, torch.zeros_like(factors))
+            losses = losses[present.repeat_interleave(chunk.group)]
+        loss = float(losses[torch.isfinite(losses)].sum()) / chunk.group
+        counts = Counts(int(present.sum()), int((long & present).sum()), int((present & ~finite).sum()), loss)
+        return factors, finite, counts
 
-    def _add_ordinary(self, parameters: dict[str, Tensor], chunk: Any, total: dict[str, Tensor]) -> tuple[int, int, int, float]:
-        losses = self.loss(self.model, chunk)
-        examples = len(losses) if losses.dim() else 0
-        check_losses(losses, max(examples, 1))
-        gradients = torch.autograd.grad(losses.sum(), list(parameters.values()), allow_unused=True)
+    @staticmethod
+    def _by_name(factors: Tensor, layers: list[list[str]] | None, total: dict[str, Tensor]) -> dict[str, Tensor]:
+        if layers is None:
+            return dict.fromkeys(total, factors[0])
+        return {name: factors[index] for index, names in enumerate(layers) for name in names}
+
+    def _add_ordinary(self, parameters: dict[str, Tensor], chunk: Chunk, total: dict[str, Tensor], first: bool) -> Counts:
+        losses = self.loss(self.model, chunk.batch)
+        rows = len(losses) if losses.dim() else 0
+        check_losses(losses, max(rows, 1))
+        weights = chunk.row_weights(rows, losses.device)
+        weighted = losses if weights is None else losses * weights.to(losses.dtype)
+        if chunk.real is not None:
+            weighted = weighted[chunk.real.to(losses.device).repeat_interleave(chunk.group)]
+        gradients = torch.autograd.grad(weighted.sum(), list(parameters.values()), allow_unused=True)
         for name, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
-                total[name] += gradient
-        return examples, 0, 0, float(losses.detach().sum())
+                total[name].copy_(gradient) if first else total[name].add_(gradient)
+            elif first:
+                total[name].zero_()
+        present = rows // chunk.group if chunk.real is None else int(chunk.real.sum())
+        return Counts(present, 0, 0, float(weighted.detach().sum()))
+
+
+def _rows(batch: Any) -> int:
+    return next((len(leaf) for leaf in pytree.tree_leaves(batch) if isinstance(leaf, Tensor) and leaf.dim()), 0)
+
+
+def _strides(value: Tensor) -> tuple[int, ...]:
+    """Those of the parameter, so that an optimizer finds both laid out alike; or contiguous ones where it has gaps."""
+    last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(value.dim())
+    if value.is_contiguous() or (last is not None and value.is_contiguous(memory_format=last)):
+        return value.stride()
+    return torch.empty(value.shape, device="meta").stride()
+
+
+def _averaged(gradients: Tensor, weights: Tensor, group: int) -> Tensor:
+    """Per-row gradients as per-group ones; a row without weight contributes nothing, whatever it holds."""
+    each = weights.to(gradients.dtype).view(-1, *(1,) * (gradients.dim() - 1))
+    weighted = torch.where(each != 0, gradients * each, torch.zeros_like(gradients))
+    return weighted.unflatten(0, (-1, group)).sum(1)

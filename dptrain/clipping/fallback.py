@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 from torch.utils import _pytree as pytree
 
-from dptrain.clipping.clipped import squared_lengths
+from dptrain.clipping.clipped import by_example, squared_lengths
 from dptrain.errors import ProtocolError
 
 LossFunction = Callable[[nn.Module, Any], Tensor]
@@ -68,7 +68,7 @@ class PerExampleGradients:
         return gradients, losses.detach()
 
 
-def norms_of(gradients: dict[str, Tensor]) -> Tensor:
-    """L2 norm of each example's whole gradient, ``[examples]``, in float64."""
-    squares = [squared_lengths(gradient.flatten(1)) for gradient in gradients.values()]
-    return torch.stack(squares).sum(0).sqrt()
+def squares_of(gradients: dict[str, Tensor], layers: list[list[str]] | None = None) -> Tensor:
+    """Squared L2 norm of each example's gradient, ``[layers, examples]``, in float64; one layer where none are named."""
+    squares = {name: squared_lengths(by_example(gradient)) for name, gradient in gradients.items()}
+    return torch.stack([torch.stack([squares[name] for name in names]).sum(0) for names in layers or [list(squares)]])

@@ -1,18 +1,20 @@
 """Per-example norms and clipped sums from one forward pass and one backward pass to layer outputs.
 
-Weights are frozen while the pass runs, so that autograd computes gradients of layer outputs and none of weights; each
-layer's input is kept by a forward hook, its output's gradient by a tensor hook, and the rules of
-:mod:`~dptrain.clipping.rules` make of these two what clipping needs.
+Weights are frozen while the pass runs, so that autograd computes gradients of layer outputs and none of weights. Each
+layer's input is kept by a forward hook; when its output's gradient arrives, the rule of that layer
+(:mod:`~dptrain.clipping.rules`) makes of the two what clipping needs, and lets go of what it does not. Recurrent layers and
+attention are run by forwards of their own; parameters that no such layer owns are followed by
+:mod:`~dptrain.clipping.loose`.
 
 **It is used only where it was seen to be right.** A rule knows a layer's input and output, not what the model does around
 it: a layer whose first dimension is time, a weight used outside of its layer, a module that looks across examples would
 all give wrong norms, and with them a false ε. So the first examples of each new shape are also computed one at a time, by
-ordinary autograd, and where the two disagree, or a module has no rule, the model is left to ``torch.func``, with the reason.
+ordinary autograd, and where the two disagree the model is left to ``torch.func``, with the reason.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,13 +22,18 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils import _pytree as pytree
 
+from dptrain.clipping.choice import Choice, Workspace
+from dptrain.clipping.contributions import Contribution, Instantiated
 from dptrain.clipping.fallback import LossFunction, check_losses
-from dptrain.clipping.rules import RULES, Contribution, Instantiated, Unfit
+from dptrain.clipping.loose import LooseParameters
+from dptrain.clipping.rules import FORWARDS, RULES, Forward, Rule, Unfit
 
 VERIFIED = 3
 """Examples that are also computed one at a time."""
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
 """Largest difference between the two, relative to an example's own gradient, by the parameters' type."""
+HALF_TOLERANCE = 0.05
+"""The same where autocast computes in 16 bits, of which bfloat16 keeps eight."""
 
 
 @dataclass(eq=False)
@@ -34,22 +41,40 @@ class _Call:
     inputs: Tensor
     version: int
     """Of the input when it was kept: what is changed in place later is no longer what the layer saw."""
+    original: Tensor
     outputs: Tensor | None = None
     """The gradient of the output, once the backward pass was there."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Pass:
     """What one pass over a chunk gave."""
 
     contributions: dict[str, Contribution]
     """By parameter name; a trainable parameter that took no part is not in it."""
     losses: Tensor
+    examples: int
+    """Rows, or groups of rows."""
+    half: bool = False
+    """Whether something was computed in 16 bits."""
+    log: list[tuple[str, str]] = field(default_factory=list)
+
+    def squares(self, layers: list[list[str]] | None = None) -> Tensor:
+        """Squared norm of each example's gradient, ``[layers, examples]``, in float64; one layer where none are named."""
+        device = self.losses.device
+        nothing = torch.zeros(self.examples, dtype=torch.float64, device=device)
+        rows = []
+        for names in layers or [list(self.contributions)]:
+            total = nothing
+            for name in names:
+                part = self.contributions.get(name)
+                total = total if part is None else total + part.squared_norms()
+            rows.append(total)
+        return torch.stack(rows)
 
     def norms(self) -> Tensor:
         """L2 norm of each example's whole gradient, ``[examples]``, in float64."""
-        squares = [part.squared_norms() for part in self.contributions.values()]
-        return torch.stack(squares).sum(0).sqrt() if squares else torch.zeros(len(self.losses), dtype=torch.float64)
+        return self.squares()[0].sqrt()
 
 
 class OnePass:
@@ -58,23 +83,26 @@ class OnePass:
     ``reason`` says why it cannot serve, and is empty where it can, as far as is known.
     """
 
-    def __init__(self, model: nn.Module, loss: LossFunction):
+    def __init__(self, model: nn.Module, loss: LossFunction, choice: Choice | None = None):
         self._model, self._loss = model, loss
-        self._verified: set[Any] = set()
+        self._choice, self._work = choice or Choice(), Workspace()
+        self._verified: dict[Any, list[tuple[str, str]]] = {}
         self._copy_first = False
         self.reason = self._obstacle()
 
     def _obstacle(self) -> str:
-        for name, module in self._model.named_modules():
-            own = [value for value in module.parameters(recurse=False) if value.requires_grad]
-            if own and type(module) not in RULES:
-                return f"{name or 'the model'} ({type(module).__name__}) has no rule"
-            if any(value.dtype not in TOLERANCE for value in own):
-                return f"{name or 'the model'} has parameters in {own[0].dtype}"
+        for name, value in self._model.named_parameters():
+            if value.requires_grad and value.dtype not in TOLERANCE:
+                return f"{name} is in {value.dtype}"
         return ""
 
-    def __call__(self, chunk: Any) -> Pass | None:
-        """The pass over a chunk; None where this engine does not serve, or has not been seen to be right for its shapes."""
+    def __call__(self, chunk: Any, group: int = 1, weights: Tensor | None = None) -> Pass | None:
+        """The pass over a chunk; None where this engine does not serve, or has not been seen to be right for its shapes.
+
+        Args:
+            group: how many neighbouring rows are one example to the clipping.
+            weights: what each row's loss is multiplied by, ``[rows]``.
+        """
         if self.reason:
             return None
         leaves = [leaf for leaf in pytree.tree_leaves(chunk) if isinstance(leaf, Tensor)]
@@ -84,88 +112,39 @@ class OnePass:
         shapes = (trainable, tuple((leaf.shape[1:], leaf.dtype) for leaf in leaves), self._model.training)
         try:
             if shapes not in self._verified:
-                if not self._verify(pytree.tree_map(lambda leaf: leaf[:VERIFIED] if isinstance(leaf, Tensor) else leaf, chunk)):
+                log = self._verify(pytree.tree_map(lambda leaf: leaf[:VERIFIED] if isinstance(leaf, Tensor) else leaf, chunk))
+                if log is None:
                     return None
-                self._verified.add(shapes)
-            return self._pass(chunk)
+                self._verified[shapes] = log
+            done = self._pass(chunk, group, weights)
+            if done.log != self._verified[shapes]:
+                raise Unfit("its parameters take another way in a batch of another size")
         except Unfit as unfit:
             self.reason = str(unfit)
             return None
+        return done
 
     # -- the pass ---------------------------------------------------------------------------------------------------
 
-    def _pass(self, chunk: Any) -> Pass:
-        names = {value: name for name, value in self._model.named_parameters() if value.requires_grad}
-        calls: dict[nn.Module, list[_Call]] = {}
-        first: list[Tensor] = []
-        with self._watched(names, calls, first), torch.enable_grad():
+    def _pass(self, chunk: Any, group: int = 1, weights: Tensor | None = None) -> Pass:
+        examples = next(len(leaf) for leaf in pytree.tree_leaves(chunk) if isinstance(leaf, Tensor))
+        tape = _Tape(self._model, examples, group, self._choice, self._work, self._copy_first)
+        with tape.watching(), torch.enable_grad():
             losses = self._loss(self._model, chunk)
-            examples = next(len(leaf) for leaf in pytree.tree_leaves(chunk) if isinstance(leaf, Tensor))
             check_losses(losses, examples)
-            if first and losses.requires_grad:
-                torch.autograd.grad(losses.sum(), first, allow_unused=True)
-        found: dict[str, Contribution] = {}
+            if losses.requires_grad:
+                total = (losses if weights is None else losses * weights.to(losses.dtype)).sum()
+                tape.backward(total)
         with torch.no_grad():
-            for module, made in calls.items():
-                if any(call.inputs._version != call.version for call in made):
-                    raise Unfit(f"the input of a {type(module).__name__} is changed in place after it was used")
-                used = [(call.inputs, call.outputs) for call in made if call.outputs is not None]
-                if not used:
-                    continue
-                if any(len(a) != examples or len(g) != examples for a, g in used):
-                    raise Unfit(f"a {type(module).__name__} does not have the examples as its first dimension")
-                rule = RULES.get(type(module))
-                if rule is None:  # it came, or became trainable, after the engine had looked at the model
-                    raise Unfit(f"a {type(module).__name__} has no rule")
-                own = dict(module.named_parameters(recurse=False))
-                for key, part in rule(module, used).items():
-                    name = names.get(own[key])
-                    if name is None:
-                        continue
-                    if name in found:  # a shared weight: its gradients add up before they are measured
-                        part = Instantiated(found[name].instantiate().gradients + part.instantiate().gradients)
-                    found[name] = part
-        return Pass(found, losses.detach())
-
-    @contextmanager
-    def _watched(
-        self, names: dict[nn.Parameter, str], calls: dict[nn.Module, list[_Call]], first: list[Tensor]
-    ) -> Iterator[None]:
-        """Trainable weights frozen, and each of their layers' inputs and output gradients kept."""
-
-        def keep(module: nn.Module, inputs: tuple[Any, ...], outputs: Any) -> Tensor:
-            if len(inputs) != 1 or not isinstance(inputs[0], Tensor) or not isinstance(outputs, Tensor):
-                raise Unfit(f"a {type(module).__name__} was not called with one tensor for one tensor")
-            call = _Call(inputs[0].detach(), inputs[0]._version)
-            calls.setdefault(module, []).append(call)
-            if not outputs.requires_grad:
-                outputs = outputs.detach().requires_grad_()
-                first.append(outputs)
-
-            def arrive(gradient: Tensor) -> None:
-                call.outputs = gradient.detach()
-
-            outputs.register_hook(arrive)
-            return outputs.clone() if self._copy_first and outputs.is_leaf else outputs
-
-        modules = [
-            module for module in self._model.modules() if any(value in names for value in module.parameters(recurse=False))
-        ]
-        handles = [module.register_forward_hook(keep) for module in modules]
-        for parameter in names:
-            parameter.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for parameter in names:
-                parameter.requires_grad_(True)
-            for handle in handles:
-                handle.remove()
+            found = tape.finish()
+        log = tape.loose.log if tape.loose is not None else []
+        return Pass(found, losses.detach(), examples // group, tape.half, log)
 
     # -- the proof by example ---------------------------------------------------------------------------------------
 
-    def _verify(self, chunk: Any) -> bool:
-        """Whether there were at least two examples with finite gradients to compare; dropout is off meanwhile.
+    def _verify(self, chunk: Any) -> list[tuple[str, str]] | None:
+        """What happened to loose parameters, where at least two examples with finite gradients could be compared; dropout is
+        off meanwhile.
 
         Raises:
             Unfit: an example's gradient is not what autograd gives for it alone.
@@ -183,7 +162,7 @@ class OnePass:
                     loss = check_losses(self._loss(self._model, alone), 1)[0]
                     truth = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
                 compared += self._compare(found, index, dict(zip(parameters, truth, strict=True)))
-            return compared >= 2
+            return found.log if compared >= 2 else None
         finally:
             for module, mode in modes:
                 module.training = mode
@@ -199,25 +178,181 @@ class OnePass:
 
     @staticmethod
     def _compare(found: Pass, index: int, truth: dict[str, Tensor | None]) -> bool:
-        known = [value for value in truth.values() if value is not None]
+        known = {name: value.to_dense() if value.is_sparse else value for name, value in truth.items() if value is not None}
         if not known:
             raise Unfit("no parameter takes part in the loss")
-        length = torch.stack([value.double().norm() for value in known]).norm()
+        length = torch.stack([value.double().norm() for value in known.values()]).norm()
         if not bool(torch.isfinite(length)):
             return False
-        chosen = torch.zeros(len(found.losses), dtype=torch.float64)
+        chosen = torch.zeros(found.examples, dtype=torch.float64, device=length.device)
         chosen[index] = 1.0
-        apart = []
-        for name, value in truth.items():
-            part = found.contributions.get(name)
+        apart = [torch.zeros_like(length)]
+        for name in {*known, *found.contributions}:
+            part, value = found.contributions.get(name), known.get(name)
             if part is not None and not bool(torch.isfinite(part.squared_norms()).all()):
                 part = part.keep(chosen > 0)
-            mine = torch.zeros_like(value) if part is None and value is not None else None
-            mine = part.weighted_sum(chosen) if part is not None else mine
-            if mine is not None:
-                apart.append((mine if value is None else mine - value).double().norm())
-        allowed = TOLERANCE[known[0].dtype] * float(length) + torch.finfo(known[0].dtype).tiny
+            if part is None:
+                apart.append(known[name].double().norm())
+                continue
+            mine = part.weighted_sum(chosen)
+            apart.append((mine if value is None else mine - value).double().norm())
+        dtype = next(iter(known.values())).dtype
+        allowed = (HALF_TOLERANCE if found.half else TOLERANCE[dtype]) * float(length) + torch.finfo(dtype).tiny
         difference = float(torch.stack(apart).norm())
         if not difference <= allowed or abs(float(found.norms()[index]) - float(length)) > allowed:
             raise Unfit("its per-example gradients are not those of the examples one at a time")
         return True
+
+
+class _Tape:
+    """What one pass watches, and what it learns."""
+
+    def __init__(self, model: nn.Module, examples: int, group: int, choice: Choice, work: Workspace, copy_first: bool):
+        self._examples, self._group, self._choice, self._work = examples, group, choice, work
+        self._copy_first = copy_first
+        self._names = {value: name for name, value in model.named_parameters() if value.requires_grad}
+        self._rules: dict[nn.Module, Rule] = {}
+        self._forwards: dict[nn.Module, Forward] = {}
+        self._calls: dict[nn.Module, list[_Call]] = {}
+        self._leaves: list[Tensor] = []
+        self._found: dict[str, Contribution] = {}
+        self._several: set[str] = set()
+        """Parameters of more than one layer: their gradients add up before they are measured."""
+        self.half = False
+        self.loose: LooseParameters | None = None
+        self._assign(model)
+
+    def _assign(self, model: nn.Module) -> None:
+        """Who is responsible for each trainable parameter."""
+        counts: dict[str, int] = {}
+        loose: dict[str, nn.Parameter] = {}
+        below: set[nn.Module] = set()
+        for module in model.modules():
+            if module in below:
+                continue
+            forward, rule = FORWARDS.get(type(module)), RULES.get(type(module))
+            own = [value for value in module.parameters(recurse=forward is not None) if value in self._names]
+            if forward is not None:
+                below.update(module.modules())
+            if not own:
+                continue
+            if forward is not None:
+                self._forwards[module] = forward
+            elif rule is not None:
+                self._rules[module] = rule
+            else:
+                loose |= {self._names[value]: value for value in own}
+                continue
+            for value in own:
+                counts[self._names[value]] = counts.get(self._names[value], 0) + 1
+        self._several = {name for name, count in counts.items() if count > 1} | (loose.keys() & counts.keys())
+        if loose:
+            constants = {id(value) for value in (*model.buffers(), *model.parameters()) if value not in self._names}
+            self.loose = LooseParameters(loose, constants, self._examples)
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Trainable weights frozen, and each of their layers' inputs and output gradients kept."""
+        handles = [module.register_forward_hook(self._keep, with_kwargs=True) for module in self._rules]
+        for module, forward in self._forwards.items():
+            module.forward = self._rewritten(module, forward)
+        for parameter in self._names:
+            parameter.requires_grad_(False)
+        try:
+            if self.loose is None:
+                yield
+            else:
+                with self.loose:
+                    yield
+        finally:
+            for parameter in self._names:
+                parameter.requires_grad_(True)
+            for handle in handles:
+                handle.remove()
+            for module in self._forwards:
+                module.__dict__.pop("forward", None)
+
+    def backward(self, total: Tensor) -> None:
+        leaves = [*self._leaves, *(self.loose.leaves if self.loose is not None else ())]
+        if leaves:
+            torch.autograd.grad(total, leaves, allow_unused=True)
+
+    def _keep(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> Tensor:
+        inputs = [*args, *kwargs.values()]
+        inputs = [value for value in inputs if value is not None]
+        if len(inputs) != 1 or not isinstance(inputs[0], Tensor) or not isinstance(outputs, Tensor):
+            raise Unfit(f"a {type(module).__name__} was not called with one tensor for one tensor")
+        call = _Call(inputs[0].detach(), inputs[0]._version, inputs[0])
+        made = self._calls.setdefault(module, [])
+        made.append(call)
+        if not outputs.requires_grad:
+            outputs = outputs.detach().requires_grad_()
+            self._leaves.append(outputs)
+        self.half |= outputs.dtype.itemsize < 4
+
+        def arrive(gradient: Tensor) -> None:
+            call.outputs = gradient.detach()
+            if len(made) == 1:  # the forward pass is over, so this was the module's only call
+                with torch.no_grad():
+                    self._measure(module, made)
+
+        outputs.register_hook(arrive)
+        return outputs.clone() if self._copy_first and outputs.is_leaf else outputs
+
+    def _rewritten(self, module: nn.Module, forward: Forward) -> Any:
+        names = {key: self._names[value] for key, value in module.named_parameters() if value in self._names}
+        deposit = _Deposit(self, names)
+        return lambda *args, **kwargs: forward(module, args, kwargs, deposit)
+
+    def _measure(self, module: nn.Module, made: list[_Call]) -> None:
+        """Applies a module's rule to its calls."""
+        kind = type(module).__name__
+        if any(call.original._version != call.version for call in made):
+            raise Unfit(f"the input of a {kind} is changed in place after it was used")
+        used = [(call.inputs, call.outputs) for call in made if call.outputs is not None]
+        made.clear()
+        if not used:
+            return
+        if any(len(a) != self._examples or len(g) != self._examples for a, g in used):
+            raise Unfit(f"a {kind} does not have the examples as its first dimension")
+        own = dict(module.named_parameters(recurse=False))
+        for key, part in self._rules[module](module, used).items():
+            if own[key] in self._names:
+                self.add(self._names[own[key]], part)
+
+    def add(self, name: str, part: Contribution) -> None:
+        """One more part of a parameter's gradients; measured at once where no other can come."""
+        if self._group > 1:
+            part = part.fold(self._group)
+        if name in self._found:
+            part = Instantiated(self._found[name].instantiate().gradients + part.instantiate().gradients)
+        elif name not in self._several:
+            part.settle(self._choice, self._work, name)
+        self._found[name] = part
+
+    def finish(self) -> dict[str, Contribution]:
+        """Everything that the pass learned, by parameter."""
+        for module, made in self._calls.items():
+            if made:
+                self._measure(module, made)
+        if self.loose is not None:
+            for name, part in self.loose.deposits():
+                self.add(name, part)
+        return self._found
+
+
+class _Deposit:
+    """Where one module's rewritten forward hands in its gradients."""
+
+    def __init__(self, tape: _Tape, names: dict[str, str]):
+        self._tape, self._names = tape, names
+        self.wanted = set(names)
+
+    def __call__(self, key: str, part: Contribution) -> None:
+        if key in self._names:
+            with torch.no_grad():
+                self._tape.add(self._names[key], part)
+
+    def leaf(self, tensor: Tensor) -> Tensor:
+        self._tape._leaves.append(tensor)
+        return tensor

@@ -1,144 +1,29 @@
-"""How one layer's per-example gradients are measured and summed, from its input and its output's gradient alone.
-
-A layer that computes ``out = f(input, weight)`` for each example by itself has per-example gradients that follow from the
-input ``a`` and the gradient ``g`` of the summed loss with respect to ``out``, since the loss of example i reaches ``out[i]``
-alone. For a linear layer over T positions
-
-    G_i = Σ_t g_it a_itᵀ        ‖G_i‖² = Σ_t Σ_t' (a_it·a_it') (g_it·g_it')        Σ_i c_i G_i = Σ_it (c_i g_it) a_itᵀ
-
-so that neither the norm (Goodfellow 2015, "Efficient Per-Example Gradient Computations"; Li et al. 2022, "Large Language
-Models Can Be Strong Differentially Private Learners") nor the clipped sum (Bu et al. 2022, "Differentially Private
-Optimization on Large Model at Small Cost") needs ``[examples, *parameter]`` in memory.
+"""A registry: what each layer's per-example gradients are made of, from its input and its output's gradient alone.
 
 A rule is found by a module's exact type; a subclass may compute something else. Users add theirs:
 
     @register_rule(Scale)
     def scale(module, calls):
         return {"weight": Instantiated(torch.stack([(a * g).flatten(1).sum(1, keepdim=True) for a, g in calls]).sum(0))}
+
+A layer whose output does not tell enough (a recurrent one, attention) is run by a forward of its own instead, which hands in
+what it learns during the backward pass: :func:`register_forward`.
 """
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from dptrain.clipping.clipped import squared_lengths
+from dptrain.clipping.contributions import Contribution, Instantiated, OuterProducts, Rows
+from dptrain.clipping.convolution import Convolution, Geometry
 
 
 class Unfit(Exception):
     """This call of a layer is outside of what its rule covers; the gradient has to be computed another way."""
-
-
-class Contribution(ABC):
-    """What one parameter's per-example gradients are made of."""
-
-    @abstractmethod
-    def squared_norms(self) -> Tensor:
-        """``[examples]``, in float64; rounding never makes one smaller than it is by more than a few units."""
-
-    @abstractmethod
-    def weighted_sum(self, factors: Tensor) -> Tensor:
-        """Σ_i factors_i G_i, shaped like the parameter."""
-
-    @abstractmethod
-    def instantiate(self) -> "Instantiated":
-        """The per-example gradients themselves."""
-
-    @abstractmethod
-    def keep(self, kept: Tensor) -> "Contribution":
-        """The same with exact zeros for the examples that are not kept, also where they hold NaN."""
-
-
-def _blank(values: Tensor, kept: Tensor) -> Tensor:
-    return torch.where(kept.view(-1, *(1,) * (values.dim() - 1)), values, torch.zeros_like(values))
-
-
-@dataclass(frozen=True, eq=False)
-class Instantiated(Contribution):
-    """Gradients ``[examples, *parameter]``, for parameters that are small or shared."""
-
-    gradients: Tensor
-
-    def squared_norms(self) -> Tensor:
-        return squared_lengths(self.gradients.flatten(1))
-
-    def weighted_sum(self, factors: Tensor) -> Tensor:
-        return torch.tensordot(factors.to(self.gradients.dtype), self.gradients, dims=1)
-
-    def instantiate(self) -> "Instantiated":
-        return self
-
-    def keep(self, kept: Tensor) -> "Instantiated":
-        return Instantiated(_blank(self.gradients, kept))
-
-
-@dataclass(frozen=True, eq=False)
-class OuterProducts(Contribution):
-    """``G_i = Σ_t g_it a_itᵀ`` from ``inputs [examples, positions, p]`` and ``outputs [examples, positions, d]``."""
-
-    inputs: Tensor
-    outputs: Tensor
-    shape: tuple[int, ...]
-
-    def squared_norms(self) -> Tensor:
-        positions, p, d = self.inputs.shape[1], self.inputs.shape[2], self.outputs.shape[2]
-        if positions == 1:
-            return squared_lengths(self.inputs[:, 0]) * squared_lengths(self.outputs[:, 0])
-        if 2 * positions * positions > p * d:
-            return self.instantiate().squared_norms()
-        products = torch.bmm(self.inputs, self.inputs.mT).mul_(torch.bmm(self.outputs, self.outputs.mT))
-        squares = products.flatten(1).sum(1, dtype=torch.float64)
-        # Terms may cancel, and then rounding is large beside what is left: it is added, so that no norm comes out short.
-        longest = (squared_lengths(self.inputs) * squared_lengths(self.outputs)).sqrt().sum(1).square()
-        return squares.clamp_min(0) + longest * (torch.finfo(self.inputs.dtype).eps * (p + d) ** 0.5)
-
-    def weighted_sum(self, factors: Tensor) -> Tensor:
-        scaled = self.outputs * factors.to(self.outputs.dtype)[:, None, None]
-        return (scaled.flatten(0, 1).T @ self.inputs.flatten(0, 1)).view(self.shape)
-
-    def instantiate(self) -> Instantiated:
-        return Instantiated(torch.bmm(self.outputs.mT, self.inputs).view(-1, *self.shape))
-
-    def keep(self, kept: Tensor) -> "OuterProducts":
-        return OuterProducts(_blank(self.inputs, kept), _blank(self.outputs, kept), self.shape)
-
-
-@dataclass(frozen=True, eq=False)
-class Rows(Contribution):
-    """Rows of a table that each example used: ``indices [examples, positions]``, ``outputs [examples, positions, d]``.
-
-    No ``[examples, rows]`` is made: two positions of an example add up where they used the same row.
-    """
-
-    indices: Tensor
-    outputs: Tensor
-    rows: int
-
-    def squared_norms(self) -> Tensor:
-        same = self.indices[:, :, None] == self.indices[:, None, :]
-        products = torch.bmm(self.outputs, self.outputs.mT).where(same, torch.zeros((), dtype=self.outputs.dtype))
-        squares = products.flatten(1).sum(1, dtype=torch.float64).clamp_min(0)
-        longest = squared_lengths(self.outputs).sqrt().sum(1).square()
-        return squares + longest * (torch.finfo(self.outputs.dtype).eps * self.outputs.shape[2] ** 0.5)
-
-    def weighted_sum(self, factors: Tensor) -> Tensor:
-        scaled = self.outputs * factors.to(self.outputs.dtype)[:, None, None]
-        total = scaled.new_zeros(self.rows, scaled.shape[2])
-        return total.index_add_(0, self.indices.flatten(), scaled.flatten(0, 1))
-
-    def instantiate(self) -> Instantiated:
-        examples, _, width = self.outputs.shape
-        offset = torch.arange(examples, device=self.indices.device)[:, None] * self.rows
-        flat = self.outputs.new_zeros(examples * self.rows, width)
-        flat.index_add_(0, (self.indices + offset).flatten(), self.outputs.flatten(0, 1))
-        return Instantiated(flat.view(examples, self.rows, width))
-
-    def keep(self, kept: Tensor) -> "Rows":
-        return Rows(self.indices, _blank(self.outputs, kept), self.rows)
 
 
 Calls = list[tuple[Tensor, Tensor]]
@@ -147,6 +32,25 @@ Rule = Callable[..., Mapping[str, Contribution]]
 """``rule(module, calls)`` gives the contribution of each of the module's own parameters, trainable or not."""
 
 RULES: dict[type[nn.Module], Rule] = {}
+
+
+class Deposit(Protocol):
+    """Where a rewritten forward hands in what its backward pass learns."""
+
+    wanted: set[str]
+    """Keys of the module's trainable parameters; of children, with a dot."""
+
+    def __call__(self, key: str, part: Contribution) -> None: ...
+
+    def leaf(self, tensor: Tensor) -> Tensor:
+        """Marks a detached input as one from which the backward pass has to reach this module."""
+        ...
+
+
+Forward = Callable[[Any, tuple[Any, ...], dict[str, Any], Deposit], Any]
+"""``forward(module, args, kwargs, deposit)`` gives the module's ordinary outputs."""
+
+FORWARDS: dict[type[nn.Module], Forward] = {}
 
 
 def register_rule(*kinds: type[nn.Module]) -> Callable[[Rule], Rule]:
@@ -160,6 +64,17 @@ def register_rule(*kinds: type[nn.Module]) -> Callable[[Rule], Rule]:
     return add
 
 
+def register_forward(*kinds: type[nn.Module]) -> Callable[[Forward], Forward]:
+    """A decorator: modules of exactly these types, and their children, are run by this forward during the pass."""
+
+    def add(forward: Forward) -> Forward:
+        for kind in kinds:
+            FORWARDS[kind] = forward
+        return forward
+
+    return add
+
+
 def _positions(tensor: Tensor) -> Tensor:
     """``[examples, ..., features]`` as ``[examples, positions, features]``."""
     return tensor.reshape(tensor.shape[0], -1, tensor.shape[-1]) if tensor.dim() != 2 else tensor[:, None]
@@ -167,6 +82,10 @@ def _positions(tensor: Tensor) -> Tensor:
 
 def _join(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def _total(parts: list[Tensor]) -> Instantiated:
+    return Instantiated(parts[0] if len(parts) == 1 else torch.stack(parts).sum(0))
 
 
 @register_rule(nn.Linear)
@@ -177,46 +96,50 @@ def linear(module: nn.Linear, calls: Calls) -> dict[str, Contribution]:
     inputs, outputs = _join([_positions(a) for a, _ in calls]), _join([_positions(g) for _, g in calls])
     found: dict[str, Contribution] = {"weight": OuterProducts(inputs, outputs, tuple(module.weight.shape))}
     if module.bias is not None:
-        found["bias"] = Instantiated(outputs.sum(1))
+        found["bias"] = Instantiated(outputs[:, 0] if outputs.shape[1] == 1 else outputs.sum(1))
     return found
 
 
 @register_rule(nn.Conv1d, nn.Conv2d, nn.Conv3d)
-def convolution(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, calls: Calls) -> dict[str, Contribution]:
-    """Stride, padding, dilation and groups; in two dimensions without groups the unfolded input makes it a linear layer."""
-    if module.padding_mode != "zeros" or isinstance(module.padding, str):
-        raise Unfit(f"padding {module.padding!r} in mode {module.padding_mode!r} has no rule")
-    dimensions = len(module.kernel_size)
-    if any(a.dim() != dimensions + 2 for a, _ in calls):
-        raise Unfit("a convolution was given an example without a batch dimension")
-    found: dict[str, Contribution] = {}
-    if dimensions == 2 and module.groups == 1:
-        shape = tuple(module.weight.shape)
-        geometry: Any = (module.kernel_size, module.dilation, module.padding, module.stride)
-        unfolded = [F.unfold(a, *geometry).mT for a, _ in calls]
-        found["weight"] = OuterProducts(_join(unfolded), _join([g.flatten(2).mT for _, g in calls]), shape)
-    else:
-        found["weight"] = Instantiated(torch.stack([_grouped(module, a, g) for a, g in calls]).sum(0))
+def convolution(module: _ConvNd, calls: Calls) -> dict[str, Contribution]:
+    """Any stride, padding (by number or by name, of any mode), dilation and groups."""
+    geometry = _geometry(module, calls, "convolution")
+    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+    sides: Any = module._reversed_padding_repeated_twice
+    padded = [F.pad(a, sides, mode=mode) if any(sides) else a for a, _ in calls]
+    return _convolved(module, padded, [g for _, g in calls], calls, geometry)
+
+
+@register_rule(nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+def transposed_convolution(module: _ConvTransposeNd, calls: Calls) -> dict[str, Contribution]:
+    """The weight's gradient is that of a convolution whose input is the output's gradient, and the other way round."""
+    geometry = _geometry(module, calls, "transposed convolution")
+    sides: Any = [side for padding in reversed(module.padding) for side in (padding, padding)]
+    padded = [F.pad(g, sides) if any(sides) else g for _, g in calls]
+    return _convolved(module, padded, [a for a, _ in calls], calls, geometry)
+
+
+def _geometry(module: _ConvNd, calls: Calls, what: str) -> Geometry:
+    if any(a.dim() != len(module.kernel_size) + 2 for a, _ in calls):
+        raise Unfit(f"a {what} was given an example without a batch dimension")
+    return Geometry(module.kernel_size, module.stride, module.dilation, module.groups, tuple(module.weight.shape))
+
+
+def _convolved(
+    module: _ConvNd, inputs: list[Tensor], outputs: list[Tensor], calls: Calls, geometry: Geometry
+) -> dict[str, Contribution]:
+    parts: list[Contribution] = [Convolution(a, g, geometry) for a, g in zip(inputs, outputs, strict=True)]
+    one = parts[0] if len(parts) == 1 else _total([part.instantiate().gradients for part in parts])
+    found: dict[str, Contribution] = {"weight": one}
     if module.bias is not None:
-        found["bias"] = Instantiated(torch.stack([g.flatten(2).sum(2) for _, g in calls]).sum(0))
+        found["bias"] = _total([_channels(g) for _, g in calls])
     return found
-
-
-def _grouped(module: nn.Conv1d | nn.Conv2d | nn.Conv3d, a: Tensor, g: Tensor) -> Tensor:
-    """Per-example weight gradients as one convolution's, whose groups are the examples' groups."""
-    examples = a.shape[0]
-    weight = module.weight.detach().expand(examples, *module.weight.shape).flatten(0, 1)
-    _, gradient, _ = torch.ops.aten.convolution_backward(
-        g.reshape(1, -1, *g.shape[2:]), a.reshape(1, -1, *a.shape[2:]), weight, None, module.stride, module.padding,
-        module.dilation, False, [0] * len(module.kernel_size), module.groups * examples, [False, True, False],
-    )  # fmt: skip
-    return gradient.view(examples, *module.weight.shape)
 
 
 @register_rule(nn.Embedding)
 def embedding(module: nn.Embedding, calls: Calls) -> dict[str, Contribution]:
-    if module.max_norm is not None or module.scale_grad_by_freq or module.sparse:
-        raise Unfit("an embedding with max_norm, scale_grad_by_freq or sparse gradients has no rule")
+    if module.max_norm is not None or module.scale_grad_by_freq:
+        raise Unfit("an embedding with max_norm or scale_grad_by_freq changes with what else is in the batch")
     indices = _join([a.reshape(a.shape[0], -1) for a, _ in calls])
     outputs = _join([g.reshape(g.shape[0], -1, g.shape[-1]) for _, g in calls])
     if module.padding_idx is not None:
@@ -224,10 +147,27 @@ def embedding(module: nn.Embedding, calls: Calls) -> dict[str, Contribution]:
     return {"weight": Rows(indices, outputs, module.num_embeddings)}
 
 
+@register_rule(nn.EmbeddingBag)
+def embedding_bag(module: nn.EmbeddingBag, calls: Calls) -> dict[str, Contribution]:
+    """Bags of one length, ``[examples, positions]``, summed or averaged: every position has its bag's gradient."""
+    if module.max_norm is not None or module.scale_grad_by_freq or module.mode == "max":
+        raise Unfit("an embedding bag with max_norm, scale_grad_by_freq or mode 'max' has no rule")
+    if any(a.dim() != 2 for a, _ in calls):
+        raise Unfit("an embedding bag was given flat indices with offsets; give [examples, positions]")
+    parts = []
+    for indices, outputs in calls:
+        counted = torch.ones_like(indices) if module.padding_idx is None else (indices != module.padding_idx).long()
+        weights = counted.to(outputs.dtype)
+        if module.mode == "mean":
+            weights = weights / weights.sum(1, keepdim=True).clamp_min(1)
+        parts.append(outputs[:, None] * weights[:, :, None])
+    return {"weight": Rows(_join([a for a, _ in calls]), _join(parts), module.num_embeddings)}
+
+
 def _affine(scaled: list[Tensor], shifted: list[Tensor], module: nn.Module) -> dict[str, Contribution]:
-    found: dict[str, Contribution] = {"weight": Instantiated(torch.stack(scaled).sum(0))}
+    found: dict[str, Contribution] = {"weight": _total(scaled)}
     if getattr(module, "bias", None) is not None:
-        found["bias"] = Instantiated(torch.stack(shifted).sum(0))
+        found["bias"] = _total(shifted)
     return found
 
 
@@ -241,7 +181,7 @@ def layer_norm(module: nn.LayerNorm, calls: Calls) -> dict[str, Contribution]:
     shape = tuple(module.normalized_shape)
     if any(a.dim() <= len(shape) for a, _ in calls):
         raise Unfit("a layer norm covers the examples' own dimension")
-    scaled = [_leading(g * F.layer_norm(a, shape, eps=module.eps), shape) for a, g in calls]
+    scaled = [_leading(F.layer_norm(a, shape, eps=module.eps).mul_(g), shape) for a, g in calls]
     return _affine(scaled, [_leading(g, shape) for _, g in calls], module)
 
 
@@ -255,7 +195,7 @@ def rms_norm(module: nn.RMSNorm, calls: Calls) -> dict[str, Contribution]:
 
 def _channels(values: Tensor) -> Tensor:
     """``[examples, channels, ...]`` summed over all that follows the channels."""
-    return values.reshape(*values.shape[:2], -1).sum(2)
+    return values.flatten(2).sum(2) if values.dim() > 2 else values
 
 
 @register_rule(nn.GroupNorm)

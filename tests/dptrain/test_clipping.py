@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dptrain.clipping import Clipper
-from dptrain.clipping.clipped import clip_factors
+from dptrain.clipping import Clipper, Clipping
 from dptrain.errors import ProtocolError
 
 
@@ -60,7 +59,7 @@ def test_result_does_not_depend_on_chunk_size(sizes: list[int]):
     whole = Clipper(model, loss, 0.3).sum([batch])
     chunked = Clipper(model, loss, 0.3).sum(zip(batch[0].split(sizes), batch[1].split(sizes), strict=True))
     torch.testing.assert_close(flat(chunked.gradients), flat(whole.gradients), rtol=1e-10, atol=1e-12)
-    assert chunked.examples == whole.examples == sum(sizes)
+    assert chunked.counts.examples == whole.counts.examples == sum(sizes)
 
 
 @settings(max_examples=40, deadline=None)
@@ -92,9 +91,9 @@ def test_an_example_that_is_not_finite_contributes_nothing(poison: float):
     rest = Clipper(model, loss, 0.5).sum([(batch[0][kept], batch[1][kept])])
     assert bool(torch.isfinite(flat(total.gradients)).all())
     if not math.isfinite(poison):
-        assert total.non_finite == 1
+        assert total.counts.non_finite == 1
         torch.testing.assert_close(flat(total.gradients), flat(rest.gradients))
-    assert math.isfinite(total.loss)
+    assert math.isfinite(total.counts.loss)
 
 
 def test_an_empty_batch_is_a_sum_of_zeros():
@@ -134,8 +133,11 @@ def test_a_loss_that_averages_is_refused_with_the_fix():
 
 
 def test_factors_are_zero_for_what_is_not_finite_and_one_for_what_is_short():
-    factors, finite = clip_factors(torch.tensor([0.0, 0.5, 2.0, float("nan"), float("inf")], dtype=torch.float64), 1.0)
+    norms = torch.tensor([[0.0, 0.5, 2.0, float("nan"), float("inf")]], dtype=torch.float64)
+    factors, finite, long = Clipping(1.0).factors(norms.square(), torch.float32)
     assert finite.tolist() == [True, True, True, False, False]
-    assert factors[:2].tolist() == [1.0, 1.0]
-    assert float(factors[2]) == pytest.approx(0.5, rel=1e-5)
-    assert factors[3:].tolist() == [0.0, 0.0]
+    assert long.tolist() == [False, False, True, False, False]
+    assert factors[0, :2].tolist() == [1.0, 1.0]
+    assert float(factors[0, 2]) == pytest.approx(0.5, rel=1e-4)
+    assert float(factors[0, 2]) * 2.0 < 1.0
+    assert factors[0, 3:].tolist() == [0.0, 0.0]

@@ -9,14 +9,14 @@ import pytest
 import torch
 from scipy.stats import kstest, norm
 
-from dptrain.clipping import ClippedSum
+from dptrain.clipping import ClippedSum, Counts
 from dptrain.errors import PlanError, ProtocolError
 from dptrain.noise import GaussianNoise, secret_generator
 
 
 def zeros(shapes: dict[str, tuple[int, ...]], sensitivity: float = 1.0) -> ClippedSum:
     gradients = {name: torch.zeros(shape) for name, shape in shapes.items()}
-    return ClippedSum(gradients, sensitivity, examples=0, clipped=0, non_finite=0, loss=0.0)
+    return ClippedSum(gradients, sensitivity, Counts())
 
 
 def test_noise_is_gaussian_to_its_tails():

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from dptrain import PrivacyPlan, make_private, per_example
+from dptrain.clipping import Clipper
 from dptrain.errors import CheckpointError, DataError, PlanError, ProtocolError, UserError
 from dptrain.ledger import Ledger
 from dptrain.private import Batch, PrivateTraining
@@ -41,6 +42,10 @@ def training(plan: PrivacyPlan = PLAN, *, data: object = None, model: nn.Module 
     optimizer = torch.optim.SGD([value for value in model.parameters() if value.requires_grad], lr=0.5, momentum=0.9)
     loss = per_example(F.cross_entropy)
     return make_private(model, optimizer, dataset() if data is None else data, plan, loss=loss, **options)
+
+
+def flat(gradients: dict[str, Tensor]) -> Tensor:
+    return torch.cat([gradient.flatten() for gradient in gradients.values()])
 
 
 def weights(private: PrivateTraining) -> Tensor:
@@ -90,8 +95,8 @@ def test_empty_batch_releases_noise_only():
     rare = dataclasses.replace(PLAN, sampling_rate=1e-9, expected_batch_size=1e-9 * 40, delta=1e-3)
     private = run(training(rare), until=3)
     assert private.steps_taken == 3
-    assert private.last_sum is not None
-    assert private.last_sum.examples == 0
+    assert private.last_counts is not None
+    assert private.last_counts.examples == 0
     assert bool(torch.isfinite(weights(private)).all())
     quiet = training(dataclasses.replace(rare, noise_multiplier=0.0))
     before = weights(quiet)
@@ -105,10 +110,12 @@ def test_the_sum_is_divided_by_the_expected_batch_size():
     for expected in (20.0, 10.0):
         private = training(dataclasses.replace(QUIET, expected_batch_size=expected), insecure_seed=4)
         before = weights(private)
-        run(private, until=1)
-        assert private.last_sum is not None
-        assert private.last_sum.examples not in (10, 20)
-        total = torch.cat([gradient.flatten() for gradient in private.last_sum.gradients.values()])
+        batch = next(private.batches())
+        clipper = Clipper(private.model, per_example(F.cross_entropy), QUIET.clipping_norm)
+        total = flat(clipper.sum([dataset()[batch._positions]]).gradients)
+        private.step(batch)
+        assert private.last_counts is not None
+        assert private.last_counts.examples == len(batch._positions) not in (10, 20)
         moved.append(weights(private) - before)
         torch.testing.assert_close(moved[-1], -0.5 * total / expected)
     torch.testing.assert_close(moved[1], 2 * moved[0])
