@@ -118,7 +118,7 @@ class PrivateTraining:
         """Private: what happened in the latest batch, for telemetry that is not released."""
         self._examples = examples
         self._performance = performance
-        self._clipper = Clipper(model, loss, Clipping(plan.clipping_norm, relation=plan.relation))
+        self._clipper = Clipper(model, loss, Clipping(plan.clipping_norm, relation=plan.relation), performance)
         self._insecure_seed = insecure_seed
         self._noise = GaussianNoise.of(plan, insecure_seed)
         self._ledger = Ledger(ledger, examples.fingerprint) if ledger is not None else None

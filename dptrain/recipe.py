@@ -206,6 +206,10 @@ class Performance:
     """Examples that are in memory at once; a logical batch is computed in chunks of this many."""
     threads: int | None = None
     """CPU threads that torch may use; left out, torch decides."""
+    norms: Literal["measured", "ghost", "instantiated", "one by one", "unfolded", "rows", "grouped"] = "measured"
+    """How per-example norms are computed, where a layer offers this way; `measured` takes the fastest."""
+    layout: Literal["measured", "contiguous", "channels_last"] = "measured"
+    """In which order images and convolutions lie in memory; `measured` takes the faster."""
 
     def __post_init__(self) -> None:
         for name in ("max_physical_batch", "threads"):

@@ -8,31 +8,39 @@ give the same result to rounding, so that the choice is a matter of speed alone 
     fastest = choice.of(("linear", shape), {"ghost": lambda: ..., "instantiated": lambda: ...})
 """
 
+import math
 import time
 from collections.abc import Callable, Hashable, Mapping
 
 import torch
 
-ROUNDS = 3
+ROUNDS = 2
 """Each way runs so often after one run that warms it up; its least time counts."""
+HOPELESS = 2.0
+"""A way that took so many times as long as the best one when it was warmed up is not run again."""
 
 
 class Choice:
-    """Remembers the fastest way for each key; ``only`` names one way that is taken wherever it is offered."""
+    """Remembers the fastest way for each key.
 
-    def __init__(self, only: str | None = None):
-        self._only = only
+    Args:
+        only: one way that is taken wherever it is offered.
+        measure: off, the first way offered is taken.
+    """
+
+    def __init__(self, only: str | None = None, *, measure: bool = True):
+        self._only, self._measure = only, measure
         self._known: dict[Hashable, str] = {}
 
     def of(self, key: Hashable, ways: Mapping[str, Callable[[], object]]) -> str:
         """The name of the fastest way; each is run where the key is new and there is more than one."""
-        if len(ways) == 1:
-            return next(iter(ways))
         if self._only in ways:
             return str(self._only)
+        if len(ways) == 1 or not self._measure:
+            return next(iter(ways))
         key = (key, torch.get_num_threads())
         if key not in self._known:
-            self._known[key] = min(ways, key=lambda name: _seconds(ways[name]))
+            self._known[key] = fastest(ways)
         return self._known[key]
 
     def known(self) -> dict[Hashable, str]:
@@ -40,16 +48,24 @@ class Choice:
         return dict(self._known)
 
 
+def fastest(ways: Mapping[str, Callable[[], object]]) -> str:
+    """The name of the way that takes the least time."""
+    warm = {name: _seconds(way) for name, way in ways.items()}
+    hopeful = [name for name, seconds in warm.items() if seconds <= HOPELESS * min(warm.values())]
+    if len(hopeful) == 1:
+        return hopeful[0]
+    times = dict.fromkeys(hopeful, math.inf)
+    for _ in range(ROUNDS):
+        for name in hopeful:
+            times[name] = min(times[name], _seconds(ways[name]))
+    return min(times, key=lambda name: times[name])
+
+
 def _seconds(way: Callable[[], object]) -> float:
+    before = time.perf_counter()
     way()
     _wait()
-    times = []
-    for _ in range(ROUNDS):
-        before = time.perf_counter()
-        way()
-        _wait()
-        times.append(time.perf_counter() - before)
-    return min(times)
+    return time.perf_counter() - before
 
 
 def _wait() -> None:
@@ -59,7 +75,7 @@ def _wait() -> None:
 
 def bucket(count: int) -> int:
     """Batches vary in size from draw to draw: sizes within a factor of 1.4 share a choice."""
-    return round(2 * float(torch.tensor(float(max(count, 1))).log2()))
+    return round(2 * math.log2(max(count, 1)))
 
 
 class Workspace:

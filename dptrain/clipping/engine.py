@@ -11,6 +11,9 @@ An example may stand for several rows (the examples of one user, the augmented v
 how many, and how much each counts. Their averaged gradient is clipped as one.
 """
 
+import dataclasses
+import functools
+import itertools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,11 +24,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from dptrain.clipping.choice import Choice
+from dptrain.clipping.choice import Choice, fastest
 from dptrain.clipping.clipped import ClippedSum, Clipping, Counts, accumulator_dtype
 from dptrain.clipping.fallback import LossFunction, PerExampleGradients, check_losses, squares_of
 from dptrain.clipping.onepass import OnePass
 from dptrain.errors import ProtocolError
+from dptrain.recipe import Performance
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +60,19 @@ class Clipper:
 
     Args:
         clipping: the rule and its bound; a number is flat clipping to that norm.
-        norms: ``ghost``, ``instantiated``, ... wherever a layer offers it; left out, the fastest is measured.
+        performance: which way to take, where several give the same; left out, the fastest is measured.
     """
 
-    def __init__(self, model: nn.Module, loss: LossFunction, clipping: Clipping | float, norms: str | None = None):
+    def __init__(
+        self, model: nn.Module, loss: LossFunction, clipping: Clipping | float, performance: Performance | None = None
+    ):
         self.model = model
         self.loss = loss
         self.clipping = clipping if isinstance(clipping, Clipping) else Clipping(float(clipping))
-        self.choice = Choice(norms)
+        self.performance = performance or Performance()
+        self.choice = Choice(self.performance.norms)
+        self._layout: str | None = None
+        """In which the model lies, once that was decided."""
         self._per_example = PerExampleGradients(model, loss)
         self._one_pass = OnePass(model, loss, self.choice)
         self._flat: Tensor | None = None
@@ -96,10 +105,15 @@ class Clipper:
             reuse: write into the memory of the last sum that was made so, which must have served its purpose.
         """
         parameters = self.parameters()
+        chunks = iter(chunks)
+        begin = next(chunks, None)
+        if begin is not None:
+            self._arrange(begin if isinstance(begin, Chunk) else Chunk(begin))
+            chunks = itertools.chain([begin], chunks)
         total, flat = self._totals(parameters, reuse)
         counts, first = Counts(), True
         for chunk in chunks:
-            chunk = chunk if isinstance(chunk, Chunk) else Chunk(chunk)
+            chunk = self._arranged(chunk if isinstance(chunk, Chunk) else Chunk(chunk))
             add = self._add_clipped if math.isfinite(self.clipping.clipping_norm) else self._add_ordinary
             counts += add(parameters, chunk, total, first)
             first = False
@@ -107,6 +121,38 @@ class Clipper:
             for value in total.values():
                 value.zero_()
         return ClippedSum(total, self.sensitivity, counts, flat)
+
+    def _arrange(self, chunk: Chunk) -> None:
+        """Decides once in which layout model and images are computed with; a matter of speed alone."""
+        if self._layout is not None or not _rows(chunk.batch):
+            return
+        images = any(isinstance(leaf, Tensor) and _is_image(leaf) for leaf in pytree.tree_leaves(chunk.batch))
+        convolutions = any(isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) for module in self.model.modules())
+        wanted = self.performance.layout if images and convolutions else "contiguous"
+        if wanted == "measured":
+            wanted = fastest({layout: functools.partial(self._try, layout, chunk) for layout in LAYOUTS})
+        self._lay(wanted)
+
+    def _lay(self, layout: str) -> None:
+        if self._layout != layout and (layout != "contiguous" or self._layout is not None):
+            self.model.to(memory_format=LAYOUTS[layout])  # pyright: ignore[reportCallIssue]  a torch overload of its own
+        self._layout = layout
+
+    def _try(self, layout: str, chunk: Chunk) -> None:
+        self._lay(layout)
+        parameters = self.parameters()
+        add = self._add_clipped if math.isfinite(self.clipping.clipping_norm) else self._add_ordinary
+        add(parameters, self._arranged(chunk), self._totals(parameters, reuse=False)[0], True)
+
+    def _arranged(self, chunk: Chunk) -> Chunk:
+        if self._layout in (None, "contiguous"):
+            return chunk
+        layout = LAYOUTS[self._layout]
+
+        def lay(leaf: Any) -> Any:
+            return leaf.contiguous(memory_format=layout) if isinstance(leaf, Tensor) and _is_image(leaf) else leaf
+
+        return dataclasses.replace(chunk, batch=pytree.tree_map(lay, chunk.batch))
 
     def _totals(self, parameters: dict[str, Tensor], reuse: bool) -> tuple[dict[str, Tensor], Tensor | None]:
         """Memory for the sum: one piece, in which each parameter's part lies as the parameter does."""
@@ -191,6 +237,13 @@ class Clipper:
                 total[name].zero_()
         present = rows // chunk.group if chunk.real is None else int(chunk.real.sum())
         return Counts(present, 0, 0, float(weighted.detach().sum()))
+
+
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+def _is_image(leaf: Tensor) -> bool:
+    return leaf.dim() == 4 and leaf.is_floating_point()
 
 
 def _rows(batch: Any) -> int:

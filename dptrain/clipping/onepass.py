@@ -35,6 +35,9 @@ TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
 HALF_TOLERANCE = 0.05
 """The same where autocast computes in 16 bits, of which bfloat16 keeps eight."""
 
+UNMEASURED = Choice(measure=False)
+"""For a handful of examples, whose speed says nothing."""
+
 
 @dataclass(eq=False)
 class _Call:
@@ -126,9 +129,9 @@ class OnePass:
 
     # -- the pass ---------------------------------------------------------------------------------------------------
 
-    def _pass(self, chunk: Any, group: int = 1, weights: Tensor | None = None) -> Pass:
+    def _pass(self, chunk: Any, group: int = 1, weights: Tensor | None = None, choice: Choice | None = None) -> Pass:
         examples = next(len(leaf) for leaf in pytree.tree_leaves(chunk) if isinstance(leaf, Tensor))
-        tape = _Tape(self._model, examples, group, self._choice, self._work, self._copy_first)
+        tape = _Tape(self._model, examples, group, choice or self._choice, self._work, self._copy_first)
         with tape.watching(), torch.enable_grad():
             losses = self._loss(self._model, chunk)
             check_losses(losses, examples)
@@ -169,7 +172,7 @@ class OnePass:
 
     def _attempt(self, chunk: Any) -> Pass:
         try:
-            return self._pass(chunk)
+            return self._pass(chunk, choice=UNMEASURED)
         except RuntimeError as error:
             if self._copy_first or "leaf Variable that requires grad" not in str(error):
                 raise Unfit(f"the pass to layer outputs failed: {' '.join(str(error).split())[:200]}") from error
