@@ -50,7 +50,7 @@ class Chunk:
             raise ProtocolError(f"a chunk has {rows} rows, which are not whole groups of {self.group}")
         if self.weights is not None:
             return self.weights.to(device)
-        return torch.full((rows,), 1 / self.group, device=device) if self.group > 1 else None
+        return torch.full((rows,), 1 / self.group, device=device, dtype=torch.float64) if self.group > 1 else None
 
 
 class Clipper:

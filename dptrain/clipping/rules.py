@@ -190,7 +190,7 @@ def rms_norm(module: nn.RMSNorm, calls: Calls) -> dict[str, Contribution]:
     shape = tuple(module.normalized_shape)
     if any(a.dim() <= len(shape) for a, _ in calls):
         raise Unfit("an RMS norm covers the examples' own dimension")
-    return _affine([_leading(g * F.rms_norm(a, list(shape), eps=module.eps), shape) for a, g in calls], [], module)
+    return _affine([_leading(F.rms_norm(a, list(shape), eps=module.eps).mul_(g), shape) for a, g in calls], [], module)
 
 
 def _channels(values: Tensor) -> Tensor:
@@ -200,7 +200,7 @@ def _channels(values: Tensor) -> Tensor:
 
 @register_rule(nn.GroupNorm)
 def group_norm(module: nn.GroupNorm, calls: Calls) -> dict[str, Contribution]:
-    scaled = [_channels(g * F.group_norm(a, module.num_groups, eps=module.eps)) for a, g in calls]
+    scaled = [_channels(F.group_norm(a, module.num_groups, eps=module.eps).mul_(g)) for a, g in calls]
     return _affine(scaled, [_channels(g) for _, g in calls], module)
 
 
@@ -208,7 +208,7 @@ def group_norm(module: nn.GroupNorm, calls: Calls) -> dict[str, Contribution]:
 def instance_norm(module: nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d, calls: Calls) -> dict[str, Contribution]:
     if module.track_running_stats or any(a.dim() < 3 or a.dim() != _batched(module) for a, _ in calls):
         raise Unfit("an instance norm keeps statistics, or was given an example without a batch dimension")
-    scaled = [_channels(g * F.instance_norm(a, eps=module.eps)) for a, g in calls]
+    scaled = [_channels(F.instance_norm(a, eps=module.eps).mul_(g)) for a, g in calls]
     return _affine(scaled, [_channels(g) for _, g in calls], module)
 
 

@@ -91,7 +91,7 @@ def opacus(workload: Workload, mode: str) -> Step:
     inner = torch.optim.SGD(model.parameters(), lr=1e-3)
     shared: Any = {"noise_multiplier": 1.0, "max_grad_norm": 1.0, "expected_batch_size": workload.size}
     if mode == "ghost":
-        wrapped = GradSampleModuleFastGradientClipping(model, max_grad_norm=1.0, use_ghost_clipping=True)
+        wrapped = GradSampleModuleFastGradientClipping(model, max_grad_norm=1, use_ghost_clipping=True)
         optimizer = DPOptimizerFastGradientClipping(inner, **shared)
         criterion = DPLossFastGradientClipping(wrapped, optimizer, nn.CrossEntropyLoss(), "mean")
 
