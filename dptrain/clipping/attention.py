@@ -178,7 +178,13 @@ def _attend(
         value = key if shared else value.transpose(0, 1)
     if not query.shape[0] == key.shape[0] == value.shape[0]:
         raise Unfit("query, key and value of an attention are not of the same examples")
-    heads, count, targets = module.num_heads, query.shape[0], query.shape[1]
+    heads, count, targets, sources = module.num_heads, query.shape[0], query.shape[1], key.shape[1]
+    if attn_mask is not None and tuple(attn_mask.shape) not in ((targets, sources), (count * heads, targets, sources)):
+        raise Unfit(
+            f"an attention mask of shape {tuple(attn_mask.shape)} is neither for all examples nor for each head of each"
+        )
+    if key_padding_mask is not None and tuple(key_padding_mask.shape) != (count, sources):
+        raise Unfit(f"a padding mask of shape {tuple(key_padding_mask.shape)} is not [examples, positions]")
     token = torch.zeros((), dtype=query.dtype, device=query.device, requires_grad=True)
     deposit.leaf(token)
     q, k, v = _project_in(module, deposit, token, (query, key, value))
@@ -191,7 +197,7 @@ def _attend(
 
     causal = is_causal and key_padding_mask is None and not need_weights
     attn, padding = None if causal else _additive(attn_mask, query.dtype), _additive(key_padding_mask, query.dtype)
-    mask = _merged(attn, padding, heads, k.shape[2] - key.shape[1])
+    mask = _merged(attn, padding, heads, k.shape[2] - sources)
     dropout = module.dropout if module.training else 0.0
     weights = None
     if need_weights:

@@ -85,9 +85,10 @@ class StepProducts(OuterProducts):
         if positions == 1 or 2 * positions * positions > p * d:
             return super().squared_norms()
         squares = torch.bmm(self.inputs, self.inputs.mT).mul_(self.shared.gram).sum(2).sum(1, dtype=torch.float64)
-        # The parent's bound on what rounding takes off where terms cancel.
+        # Terms may cancel, and then rounding is large beside what is left: it is added, so that no norm comes out short.
         lengths = squared_lengths(self.inputs.transpose(0, 1)).T * self.shared.squared_lengths
-        return squares.clamp_min(0) + lengths.sqrt().sum(1).square() * (torch.finfo(self.inputs.dtype).eps * (p + d) ** 0.5)
+        unit = torch.finfo(self.inputs.dtype).eps * (p + d + positions) ** 0.5
+        return squares.clamp_min(0) + lengths.sqrt().sum(1).square() * unit
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         inputs, outputs = self.inputs.transpose(0, 1), self.outputs.transpose(0, 1)

@@ -268,6 +268,8 @@ def test_gradients_are_float32_under_autocast(kind: str):
         ((rand(4, 3, SIZE), rand(1, 5, SIZE), rand(1, 5, SIZE)), {}, "not of the same examples"),
         ((rand(4, 3, SIZE),) * 3, {"is_causal": True}, "without the mask"),
         ((rand(4, 3, SIZE),) * 3, {"attn_mask": torch.zeros(3, 3, dtype=torch.int64)}, "int64"),
+        ((rand(4, 3, SIZE),) * 3, {"attn_mask": torch.zeros(HEADS, 3, 3)}, "neither for all examples"),
+        ((rand(4, 3, SIZE),) * 3, {"key_padding_mask": torch.zeros(1, 3)}, "a padding mask"),
     ],
 )
 def test_what_is_not_covered_is_refused(given: tuple[Tensor, ...], options: dict[str, Any], reason: str):

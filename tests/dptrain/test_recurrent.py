@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from dptrain.clipping.recurrent import REWRITTEN
+from dptrain.clipping.recurrent import REWRITTEN, StepOutputs
 from dptrain.clipping.rules import Unfit
 from tests.dptrain.stand_in import Deposits, Loss, check, one_at_a_time, rewritten_pass
 
@@ -129,6 +129,21 @@ def test_norms_agree_whichever_way_they_are_computed(kind: str, steps: int):
     found = check(module, REWRITTEN, reading("batch first"), (rand(3, steps, 12), LENGTHS[:3]))
     for part in found.values():
         torch.testing.assert_close(part.squared_norms(), part.instantiate().squared_norms(), rtol=1e-10, atol=0)
+
+
+@given(st.integers(2, 40), st.integers(0, 1000), st.sampled_from([0.0, 1e-3, 1.0]))
+@settings(max_examples=60, deadline=None)
+def test_float32_norms_never_come_out_short(steps: int, seed: int, spread: float):
+    """Sharp edge 19: steps that cancel leave little but rounding, and a norm that is too small would clip too little."""
+    generator = torch.Generator().manual_seed(seed)
+    same = torch.randn(3, 1, 64, generator=generator) + spread * torch.randn(3, steps, 64, generator=generator)
+    signs = (-1.0) ** torch.arange(steps)[:, None]
+    gates = signs * torch.randn(3, 1, 128, generator=generator) + spread * torch.randn(3, steps, 128, generator=generator)
+    found = StepOutputs(gates).products(same, (128, 64)).squared_norms()
+    exact = torch.bmm(gates.double().mT, same.double()).flatten(1).square().sum(1)
+    terms = (gates.double().norm(dim=2) * same.double().norm(dim=2)).sum(1).square()
+    assert bool((found >= exact * (1 - 1e-6)).all())
+    assert bool((found <= exact * (1 + 1e-6) + 1e-5 * terms).all())
 
 
 class Reader(nn.Module):
