@@ -5,6 +5,8 @@
 * :mod:`~dptrain.clipping.onepass`: norms and sums from one forward and one backward pass to layer outputs
 * :mod:`~dptrain.clipping.rules`: a registry: what each layer's per-example gradients are made of
 * :mod:`~dptrain.clipping.contributions`, :mod:`~dptrain.clipping.convolution`: how they are measured and summed
+* :mod:`~dptrain.clipping.recurrent` (over :mod:`~dptrain.clipping.cells`), :mod:`~dptrain.clipping.attention`: forwards of
+  their own
 * :mod:`~dptrain.clipping.choice`: which way is the fastest here
 * :mod:`~dptrain.clipping.loose`: parameters that no layer owns
 * :mod:`~dptrain.clipping.fallback`: per-example gradients of any other module, by ``torch.func``

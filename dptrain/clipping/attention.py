@@ -7,7 +7,7 @@ so their per-example gradients follow from what goes in and the gradient of what
 what lies between has no weights and is left to autograd. Where query, key and value are three tensors or two, the rows of
 ``in_proj_weight`` saw different inputs: its gradient is a stack of one block for each.
 
-    outputs, weights = REWRITTEN[nn.MultiheadAttention](module, (x, x, x), {}, deposit)      # what module(x, x, x) gives
+    outputs, weights = FORWARDS[nn.MultiheadAttention](module, (x, x, x), {}, deposit)      # what module(x, x, x) gives
 
 Masks, dropout and returned weights are those of the module itself, with its order of random draws.
 """
@@ -21,15 +21,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dptrain.clipping.recurrent import Deposit, Rewritten
-from dptrain.clipping.rules import Contribution, Instantiated, OuterProducts, Unfit
+from dptrain.clipping.choice import Choice, Workspace
+from dptrain.clipping.contributions import Contribution, Instantiated, OuterProducts
+from dptrain.clipping.rules import Deposit, Unfit, register_forward
 
 
-@dataclass(frozen=True, eq=False)
 class Stacked(Contribution):
     """A parameter whose first dimension is cut into blocks, each with gradients of its own."""
 
-    blocks: tuple[Contribution, ...]
+    def __init__(self, blocks: tuple[Contribution, ...]):
+        self.blocks = blocks
+
+    def settle(self, choice: Choice, work: Workspace, name: str) -> None:
+        for index, block in enumerate(self.blocks):
+            block.settle(choice, work, f"{name}, block {index}")
 
     def squared_norms(self) -> Tensor:
         return torch.stack([block.squared_norms() for block in self.blocks]).sum(0)
@@ -42,6 +47,9 @@ class Stacked(Contribution):
 
     def keep(self, kept: Tensor) -> "Stacked":
         return Stacked(tuple(block.keep(kept) for block in self.blocks))
+
+    def fold(self, size: int) -> "Stacked":
+        return Stacked(tuple(block.fold(size) for block in self.blocks))
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,9 +227,6 @@ def _repeat(key: str, value: Tensor, deposit: Deposit, token: Tensor, like: Tens
     return repeated.to(like.dtype)
 
 
+@register_forward(nn.MultiheadAttention)
 def _forward(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], deposit: Deposit) -> Any:
     return _attend(module, deposit, *args, **kwargs)
-
-
-REWRITTEN: dict[type[nn.Module], Rewritten] = {nn.MultiheadAttention: _forward}
-"""By a module's exact type: what the engine calls in place of its forward."""

@@ -75,7 +75,7 @@ class Instantiated(Contribution):
     """Gradients ``[examples, *parameter]``, for parameters that are small or shared."""
 
     def __init__(self, gradients: Tensor):
-        self.gradients = gradients.to(accumulator_dtype(gradients.dtype))
+        self.gradients = gradients.detach().to(accumulator_dtype(gradients.dtype))
 
     def squared_norms(self) -> Tensor:
         return squared_lengths(by_example(self.gradients))
@@ -180,7 +180,7 @@ class OuterProducts(Chosen):
     def __init__(self, inputs: Tensor, outputs: Tensor, shape: tuple[int, ...]):
         super().__init__()
         wide = accumulator_dtype(torch.promote_types(inputs.dtype, outputs.dtype))  # under autocast the two may differ
-        self.inputs, self.outputs, self.shape = inputs.to(wide), outputs.to(wide), shape
+        self.inputs, self.outputs, self.shape = inputs.detach().to(wide), outputs.detach().to(wide), shape
         self._examples, self.positions, self.p = inputs.shape
         self.d = outputs.shape[2]
 
@@ -232,9 +232,13 @@ class OuterProducts(Chosen):
     def sum_of_products(self, factors: Tensor) -> Tensor:
         return self._product(factors).view(self.shape)
 
+    def scaled_product(self, scale: Tensor, out: Tensor | None = None) -> Tensor:
+        """``[d, p]``: the narrower of the two is written anew, times ``scale``, which is as wide as one."""
+        inputs, outputs = (self.inputs * scale, self.outputs) if self.p <= self.d else (self.inputs, self.outputs * scale)
+        return torch.mm(outputs.flatten(0, 1).T, inputs.flatten(0, 1), out=out)
+
     def _product(self, factors: Tensor, out: Tensor | None = None) -> Tensor:
-        scaled = self.outputs * _column(factors, self.outputs)
-        return torch.mm(scaled.flatten(0, 1).T, self.inputs.flatten(0, 1), out=out)
+        return self.scaled_product(_column(factors, self.inputs), out)
 
     def add_to(self, total: Tensor, factors: Tensor, first: bool) -> None:
         whole = total.numel() == self.d * self.p and total.dtype == self.inputs.dtype and total.is_contiguous()
@@ -265,7 +269,7 @@ class Rows(Contribution):
 
     def __init__(self, indices: Tensor, outputs: Tensor, rows: int):
         self.indices, self.rows = indices, rows
-        self.outputs = outputs.to(accumulator_dtype(outputs.dtype))
+        self.outputs = outputs.detach().to(accumulator_dtype(outputs.dtype))
 
     def squared_norms(self) -> Tensor:
         same = self.indices[:, :, None] == self.indices[:, None, :]

@@ -43,7 +43,8 @@ class Convolution(Chosen):
     def __init__(self, inputs: Tensor, outputs: Tensor, geometry: Geometry, group: int = 1):
         super().__init__()
         wide = accumulator_dtype(torch.promote_types(inputs.dtype, outputs.dtype))
-        self.inputs, self.outputs, self.geometry, self.group = inputs.to(wide), outputs.to(wide), geometry, group
+        self.inputs, self.outputs = inputs.detach().to(wide), outputs.detach().to(wide)
+        self.geometry, self.group = geometry, group
         self._examples = len(inputs) // group
         self._places = tuple(outputs.shape[2:])
         self._positions = math.prod(self._places)

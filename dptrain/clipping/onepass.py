@@ -12,7 +12,7 @@ all give wrong norms, and with them a false ε. So the first examples of each ne
 ordinary autograd, and where the two disagree the model is left to ``torch.func``, with the reason.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils import _pytree as pytree
 
+from dptrain.clipping import attention, recurrent  # noqa: F401  their forwards register themselves
 from dptrain.clipping.choice import Choice, Workspace
 from dptrain.clipping.contributions import Contribution, Instantiated
 from dptrain.clipping.fallback import LossFunction, check_losses
@@ -35,6 +36,8 @@ TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
 HALF_TOLERANCE = 0.05
 """The same where autocast computes in 16 bits, of which bfloat16 keeps eight."""
 
+DRAWING = (_DropoutNd, nn.RNNBase, nn.MultiheadAttention)
+"""Modules that draw dropout in training."""
 UNMEASURED = Choice(measure=False)
 """For a handful of examples, whose speed says nothing."""
 
@@ -153,7 +156,7 @@ class OnePass:
             Unfit: an example's gradient is not what autograd gives for it alone.
         """
         compared = 0
-        modes = [(module, module.training) for module in self._model.modules() if isinstance(module, _DropoutNd)]
+        modes = [(module, module.training) for module in self._model.modules() if isinstance(module, DRAWING)]
         for module, _ in modes:
             module.eval()
         try:
@@ -349,13 +352,15 @@ class _Deposit:
 
     def __init__(self, tape: _Tape, names: dict[str, str]):
         self._tape, self._names = tape, names
-        self.wanted = set(names)
 
-    def __call__(self, key: str, part: Contribution) -> None:
+    @property
+    def wanted(self) -> Set[str]:
+        return self._names.keys()
+
+    def __call__(self, key: str, contribution: Contribution, /) -> None:
         if key in self._names:
             with torch.no_grad():
-                self._tape.add(self._names[key], part)
+                self._tape.add(self._names[key], contribution)
 
-    def leaf(self, tensor: Tensor) -> Tensor:
+    def leaf(self, tensor: Tensor, /) -> None:
         self._tape._leaves.append(tensor)
-        return tensor

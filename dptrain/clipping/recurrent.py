@@ -8,16 +8,16 @@ of two linear layers over the steps,
 so that a layer in one direction is one autograd function around a walk of :mod:`~dptrain.clipping.cells`: its backward pass
 writes every δ_t into one buffer, deposits that, and ordinary weight gradients are never computed.
 
-    outputs = REWRITTEN[nn.LSTM](module, (inputs,), {}, deposit)      # what module(inputs) gives
+    outputs = FORWARDS[nn.LSTM](module, (inputs,), {}, deposit)      # what module(inputs) gives
 
 Contributions are in the order in which the user had the examples, also of a packed sequence, which is sorted by length; where
 he sorted them himself before he packed them, it is that order. Under autocast a layer computes in the type of its weights.
 """
 
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,30 +26,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from dptrain.clipping.cells import Found, GatedWalk, LongWalk, PlainWalk, Steps, Walk, Weights
+from dptrain.clipping.choice import Workspace
 from dptrain.clipping.clipped import squared_lengths
-from dptrain.clipping.rules import Contribution, Instantiated, OuterProducts, Unfit
-
-
-@runtime_checkable
-class Deposit(Protocol):
-    """Where a rewritten forward leaves what its backward pass found."""
-
-    @property
-    def wanted(self) -> Set[str]:
-        """The keys of the module's parameters that are trained."""
-        ...
-
-    def __call__(self, key: str, contribution: Contribution, /) -> None:
-        """The per-example gradients of one parameter in this call; at most once a key."""
-        ...
-
-    def leaf(self, tensor: Tensor, /) -> None:
-        """A tensor that the backward pass has to reach."""
-        ...
-
-
-Rewritten = Callable[[Any, tuple[Any, ...], dict[str, Any], Deposit], Any]
-"""``forward(module, args, kwargs, deposit)`` gives what ``module(*args, **kwargs)`` gives."""
+from dptrain.clipping.contributions import Contribution, Instantiated, OuterProducts
+from dptrain.clipping.rules import Deposit, Unfit, register_forward
 
 
 class StepOutputs:
@@ -74,30 +54,40 @@ class StepOutputs:
         return squared_lengths(self.values.transpose(0, 1)).T
 
 
-@dataclass(frozen=True, eq=False)
 class StepProducts(OuterProducts):
     """:class:`OuterProducts` whose tensors have the time first in memory, and whose outputs are another parameter's too."""
 
-    shared: StepOutputs
+    def __init__(self, inputs: Tensor, outputs: Tensor, shape: tuple[int, ...], shared: StepOutputs):
+        super().__init__(inputs, outputs, shape)
+        self._shared: StepOutputs | None = shared
 
-    def squared_norms(self) -> Tensor:
-        positions, p, d = self.inputs.shape[1], self.inputs.shape[2], self.outputs.shape[2]
-        if positions == 1 or 2 * positions * positions > p * d:
-            return super().squared_norms()
-        squares = torch.bmm(self.inputs, self.inputs.mT).mul_(self.shared.gram).sum(2).sum(1, dtype=torch.float64)
-        # Terms may cancel, and then rounding is large beside what is left: it is added, so that no norm comes out short.
-        lengths = squared_lengths(self.inputs.transpose(0, 1)).T * self.shared.squared_lengths
-        unit = torch.finfo(self.inputs.dtype).eps * (p + d + positions) ** 0.5
+    def key(self) -> tuple[Any, ...]:
+        return ("steps", *super().key())
+
+    def ways(self, work: Workspace, name: str) -> dict[str, Callable[[], None]]:
+        found, shared = super().ways(work, name), self._shared
+        if "ghost" in found and shared is not None:
+            found["ghost"] = lambda: self._measure_only(self._ghost_by_steps(shared))
+        return found
+
+    def _ghost_by_steps(self, shared: StepOutputs) -> Tensor:
+        """:func:`~dptrain.clipping.contributions.ghost_norms`, with what the other weight has computed already."""
+        squares = torch.bmm(self.inputs, self.inputs.mT).mul_(shared.gram).sum(2).sum(1, dtype=torch.float64)
+        lengths = squared_lengths(self.inputs.transpose(0, 1)).T * shared.squared_lengths
+        unit = torch.finfo(self.inputs.dtype).eps * (self.p + self.d + self.positions) ** 0.5
         return squares.clamp_min(0) + lengths.sqrt().sum(1).square() * unit
 
-    def weighted_sum(self, factors: Tensor) -> Tensor:
-        inputs, outputs = self.inputs.transpose(0, 1), self.outputs.transpose(0, 1)
-        scale = factors.to(inputs.dtype)[None, :, None]
-        if inputs.shape[2] <= outputs.shape[2]:  # the narrower one is written anew
-            inputs = inputs * scale
-        else:
-            outputs = outputs * scale
-        return (outputs.flatten(0, 1).T @ inputs.flatten(0, 1)).view(self.shape)
+    def release(self) -> None:
+        super().release()
+        self._shared = None
+
+    def sum_of_products(self, factors: Tensor) -> Tensor:
+        """As for any product, over the time first: so nothing is copied."""
+        turned = OuterProducts(self.inputs.transpose(0, 1), self.outputs.transpose(0, 1), self.shape)
+        return turned.scaled_product(factors.to(self.inputs.dtype)[None, :, None]).view(self.shape)
+
+    def add_to(self, total: Tensor, factors: Tensor, first: bool) -> None:
+        Contribution.add_to(self, total, factors, first)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +166,7 @@ def _walk(module: nn.RNNBase, suffix: str, steps: Steps) -> Walk:
     )
 
 
+@register_forward(nn.LSTM, nn.GRU, nn.RNN)
 def _forward(module: nn.RNNBase, args: tuple[Any, ...], kwargs: dict[str, Any], deposit: Deposit) -> tuple[Any, Any]:
     """What the module's own forward gives, from one :class:`_Layer` for each layer and direction."""
     return _recur(module, deposit, *args, **kwargs)
@@ -252,7 +243,3 @@ def _stack(
             ends.append(tuple(last))
         inputs = outputs[0] if len(outputs) == 1 else torch.cat(outputs, 2)
     return inputs, [torch.stack(states) for states in zip(*ends, strict=True)]
-
-
-REWRITTEN: dict[type[nn.Module], Rewritten] = {nn.LSTM: _forward, nn.GRU: _forward, nn.RNN: _forward}
-"""By a module's exact type: what the engine calls in place of its forward."""

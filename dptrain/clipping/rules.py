@@ -10,8 +10,8 @@ A layer whose output does not tell enough (a recurrent one, attention) is run by
 what it learns during the backward pass: :func:`register_forward`.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Set
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -34,21 +34,26 @@ Rule = Callable[..., Mapping[str, Contribution]]
 RULES: dict[type[nn.Module], Rule] = {}
 
 
+@runtime_checkable
 class Deposit(Protocol):
-    """Where a rewritten forward hands in what its backward pass learns."""
+    """Where a rewritten forward leaves what its backward pass found."""
 
-    wanted: set[str]
-    """Keys of the module's trainable parameters; of children, with a dot."""
+    @property
+    def wanted(self) -> Set[str]:
+        """The keys of the module's parameters that are trained; of its children, with a dot."""
+        ...
 
-    def __call__(self, key: str, part: Contribution) -> None: ...
+    def __call__(self, key: str, contribution: Contribution, /) -> None:
+        """The per-example gradients of one parameter in this call; at most once a key."""
+        ...
 
-    def leaf(self, tensor: Tensor) -> Tensor:
-        """Marks a detached input as one from which the backward pass has to reach this module."""
+    def leaf(self, tensor: Tensor, /) -> None:
+        """A tensor that the backward pass has to reach."""
         ...
 
 
 Forward = Callable[[Any, tuple[Any, ...], dict[str, Any], Deposit], Any]
-"""``forward(module, args, kwargs, deposit)`` gives the module's ordinary outputs."""
+"""``forward(module, args, kwargs, deposit)`` gives what ``module(*args, **kwargs)`` gives."""
 
 FORWARDS: dict[type[nn.Module], Forward] = {}
 

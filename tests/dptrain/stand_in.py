@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dptrain.clipping.recurrent import Rewritten
-from dptrain.clipping.rules import Contribution, Instantiated
+from dptrain.clipping.contributions import Contribution, Instantiated
+from dptrain.clipping.rules import Forward
 
 Loss = Callable[[Any, tuple[Tensor, ...]], Tensor]
 """``loss(model, batch)`` gives ``[examples]``; the examples are the first dimension of every tensor of the batch."""
@@ -36,7 +36,7 @@ class Deposits:
 
 
 def rewritten_pass(
-    model: nn.Module, table: Mapping[type[nn.Module], Rewritten], loss: Loss, batch: tuple[Tensor, ...]
+    model: nn.Module, table: Mapping[type[nn.Module], Forward], loss: Loss, batch: tuple[Tensor, ...]
 ) -> tuple[dict[str, Contribution], Tensor]:
     """Contributions by parameter name, of the modules in the table alone, and the losses."""
     parameters = [value for value in model.parameters() if value.requires_grad]
@@ -88,7 +88,7 @@ def one_at_a_time(model: nn.Module, loss: Loss, batch: tuple[Tensor, ...]) -> li
 
 def check(
     model: nn.Module,
-    table: Mapping[type[nn.Module], Rewritten],
+    table: Mapping[type[nn.Module], Forward],
     loss: Loss,
     batch: tuple[Tensor, ...],
     tolerance: float = 1e-10,

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from dptrain.clipping.attention import REWRITTEN, Stacked
-from dptrain.clipping.rules import Unfit
+from dptrain.clipping.attention import Stacked
+from dptrain.clipping.rules import FORWARDS, Unfit
 from tests.dptrain.stand_in import Deposits, Loss, check, one_at_a_time, rewritten_pass
 
 EXAMPLES, TARGETS, SOURCES, SIZE, HEADS = 4, 3, 5, 8, 2
@@ -80,7 +80,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 )
 def test_it_equals_one_example_at_a_time(kind: str, options: str, batch_first: bool, build_options: dict[str, Any]):
     module = build(batch_first=batch_first, **build_options)
-    found = check(module, REWRITTEN, attending(kind, **OPTIONS[options]), batch(kind))
+    found = check(module, FORWARDS, attending(kind, **OPTIONS[options]), batch(kind))
     assert set(found) == {name for name, _ in module.named_parameters()}
     assert isinstance(found["in_proj_weight"], Stacked) == (kind != "self")
 
@@ -91,7 +91,7 @@ def test_it_equals_one_example_at_a_time(kind: str, options: str, batch_first: b
 @pytest.mark.parametrize(("kdim", "vdim"), [(6, 7), (SIZE, 7), (6, SIZE)])
 def test_keys_and_values_may_have_sizes_of_their_own(options: str, batch_first: bool, bias: bool, kdim: int, vdim: int):
     module = build(batch_first=batch_first, bias=bias, kdim=kdim, vdim=vdim)
-    found = check(module, REWRITTEN, attending("cross", **OPTIONS[options]), batch("cross", kdim=kdim, vdim=vdim))
+    found = check(module, FORWARDS, attending("cross", **OPTIONS[options]), batch("cross", kdim=kdim, vdim=vdim))
     assert set(found) == {name for name, _ in module.named_parameters()}
 
 
@@ -112,7 +112,7 @@ def test_masks_are_those_of_the_module(mask: str, pad: bool, need_weights: bool)
     else:
         each = rand(EXAMPLES, HEADS, SOURCES, SOURCES, seed=9)
         inputs = (*inputs, each if mask.startswith("by") else (each > 0.5).triu(1))
-    check(build(batch_first=True), REWRITTEN, attending("self", **options), inputs)
+    check(build(batch_first=True), FORWARDS, attending("self", **options), inputs)
 
 
 @given(
@@ -134,7 +134,7 @@ def test_it_equals_one_example_at_a_time_for_any_sizes(
     module = nn.MultiheadAttention(heads * width, heads, batch_first=batch_first).double()
     key, value = rand(examples, sources, heads * width, seed=seed), rand(examples, sources, heads * width, seed=seed + 1)
     inputs = rand(examples, targets, heads * width, seed=seed + 2), key, value, torch.zeros(examples, sources, dtype=torch.bool)
-    check(module, REWRITTEN, attending(kind, need_weights=weights), inputs)
+    check(module, FORWARDS, attending(kind, need_weights=weights), inputs)
 
 
 @pytest.mark.parametrize("kind", ["self", "shared", "cross"])
@@ -148,7 +148,7 @@ def test_outputs_and_dropout_are_the_modules_own(kind: str, dtype: torch.dtype, 
     torch.manual_seed(5)
     theirs = module(*given, need_weights=need_weights)
     torch.manual_seed(5)
-    mine = REWRITTEN[nn.MultiheadAttention](module, given, {"need_weights": need_weights}, Deposits(frozenset()))
+    mine = FORWARDS[nn.MultiheadAttention](module, given, {"need_weights": need_weights}, Deposits(frozenset()))
     for own, other in zip(mine, theirs, strict=True):
         assert (own is None) == (other is None)
         if own is not None:
@@ -160,7 +160,7 @@ def test_outputs_and_dropout_are_the_modules_own(kind: str, dtype: torch.dtype, 
 def test_only_trained_parameters_are_deposited(frozen: str, kind: str):
     module = build(batch_first=True, add_bias_kv=True)
     dict(module.named_parameters())[frozen].requires_grad_(False)
-    found = check(module, REWRITTEN, attending(kind), batch(kind))
+    found = check(module, FORWARDS, attending(kind), batch(kind))
     assert set(found) == {name for name, value in module.named_parameters() if value.requires_grad}
 
 
@@ -186,7 +186,7 @@ def squares(model: Any, batch: tuple[Tensor, ...]) -> Tensor:
 
 def test_an_attention_called_twice_adds_up():
     torch.manual_seed(0)
-    found = check(Twice().double(), REWRITTEN, squares, (rand(4, 5, SIZE),))
+    found = check(Twice().double(), FORWARDS, squares, (rand(4, 5, SIZE),))
     assert len(found) == 4
 
 
@@ -197,7 +197,7 @@ def test_what_comes_before_gets_ordinary_gradients():
         value.requires_grad_(False)
     earlier = [*model.before.parameters()]
     truth = torch.autograd.grad(squares(model, (rand(4, 5, SIZE),)).sum(), earlier)
-    model.attention.forward = lambda *args, **kwargs: REWRITTEN[nn.MultiheadAttention](
+    model.attention.forward = lambda *args, **kwargs: FORWARDS[nn.MultiheadAttention](
         model.attention, args, kwargs, Deposits(frozenset())
     )
     found = torch.autograd.grad(squares(model, (rand(4, 5, SIZE),)).sum(), earlier)
@@ -209,7 +209,7 @@ def test_a_loss_on_the_weights_alone_leaves_values_out():
     def loss(module: Any, batch: tuple[Tensor, ...]) -> Tensor:
         return module(*batch[:3])[1].square().flatten(1).sum(1)
 
-    found = check(build(batch_first=True), REWRITTEN, loss, batch("cross"))
+    found = check(build(batch_first=True), FORWARDS, loss, batch("cross"))
     assert set(found) == {"in_proj_weight", "in_proj_bias"}
 
 
@@ -232,7 +232,7 @@ def test_transformer_layers_in_training_go_through_the_attentions_own_forward(ba
     options: dict[str, Any] = {"dropout": 0.0, "batch_first": batch_first, "norm_first": norm_first}
     layers = nn.TransformerEncoderLayer(SIZE, HEADS, 12, **options), nn.TransformerDecoderLayer(SIZE, HEADS, 12, **options)
     inputs = rand(EXAMPLES, TARGETS, SIZE), rand(EXAMPLES, SOURCES, SIZE, seed=1), padding()
-    found = check(nn.ModuleList(layers).double(), REWRITTEN, loss, inputs, tolerance=1e-9)
+    found = check(nn.ModuleList(layers).double(), FORWARDS, loss, inputs, tolerance=1e-9)
     assert len(found) == 12
 
 
@@ -241,7 +241,7 @@ def test_a_non_finite_example_stays_alone():
     module, inputs = build(batch_first=True), batch("cross")
     truth = one_at_a_time(module, attending("cross"), inputs)
     inputs[1][2, 0] = float("inf")
-    found, _ = rewritten_pass(module, REWRITTEN, attending("cross"), inputs)
+    found, _ = rewritten_pass(module, FORWARDS, attending("cross"), inputs)
     kept = torch.tensor([True, True, False, True])
     for name, part in found.items():
         assert bool(torch.isfinite(part.squared_norms()[kept]).all())
@@ -256,7 +256,7 @@ def test_gradients_are_float32_under_autocast(kind: str):
     module = build(batch_first=True, add_bias_kv=True).float()
     inputs = tuple(each.float() for each in batch(kind)[:3])
     with torch.autocast("cpu", torch.bfloat16):
-        found, _ = rewritten_pass(module, REWRITTEN, attending(kind), (*inputs, padding()))
+        found, _ = rewritten_pass(module, FORWARDS, attending(kind), (*inputs, padding()))
     assert set(found) == {name for name, _ in module.named_parameters()}
     assert all(part.weighted_sum(torch.ones(4)).dtype == torch.float32 for part in found.values())
 
@@ -274,4 +274,4 @@ def test_gradients_are_float32_under_autocast(kind: str):
 )
 def test_what_is_not_covered_is_refused(given: tuple[Tensor, ...], options: dict[str, Any], reason: str):
     with pytest.raises(Unfit, match=reason):
-        REWRITTEN[nn.MultiheadAttention](build(batch_first=True), given, options, Deposits(frozenset()))
+        FORWARDS[nn.MultiheadAttention](build(batch_first=True), given, options, Deposits(frozenset()))

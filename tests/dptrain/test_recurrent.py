@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from dptrain.clipping.recurrent import REWRITTEN, StepOutputs
-from dptrain.clipping.rules import Unfit
+from dptrain.clipping.recurrent import StepOutputs
+from dptrain.clipping.rules import FORWARDS, Unfit
 from tests.dptrain.stand_in import Deposits, Loss, check, one_at_a_time, rewritten_pass
 
 KINDS: dict[str, Callable[..., nn.RNNBase]] = {
@@ -72,8 +72,8 @@ def initial_states(module: nn.RNNBase, examples: int) -> tuple[Tensor, ...]:
 def test_it_equals_one_example_at_a_time(kind: str, layout: str, bias: bool, layers: int, bidirectional: bool):
     module = build(kind, 5, 4, layers, bias=bias, bidirectional=bidirectional, batch_first=layout != "time first")
     lengths = LENGTHS.sort(descending=True).values if layout == "packed by the user" else LENGTHS
-    check(module, REWRITTEN, reading(layout), (rand(4, 6, 5), lengths))
-    check(module, REWRITTEN, reading(layout), (rand(4, 6, 5), lengths, *initial_states(module, 4)))
+    check(module, FORWARDS, reading(layout), (rand(4, 6, 5), lengths))
+    check(module, FORWARDS, reading(layout), (rand(4, 6, 5), lengths, *initial_states(module, 4)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -84,7 +84,7 @@ def test_outputs_are_the_modules_own(kind: str, dtype: torch.dtype, batch_first:
     module = build(kind, 5, 7, 2, bidirectional=True, batch_first=batch_first).to(dtype)
     values = rand(4, 6, 5).to(dtype) if batch_first else rand(6, 4, 5).to(dtype)
     inputs = pack_padded_sequence(values, LENGTHS, batch_first, enforce_sorted=False) if packed else values
-    mine = REWRITTEN[type(module)](module, (inputs,), {}, Deposits(frozenset()))
+    mine = FORWARDS[type(module)](module, (inputs,), {}, Deposits(frozenset()))
     theirs = module(inputs)
     states = [each if isinstance(each, tuple) else (each,) for each in (mine[1], theirs[1])]
     pairs = [*zip(*states, strict=True)]
@@ -117,8 +117,8 @@ def test_it_equals_one_example_at_a_time_for_any_sizes(
 ):
     module = build(kind, features, size, layers, bidirectional=bidirectional, batch_first=batch_first)
     batch = rand(len(lengths), max(lengths), features, seed=seed), torch.tensor(lengths)
-    check(module, REWRITTEN, reading("packed"), batch)
-    check(module, REWRITTEN, reading("batch first"), batch)
+    check(module, FORWARDS, reading("packed"), batch)
+    check(module, FORWARDS, reading("batch first"), batch)
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru", "tanh"])
@@ -126,7 +126,7 @@ def test_it_equals_one_example_at_a_time_for_any_sizes(
 def test_norms_agree_whichever_way_they_are_computed(kind: str, steps: int):
     """One step, few steps (products of inputs and of gates) and many steps (instantiated)."""
     module = build(kind, 12, 16, batch_first=True)
-    found = check(module, REWRITTEN, reading("batch first"), (rand(3, steps, 12), LENGTHS[:3]))
+    found = check(module, FORWARDS, reading("batch first"), (rand(3, steps, 12), LENGTHS[:3]))
     for part in found.values():
         torch.testing.assert_close(part.squared_norms(), part.instantiate().squared_norms(), rtol=1e-10, atol=0)
 
@@ -172,7 +172,7 @@ def squares(model: Any, batch: tuple[Tensor, ...]) -> Tensor:
 @pytest.mark.parametrize("kind", ["lstm", "gru", "tanh", "relu"])
 def test_a_layer_called_twice_adds_up(kind: str):
     torch.manual_seed(0)
-    found = check(Reader(kind).double(), REWRITTEN, squares, (rand(4, 6, 5),))
+    found = check(Reader(kind).double(), FORWARDS, squares, (rand(4, 6, 5),))
     assert len(found) == 4
 
 
@@ -184,7 +184,7 @@ def test_what_comes_before_gets_ordinary_gradients(kind: str):
         value.requires_grad_(False)
     earlier = [*model.before.parameters(), model.start]
     truth = torch.autograd.grad(squares(model, (rand(4, 6, 5),)).sum(), earlier)
-    model.layer.forward = lambda *args: REWRITTEN[type(model.layer)](model.layer, args, {}, Deposits(frozenset()))
+    model.layer.forward = lambda *args: FORWARDS[type(model.layer)](model.layer, args, {}, Deposits(frozenset()))
     found = torch.autograd.grad(squares(model, (rand(4, 6, 5),)).sum(), earlier)
     for mine, theirs in zip(found, truth, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
@@ -195,7 +195,7 @@ def test_what_comes_before_gets_ordinary_gradients(kind: str):
 def test_only_trained_parameters_are_deposited(kind: str, frozen: str):
     module = build(kind, 5, 4, 2, bidirectional=True, batch_first=True)
     dict(module.named_parameters())[frozen].requires_grad_(False)
-    found = check(module, REWRITTEN, reading("packed"), (rand(4, 6, 5), LENGTHS))
+    found = check(module, FORWARDS, reading("packed"), (rand(4, 6, 5), LENGTHS))
     assert frozen not in found
     assert len(found) == sum(value.requires_grad for value in module.parameters())
 
@@ -205,7 +205,7 @@ def test_steps_past_an_examples_end_are_exactly_zero(kind: str):
     module = build(kind, 5, 4, 2, bidirectional=True, batch_first=True)
     inputs = rand(4, 6, 5)
     inputs[torch.arange(6) >= LENGTHS[:, None]] = float("nan")  # padding that packing leaves out
-    found = check(module, REWRITTEN, reading("packed"), (inputs, LENGTHS))
+    found = check(module, FORWARDS, reading("packed"), (inputs, LENGTHS))
     for name, part in found.items():
         if name.startswith("weight"):
             outputs: Tensor = part.outputs  # pyright: ignore[reportAttributeAccessIssue]
@@ -221,7 +221,7 @@ def test_a_non_finite_example_stays_alone(kind: str, layout: str):
     inputs = rand(4, 6, 5)
     truth = one_at_a_time(module, reading(layout), (inputs, LENGTHS))
     inputs[2, 0] = float("nan")
-    found, _ = rewritten_pass(module, REWRITTEN, reading(layout), (inputs, LENGTHS))
+    found, _ = rewritten_pass(module, FORWARDS, reading(layout), (inputs, LENGTHS))
     kept = torch.tensor([True, True, False, True])
     for name, part in found.items():
         assert bool(torch.isfinite(part.squared_norms()[kept]).all())
@@ -236,9 +236,9 @@ def test_dropout_between_layers_draws_what_the_module_draws(kind: str):
     torch.manual_seed(3)
     theirs, _ = module(rand(4, 6, 5))
     torch.manual_seed(3)
-    mine, _ = REWRITTEN[type(module)](module, (rand(4, 6, 5),), {}, Deposits(frozenset()))
+    mine, _ = FORWARDS[type(module)](module, (rand(4, 6, 5),), {}, Deposits(frozenset()))
     torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-12)
-    check(module.eval(), REWRITTEN, reading("packed"), (rand(4, 6, 5), LENGTHS))
+    check(module.eval(), FORWARDS, reading("packed"), (rand(4, 6, 5), LENGTHS))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -247,7 +247,7 @@ def test_outputs_may_be_changed_in_place(kind: str):
         output, _ = module(batch[0])
         return output.mul_(2).sin_().flatten(1).sum(1)
 
-    check(build(kind, 5, 4, batch_first=True), REWRITTEN, loss, (rand(4, 6, 5),))
+    check(build(kind, 5, 4, batch_first=True), FORWARDS, loss, (rand(4, 6, 5),))
 
 
 @pytest.mark.parametrize("used", ["outputs", "last state", "last cell"])
@@ -258,13 +258,13 @@ def test_any_of_the_outputs_may_be_left_unused(used: str):
             {"outputs": output, "last state": hidden.transpose(0, 1), "last cell": cell.transpose(0, 1)}[used].flatten(1).sum(1)
         )
 
-    check(build("lstm", 5, 4, 2, bidirectional=True, batch_first=True), REWRITTEN, loss, (rand(4, 6, 5),))
+    check(build("lstm", 5, 4, 2, bidirectional=True, batch_first=True), FORWARDS, loss, (rand(4, 6, 5),))
 
 
 def test_a_second_walk_back_is_refused():
     module = build("lstm", 5, 4, batch_first=True)
     deposits = Deposits(frozenset())
-    output, _ = REWRITTEN[nn.LSTM](module, (rand(4, 6, 5),), {}, deposits)
+    output, _ = FORWARDS[nn.LSTM](module, (rand(4, 6, 5),), {}, deposits)
     torch.autograd.grad(output.sum(), deposits.leaves, allow_unused=True, retain_graph=True)
     with pytest.raises(RuntimeError, match="run the forward pass again"):
         torch.autograd.grad(output.sum(), deposits.leaves, allow_unused=True)
@@ -279,7 +279,7 @@ def test_gradients_are_float32_under_autocast(kind: str, packed: bool):
     given = pack_padded_sequence(inputs, LENGTHS, True, False) if packed else inputs
     deposits = Deposits(frozenset(key for key, _ in module.named_parameters()))
     with torch.autocast("cpu", torch.bfloat16):
-        output, _ = REWRITTEN[type(module)](module, (given,), {}, deposits)
+        output, _ = FORWARDS[type(module)](module, (given,), {}, deposits)
         values = output.data if packed else output
         torch.autograd.grad(values.sum(), deposits.leaves, allow_unused=True)
     assert values.dtype == torch.bfloat16
@@ -298,4 +298,4 @@ def test_gradients_are_float32_under_autocast(kind: str, packed: bool):
 )
 def test_what_is_not_covered_is_refused(inputs: Tensor, states: Tensor | None, reason: str):
     with pytest.raises(Unfit, match=reason):
-        REWRITTEN[nn.GRU](build("gru", 5, 4, batch_first=True), (inputs, states), {}, Deposits(frozenset()))
+        FORWARDS[nn.GRU](build("gru", 5, 4, batch_first=True), (inputs, states), {}, Deposits(frozenset()))
