@@ -23,7 +23,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dptrain.errors import PlanError
 from dptrain.recipe import PrivacyConfig, Relation, Sampling
@@ -78,6 +78,10 @@ class PrivacyPlan:
     relation: Relation = "add_or_remove_one"
     """What makes two data sets neighbours."""
     sampling: Sampling = "poisson"
+    noise: Literal["independent", "banded"] = "independent"
+    """Fresh at each update, or correlated between updates so that it cancels in the weights."""
+    bands: int = 1
+    """Of banded noise: an example takes part at most once in so many updates."""
 
     def __post_init__(self) -> None:
         for name in ("sampling_rate", "expected_batch_size", "clipping_norm", "delta", "noise_multiplier"):
@@ -94,6 +98,8 @@ class PrivacyPlan:
         _require(0 < self.delta < 1, "delta", self.delta, "a number above 0 and below 1/N, such as 1e-5")
         _require(self.relation in RELATIONS, "relation", self.relation, " or ".join(RELATIONS))
         _require(self.unit == "example", "unit", self.unit, "'example', the one unit that is built so far")
+        if self.noise != "independent":
+            raise PlanError(f"noise is {self.noise!r}; give 'independent', the one noise that a sampler accounts for so far")
         if self.noise_multiplier > 0 and math.isinf(self.clipping_norm):
             raise PlanError(
                 f"noise_multiplier is {self.noise_multiplier} and clipping_norm is infinite: noise hides nothing that is "
@@ -117,7 +123,7 @@ class PrivacyPlan:
         shared: dict[str, Any] = {
             item.name: getattr(config, item.name)
             for item in dataclasses.fields(cls)
-            if item.name not in ("steps", "noise_multiplier", "clipping_norm")
+            if item.name not in ("steps", "noise_multiplier", "clipping_norm", "noise", "bands")
         }
         norm = math.inf if config.mechanism == "none" else config.clipping_norm
         plan = cls(steps=steps, clipping_norm=norm, **shared)

@@ -34,7 +34,7 @@ from dptrain.data.split import save as save_split
 from dptrain.doctor import BufferWatch, check_fresh_optimizer, check_model, check_optimizer
 from dptrain.errors import CheckpointError, PlanError, ProtocolError, UserError
 from dptrain.ledger import Ledger
-from dptrain.noise import GaussianNoise, secret_generator
+from dptrain.noise import noise_for, secret_generator
 from dptrain.plain import as_plain
 from dptrain.plan import Guarantee, PrivacyPlan
 from dptrain.recipe import Performance
@@ -120,7 +120,7 @@ class PrivateTraining:
         self._performance = performance
         self._clipper = Clipper(model, loss, Clipping(plan.clipping_norm, relation=plan.relation), performance)
         self._insecure_seed = insecure_seed
-        self._noise = GaussianNoise.of(plan, insecure_seed)
+        self._noise = noise_for(plan, insecure_seed)
         self._ledger = Ledger(ledger, examples.fingerprint) if ledger is not None else None
         self._earlier: tuple[tuple[int, int], ...] = ()
         """Ranges of steps that were drawn, each in one go, before this object took over."""
@@ -359,7 +359,7 @@ class PrivateTraining:
         checkpoint.unpack_optimizer(self.optimizer, tensors, state["optimizer"])
         self._earlier = tuple((int(first), int(last)) for first, last in state["drawn"])
         self._first = self._taken = int(state["steps_taken"])
-        self._noise = GaussianNoise.of(self.plan, self._insecure_seed, self._first)
+        self._noise = noise_for(self.plan, self._insecure_seed, self._first)
         self.insecure = self.insecure or bool(state["insecure_randomness"])
         _TRAINED_BY[self.model] = self._noise  # every weight was just replaced
         return self.steps_taken

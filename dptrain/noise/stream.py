@@ -1,0 +1,133 @@
+"""A secret stream of bits, and standard normal variates from it.
+
+The bits are AES-128 in counter mode with a key from the operating system (``randomgen.AESCounter``). A new key is drawn
+for every training, also on resume, and no key or counter is ever written down: two steps can never draw the same noise, and
+nobody can subtract it later. A fixed seed is for tests and debugging alone. It must be asked for by the name
+``insecure_seed`` and is recorded with the model, since whoever knows the seed can remove the noise.
+
+Normal variates come in pairs (Box & Muller 1958, "A Note on the Generation of Random Normal Deviates"):
+
+    x = r sin θ,  y = ± r cos θ,  r² / 2 exponential,  θ uniform on (-π/2, π/2)
+
+* *Radius*: numpy's float64 exponential ziggurat (Marsaglia & Tsang 2000), whose own tail is drawn with 53 further bits: r is
+  true to a probability of 2⁻⁶⁴, and so are the tails of x and y (9.4 σ). A uniform of 24 bits, as float32 generators use,
+  ends at 5.8 σ.
+* *Angle*: 31 bits, an odd whole number w of (π/2)/2³¹. cos θ is computed as the sine of the complement, itself an odd whole
+  number, so that neither is coarse where it is near zero, and neither is ever exactly zero.
+* *Rounding*: from r on in float32, each variate within 2⁻²⁰ of its value (a relative error; the test allows no more). What
+  is added to a sum is enlarged by as much, see ``mechanism.py``.
+
+float64 sums get numpy's float64 normal ziggurat: float32 noise would leave their low bits bare.
+
+Why this way: 2.75 million variates, CPU time on one thread in units of ``torch.randn``, on a Zen 4 with AVX-512 (and without):
+this 1.25 to 1.35 (1.55); float64 ziggurat, converted by blocks 2.9 (3.0); radius by a float64 logarithm of 53 bits 1.15 to
+1.25 (1.85); radius of 32 bits, its ends redrawn 1.3 (1.7); ziggurat over ChaCha8 4.4, over ChaCha20 6.3; float64 ``erfinv``
+2.4. numpy's own float32 ziggurat costs 2.6 and is a lattice of 2⁻²³ times a layer's width, with a float32 tail. AES itself is
+0.3 to 0.6 of it. ``python -m tests.benchmarks.noise`` measures what this machine makes of it.
+"""
+
+import secrets
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from randomgen import AESCounter
+
+from dptrain.errors import PlanError
+
+PAIRS = 32768
+"""Variates are made in blocks of this many pairs, which stay in the cache of a core."""
+ALL_BITS = 2**64 - 1
+QUARTER_TURN = np.float32(np.pi / 2 / 2**31)
+
+
+def secret_generator(insecure_seed: int | None = None, stream: str = "noise") -> np.random.Generator:
+    """A fresh generator keyed by the operating system; or, with ``insecure_seed``, a repeatable and insecure one.
+
+    Args:
+        stream: what it is for; different streams of one insecure seed are independent.
+    """
+    if insecure_seed is None:
+        return _generator(secrets.randbits(128))
+    if isinstance(insecure_seed, bool) or not isinstance(insecure_seed, int) or insecure_seed < 0:
+        raise PlanError(f"insecure_seed is {insecure_seed!r}; give a whole number from 0 up, or leave it out")
+    words = np.random.SeedSequence([insecure_seed, *stream.encode()]).generate_state(2, np.uint64)
+    return _generator(int(words[0]) << 64 | int(words[1]))
+
+
+def _generator(key: int) -> np.random.Generator:
+    stream: Any = AESCounter(key=key)  # a numpy bit generator by its capsule, not by its type
+    return np.random.Generator(stream)
+
+
+def random_words(generator: np.random.Generator, count: int) -> np.ndarray:
+    """``count`` words of 64 random bits, drawn without the interpreter lock."""
+    return generator.integers(0, ALL_BITS, count, dtype=np.uint64, endpoint=True)
+
+
+class NormalFiller:
+    """Fills arrays with standard normal variates; keeps its own working memory, so one thread at a time (others wait).
+
+    Nearly all of its time is spent in numpy loops that do without the interpreter lock.
+    """
+
+    def __init__(self) -> None:
+        self._busy = threading.Lock()
+        self._exponentials = np.empty(0)
+        self._radius = np.empty(0, np.float32)
+        self._integers = np.empty(0, np.int32)
+
+    def fill(self, out: np.ndarray, generator: np.random.Generator, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Fills ``out`` (one dimension, float32 or float64), unless ``stop()`` says so between two blocks.
+
+        Returns:
+            Whether it was filled to its end.
+        """
+        with self._busy:
+            for start in range(0, len(out), 2 * PAIRS):
+                if stop():
+                    return False
+                block = out[start : start + 2 * PAIRS]
+                if out.dtype == np.float64:
+                    generator.standard_normal(out=block)
+                else:
+                    self._pairs(block, generator)
+        return True
+
+    def _pairs(self, out: np.ndarray, generator: np.random.Generator) -> None:
+        pairs = (len(out) + 1) // 2
+        if len(self._radius) < pairs:
+            self._exponentials = np.empty(pairs)
+            self._radius, self._integers = np.empty(pairs, np.float32), np.empty(pairs, np.int32)
+        exponentials = self._exponentials[:pairs]
+        generator.standard_exponential(out=exponentials)
+        words = random_words(generator, (pairs + 1) // 2).view(np.int32)[:pairs]
+        box_muller(exponentials, words, out, self._radius[:pairs], self._integers[:pairs])
+
+
+def box_muller(
+    exponentials: np.ndarray, words: np.ndarray, out: np.ndarray, radius: np.ndarray, integers: np.ndarray
+) -> np.ndarray:
+    """Turns ``p`` exponential variates and ``p`` random int32 words into 2p normal variates, or 2p - 1.
+
+    A word's upper 31 bits are the angle, its lowest bit is the sign of the second variate. ``radius`` (float32) and
+    ``integers`` (int32) are working memory, ``[p]`` each.
+    """
+    pairs = len(words)
+    first, second = out[:pairs], out[pairs:]
+    np.multiply(exponentials, 2, out=radius, casting="same_kind")
+    np.sqrt(radius, out=radius)
+    np.bitwise_or(words, 1, out=integers)
+    np.copyto(first, integers, casting="unsafe")
+    np.abs(integers, out=integers)
+    np.bitwise_xor(integers, 0x7FFFFFFE, out=integers)  # 2³¹ - |w|, for odd w
+    np.copyto(second, integers[: len(second)], casting="unsafe")
+    for part in (first, second):
+        np.multiply(part, QUARTER_TURN, out=part)
+        np.sin(part, out=part)
+        np.multiply(part, radius[: len(part)], out=part)
+    np.left_shift(words, 31, out=integers)
+    signs = second.view(np.int32)
+    np.bitwise_xor(signs, integers[: len(second)], out=signs)
+    return out
