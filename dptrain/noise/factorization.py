@@ -45,7 +45,7 @@ def square_root_coefficients(bands: int, momentum: float = 0.0) -> Coefficients:
     """The first ``bands`` coefficients of √A: of 1/√(1 - z), times those of 1/√(1 - βz)."""
     k = np.arange(1, bands)
     root = np.concatenate([[1.0], np.cumprod((2 * k - 1) / (2 * k))])
-    return np.convolve(root, root * momentum ** np.arange(bands))[:bands]
+    return root if momentum == 0 else np.convolve(root, root * momentum ** np.arange(bands))[:bands]
 
 
 def inverse_coefficients(coefficients: Sequence[float] | Coefficients, steps: int) -> Coefficients:

@@ -31,7 +31,8 @@ class NoisedSum:
     """A clipped sum with its noise: all that an optimizer may see."""
 
     gradients: dict[str, Tensor]
-    """Parameter name to the noised sum, shaped like the parameter. Its own memory: it may be kept, or changed in place."""
+    """Parameter name to the noised sum, shaped like the parameter. Its own memory, which may be kept or changed in place; but
+    where σ = 0 these are the clipped sum's own tensors."""
     standard_deviation: float
     """Of the noise in each coordinate of this sum. Public, so an optimizer may correct its moments by it."""
 

@@ -20,10 +20,11 @@ Normal variates come in pairs (Box & Muller 1958, "A Note on the Generation of R
 float64 sums get numpy's float64 normal ziggurat: float32 noise would leave their low bits bare.
 
 Why this way: 2.75 million variates, CPU time on one thread in units of ``torch.randn``, on a Zen 4 with AVX-512 (and without):
-this 1.25 to 1.35 (1.55); float64 ziggurat, converted by blocks 2.9 (3.0); radius by a float64 logarithm of 53 bits 1.15 to
-1.25 (1.85); radius of 32 bits, its ends redrawn 1.3 (1.7); ziggurat over ChaCha8 4.4, over ChaCha20 6.3; float64 ``erfinv``
-2.4. numpy's own float32 ziggurat costs 2.6 and is a lattice of 2⁻²³ times a layer's width, with a float32 tail. AES itself is
-0.3 to 0.6 of it. ``python -m tests.benchmarks.noise`` measures what this machine makes of it.
+this 1.3 to 1.4 (1.6); float64 ziggurat, converted by blocks 2.9 to 3.1 (3.0); radius by a float64 logarithm of 53 bits 1.2
+(1.85, and its tail ends at 8.6 σ); radius of 32 bits, its ends redrawn 1.3 (1.7); ziggurat over ChaCha8 4.4, over ChaCha20
+6.3; float64 ``erfinv`` 2.4. numpy's own float32 ziggurat costs 2.6 and is a lattice of 2⁻²³ times a layer's width, with a tail
+of 24-bit uniforms. AES is half of what this costs. Drawn ahead, a step's own thread spends 0.15 on its noise, the addition.
+``python -m tests.benchmarks.noise`` gives the first two and the last of these for the machine at hand.
 """
 
 import secrets

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,8 @@ from dptrain.errors import ProtocolError
 from dptrain.noise import secret_generator
 from dptrain.noise.ahead import WORTH_A_THREAD, NormalSource
 from dptrain.noise.stream import NormalFiller
+from dptrain.plan import PrivacyPlan
+from dptrain.private import PrivateTraining, make_private, per_example
 
 LONG = WORTH_A_THREAD + 5
 
@@ -180,3 +183,32 @@ def test_each_vector_of_a_device_has_its_own_secret_seed(monkeypatch: pytest.Mon
             source.draw(4, torch.float32, torch.device("cuda"))
     assert len(set(seeds)) == 100
     assert 0.4 < np.mean([seed >> 63 for seed in seeds]) + np.mean([seed & 1 for seed in seeds]) < 1.6
+
+
+def test_a_resume_drops_what_was_drawn_ahead(tmp_path: Path):
+    """Sharp edge 17: fresh entropy; the vector that waited for the next update of the old object is gone with it."""
+    plan = PrivacyPlan(sampling_rate=0.2, expected_batch_size=8, steps=4, clipping_norm=1.0, delta=1e-3, noise_multiplier=1.0)
+
+    def training() -> PrivateTraining:
+        model = torch.nn.Linear(LONG // 2, 2)
+        data = torch.utils.data.TensorDataset(torch.zeros(40, LONG // 2), torch.zeros(40, dtype=torch.long))
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        return make_private(model, optimizer, data, plan, loss=per_example(torch.nn.functional.cross_entropy))
+
+    first = training()
+    for batch in first.batches(1):
+        first.step(batch)
+    first.save(tmp_path)
+    resumed = training()
+    unused = weakref.ref(resumed._noise)
+    resumed.resume(tmp_path)
+    assert unused() is None
+    assert resumed._noise._source._ahead is None
+    job = first._noise._source._ahead
+    assert job is not None
+    for batch in resumed.batches():
+        resumed.step(batch)
+    gone = weakref.ref(job)
+    del job, first
+    gc.collect()
+    assert gone() is None

@@ -56,13 +56,14 @@ def streamed(noise: NoiseMechanism, steps: int, size: int, sensitivity: float = 
 coefficient_lists = st.lists(st.floats(-0.5, 0.5), min_size=0, max_size=6).map(lambda tail: np.array([1.0, *tail]))
 
 
+@settings(deadline=None, max_examples=50)
 @given(coefficient_lists, st.integers(1, 20))
 def test_c_times_its_inverse_is_the_identity(coefficients: np.ndarray, steps: int):
     inverse = matrix(inverse_coefficients(coefficients, steps), steps)
     np.testing.assert_allclose(matrix(coefficients, steps) @ inverse, np.eye(steps), atol=1e-9 * max(1, np.abs(inverse).max()))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=30)
 @given(coefficient_lists, st.integers(1, 15), st.booleans())
 def test_the_stream_is_c_inverse_of_fresh_noise(coefficients: np.ndarray, steps: int, ahead: bool):
     """C times what was added gives back the independent variates of the same insecure seed: nothing else is in it."""
@@ -81,6 +82,7 @@ def test_columns_are_no_longer_than_one():
         assert lengths.max() == pytest.approx(1.0, abs=1e-12)
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(1, 6), st.integers(2, 30), st.integers(0, 2**32 - 1))
 def test_participations_b_updates_apart_add_up_as_orthogonal(bands: int, steps: int, seed: int):
     """Sharp edge 12: √k times the sum's own sensitivity, whatever the gradients, for any pattern that the sampler allows."""
