@@ -21,7 +21,8 @@ unit of its own row. An update whose noise was drawn and which was not released 
 secret as the key: they stay in memory and are never saved. A resumed training begins a new block with fresh z, which its
 sampler charges by itself.
 
-With b = 1 it is :class:`~dptrain.noise.mechanism.GaussianNoise`.
+It costs the memory of b - 1 gradients, and one pass over them at each update. With b = 1 it is
+:class:`~dptrain.noise.mechanism.GaussianNoise`.
 """
 
 from collections.abc import Sequence
