@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from dptrain.errors import ProtocolError
-from dptrain.noise.stream import PAIRS, NormalFiller, random_words
+from dptrain.noise.stream import PAIRS, NormalFiller, SecretBits, random_words
 
 WORTH_A_THREAD = 4 * PAIRS
 """Shorter vectors are drawn when asked for: starting a thread would cost a good part of the time it saves."""
@@ -37,20 +37,20 @@ DEVICE_BLOCK = 1 << 22
 class _Ahead:
     """One vector that a thread is filling. Knows its source only weakly, so that both can end."""
 
-    def __init__(self, source: "NormalSource", values: np.ndarray, generator: np.random.Generator, filler: NormalFiller):
+    def __init__(self, source: "NormalSource", values: np.ndarray, bits: SecretBits, filler: NormalFiller):
         self.values = values
-        self.before: Any = generator.bit_generator.state
-        """Where the generator stood. In memory alone: never written down."""
+        self.before: Any = bits.state
+        """Where the streams stood. In memory alone: never written down."""
         self.filled = False
         self._source = weakref.ref(source)
         self._cancelled = False
-        self._thread = threading.Thread(target=self._run, args=(generator, filler), name="dptrain noise")
+        self._thread = threading.Thread(target=self._run, args=(bits, filler), name="dptrain noise")
 
     def start(self) -> None:
         self._thread.start()
 
-    def _run(self, generator: np.random.Generator, filler: NormalFiller) -> None:
-        self.filled = filler.fill(self.values, generator, self._stop)
+    def _run(self, bits: SecretBits, filler: NormalFiller) -> None:
+        self.filled = filler.fill(self.values, bits, self._stop)
 
     def _stop(self) -> bool:
         return self._cancelled or self._source() is None or not threading.main_thread().is_alive()
@@ -73,7 +73,7 @@ class NormalSource:
     """
 
     def __init__(self, generator: np.random.Generator, ahead: bool = True):
-        self._generator = generator
+        self._bits = SecretBits(generator)
         self._draws_ahead = ahead
         self._filler = NormalFiller()
         self._ahead: _Ahead | None = None
@@ -95,13 +95,13 @@ class NormalSource:
         with self._lock:
             if device is not None and device.type == "cuda":
                 self._take_ahead(-1, dtype)
-                return device_normals(size, dtype, device, int(random_words(self._generator, 1)[0]))
+                return device_normals(size, dtype, device, int(random_words(self._bits.generator, 1)[0]))
             values = self._take_ahead(size, dtype)
             if values is None:
                 values = self._memory(size, dtype)
-                self._filler.fill(values, self._generator)
+                self._filler.fill(values, self._bits)
             if self._draws_ahead and size >= WORTH_A_THREAD:
-                self._ahead = _Ahead(self, self._memory(size, dtype), self._generator, self._filler)
+                self._ahead = _Ahead(self, self._memory(size, dtype), self._bits, self._filler)
                 self._ahead.start()
             return self._lend(values)
 
@@ -127,7 +127,7 @@ class NormalSource:
         values = ahead.values if ahead.filled else None
         if values is None:
             ahead.cancel()
-            self._generator.bit_generator.state = ahead.before
+            self._bits.state = ahead.before
         self._ahead = None
         return values
 

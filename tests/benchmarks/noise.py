@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dptrain.clipping import ClippedSum
+from dptrain.clipping import ClippedSum, Counts
 from dptrain.noise import GaussianNoise, secret_generator
 from dptrain.noise.ahead import NormalSource
 
@@ -69,7 +69,7 @@ def drawing(size: int, rounds: int) -> dict[str, dict[str, float]]:
 def stepping(size: int, rounds: int) -> dict[str, dict[str, float]]:
     """What noise costs a step, relative to ``torch.randn``: drawn when asked for, and ahead."""
     square, there = torch.randn(512, 512), torch.empty(size)
-    clipped = ClippedSum({"a": torch.zeros(size)}, 1.0, examples=0, clipped=0, non_finite=0, loss=0.0)
+    clipped = ClippedSum({"a": torch.zeros(size)}, 1.0, Counts())
     noises = {name: GaussianNoise(1.0, ahead=name == "ahead") for name in ("at_once", "ahead")}
     lone = interleaved({"randn": there.normal_, "product": lambda: torch.mm(square, square)}, time.thread_time, rounds, 1)
     vector, product = np.median(lone["randn"]), np.median(lone["product"])

@@ -43,7 +43,7 @@ def test_a_noised_sum_is_the_sum_plus_noise(size: int):
         "c": torch.tensor(4.0),
     }
     before = copy.deepcopy(gradients)
-    clipped = ClippedSum(gradients, 0.5, examples=0, clipped=0, non_finite=0, loss=0.0)
+    clipped = ClippedSum(gradients, 0.5, Counts())
     nothing = zeros({name: tuple(value.shape) for name, value in gradients.items()}, 0.5)
     with_sum, alone = (GaussianNoise(1.0, secret_generator(3)).add(each).gradients for each in (clipped, nothing))
     for name, gradient in gradients.items():
@@ -67,7 +67,7 @@ def test_noise_has_the_memory_order_of_the_gradient():
     """A weight in channels_last gets a gradient in channels_last, with noise in every place."""
     gradient = torch.zeros(16, 8, 5, 5).to(memory_format=torch.channels_last)
     expanded = torch.zeros(1, 4).expand(3, 4)
-    sums = ClippedSum({"a": gradient, "b": expanded}, 1.0, examples=0, clipped=0, non_finite=0, loss=0.0)
+    sums = ClippedSum({"a": gradient, "b": expanded}, 1.0, Counts())
     noised = GaussianNoise(1.0).add(sums).gradients
     assert noised["a"].stride() == gradient.stride()
     assert len(noised["a"].unique()) == gradient.numel()
@@ -78,7 +78,7 @@ def test_noise_has_the_memory_order_of_the_gradient():
 def test_a_float64_sum_gets_float64_noise(others: torch.dtype):
     """Sharp edge 19: float32 noise would leave the low bits of the sum bare."""
     gradients = {"a": torch.zeros(2000, dtype=torch.float64), "b": torch.zeros(5, dtype=others)}
-    noised = GaussianNoise(1.0).add(ClippedSum(gradients, 1.0, examples=0, clipped=0, non_finite=0, loss=0.0)).gradients
+    noised = GaussianNoise(1.0).add(ClippedSum(gradients, 1.0, Counts())).gradients
     assert {name: value.dtype for name, value in noised.items()} == {"a": torch.float64, "b": others}
     assert float((noised["a"].float() != noised["a"]).double().mean()) > 0.99
 

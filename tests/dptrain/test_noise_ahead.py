@@ -19,7 +19,7 @@ import dptrain.noise.ahead as ahead_module
 from dptrain.errors import ProtocolError
 from dptrain.noise import secret_generator
 from dptrain.noise.ahead import WORTH_A_THREAD, NormalSource
-from dptrain.noise.stream import NormalFiller
+from dptrain.noise.stream import NormalFiller, SecretBits
 from dptrain.plan import PrivacyPlan
 from dptrain.private import PrivateTraining, make_private, per_example
 
@@ -33,7 +33,7 @@ def threads() -> list[threading.Thread]:
 class Endless(NormalFiller):
     """Fills until it is told to stop."""
 
-    def fill(self, out, generator, stop=lambda: False):
+    def fill(self, out, bits, stop=lambda: False):
         while not stop():
             time.sleep(0.001)
         return False
@@ -136,7 +136,7 @@ def test_what_was_drawn_ahead_does_not_pass_a_fork():
 
 def test_a_thread_ends_with_its_source():
     source = NormalSource(secret_generator())
-    source._ahead = job = ahead_module._Ahead(source, np.empty(LONG, np.float32), secret_generator(), Endless())
+    source._ahead = job = ahead_module._Ahead(source, np.empty(LONG, np.float32), SecretBits(secret_generator()), Endless())
     job.start()
     assert threads()
     gone = weakref.ref(source)
@@ -151,9 +151,9 @@ def test_a_thread_ends_with_its_source():
 def test_no_thread_keeps_the_interpreter_alive():
     code = (
         "import numpy as np\n"
-        "from tests.dptrain.test_noise_ahead import Endless, LONG, NormalSource, ahead_module, secret_generator\n"
+        "from tests.dptrain.test_noise_ahead import Endless, LONG, NormalSource, ahead_module, SecretBits, secret_generator\n"
         "source = NormalSource(secret_generator())\n"
-        "source._ahead = ahead_module._Ahead(source, np.empty(LONG, np.float32), secret_generator(), Endless())\n"
+        "source._ahead = ahead_module._Ahead(source, np.empty(LONG, np.float32), SecretBits(secret_generator()), Endless())\n"
         "source._ahead.start()\n"
         "print('end of the script')\n"
     )

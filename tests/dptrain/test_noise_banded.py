@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm, toeplitz
 
-from dptrain.clipping import ClippedSum
+from dptrain.clipping import ClippedSum, Counts
 from dptrain.errors import PlanError, ProtocolError
 from dptrain.noise import BandedNoise, GaussianNoise, NoiseMechanism, noise_for, secret_generator
 from dptrain.noise.factorization import (
@@ -44,7 +44,7 @@ def matrix(coefficients: np.ndarray, steps: int) -> np.ndarray:
 
 
 def zeros(size: int, sensitivity: float = 1.0, dtype: torch.dtype = torch.float64) -> ClippedSum:
-    return ClippedSum({"a": torch.zeros(size, dtype=dtype)}, sensitivity, examples=0, clipped=0, non_finite=0, loss=0.0)
+    return ClippedSum({"a": torch.zeros(size, dtype=dtype)}, sensitivity, Counts())
 
 
 def streamed(noise: NoiseMechanism, steps: int, size: int, sensitivity: float = 1.0) -> tuple[np.ndarray, list[float]]:

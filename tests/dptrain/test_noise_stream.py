@@ -9,12 +9,12 @@ from scipy.stats import chisquare, expon, kstest, norm, uniform
 
 from dptrain.noise import secret_generator
 from dptrain.noise.ahead import device_normals
-from dptrain.noise.stream import PAIRS, NormalFiller, box_muller
+from dptrain.noise.stream import PAIRS, NormalFiller, SecretBits, box_muller, exponential
 
 
 def variates(count: int, dtype: type = np.float32) -> np.ndarray:
     out = np.empty(count, dtype)
-    assert NormalFiller().fill(out, secret_generator())
+    assert NormalFiller().fill(out, SecretBits(secret_generator()))
     return out
 
 
@@ -49,7 +49,10 @@ def test_each_variate_is_within_the_margin_of_its_value():
 
 def test_the_tails_reach_beyond_nine_sigma():
     """A uniform of 24 bits would end at 5.8, one of 32 at 6.7, one of 53 at 8.6."""
-    first, second = transformed(np.array([64 * np.log(2)]), np.array([2**31 - 1], np.int32))
+    words = np.array([0, 2**64 - 1, 2**63, 2**53], np.uint64)
+    found = exponential(words, np.empty(4))
+    np.testing.assert_allclose(found, [64 * np.log(2), 0.0, np.log(2), 11 * np.log(2)], rtol=1e-12)
+    first, second = transformed(found[:1], np.array([2**31 - 1], np.int32))
     assert float(first[0]) == pytest.approx(9.419, abs=1e-3)
     assert 0 < abs(float(second[0])) < 1e-7
 
@@ -71,7 +74,7 @@ def test_no_variate_is_zero_and_every_quadrant_has_its_mirror(word: int, exponen
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_every_place_is_filled(count: int, dtype: type):
     out = np.full(count, np.nan, dtype)
-    assert NormalFiller().fill(out, secret_generator())
+    assert NormalFiller().fill(out, SecretBits(secret_generator()))
     assert np.isfinite(out).all()
     assert len(np.unique(out)) > 0.99 * count - 1
 
@@ -110,7 +113,13 @@ def test_variates_are_independent_at_every_distance():
 
 @pytest.mark.slow
 def test_tail_counts_are_those_of_a_normal():
-    counts, total, filler, generator, out = np.zeros(4), 0, NormalFiller(), secret_generator(), np.empty(1_000_000, np.float32)
+    counts, total, filler, generator, out = (
+        np.zeros(4),
+        0,
+        NormalFiller(),
+        SecretBits(secret_generator()),
+        np.empty(1_000_000, np.float32),
+    )
     bounds = np.array([3.0, 4.0, 4.5, 5.0])
     for _ in range(40):
         filler.fill(out, generator)
@@ -131,7 +140,7 @@ def test_two_streams_are_independent():
     streams = [secret_generator(), secret_generator(), secret_generator(7, "a"), secret_generator(7, "b")]
     drawn = np.stack([np.empty(200_000, np.float32) for _ in streams])
     for row, generator in zip(drawn, streams, strict=True):
-        NormalFiller().fill(row, generator)
+        NormalFiller().fill(row, SecretBits(generator))
     correlations = np.corrcoef(drawn) - np.eye(len(streams))
     assert np.abs(correlations).max() < 5 / np.sqrt(200_000)
 
