@@ -6,7 +6,10 @@ A mechanism is a value (``dp_accounting.DpEvent``) that composes; the accountant
   reported figure, its upper end. It looks at the remove direction of a Poisson-subsampled Gaussian.
 * **PLD** (Doroshenko et al. 2022, "Connect the Dots"), by ``dp-accounting``: independent code, both directions, rounded
   pessimistically: the cross-check.
-* **RDP** (Mironov 2017): loose; only brackets a calibration.
+* **RDP** (Mironov 2017): an upper bound and a loose one; it brackets a calibration, and is the cross-check where PRV cannot
+  count: truncated Poisson batches and batches of fixed size. There PLD is reported, over the pairs of
+  :mod:`dptrain.dominating`, and must lie between two figures of other origin: below RDP, and above what PRV says of plain
+  Poisson batches of the same rate, which those pairs can only exceed.
 
 GDP's central limit theorem lies below the truth and is not offered.
 
@@ -37,53 +40,141 @@ from dp_accounting import (
     NonPrivateDpEvent,
     NoOpDpEvent,
     PoissonSampledDpEvent,
+    SampledWithoutReplacementDpEvent,
     SelfComposedDpEvent,
 )
 from dp_accounting.pld import PLDAccountant
+from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
+from dp_accounting.rdp import compute_epsilon
 from scipy.optimize import brentq
 from scipy.stats import norm
 
+from dptrain import dominating
+from dptrain.dominating import TruncatedPoissonDpEvent
 from dptrain.errors import PlanError
 
 RELATIONS = {
     "add_or_remove_one": NeighboringRelation.ADD_OR_REMOVE_ONE,
     "zero_out_one": NeighboringRelation.REPLACE_SPECIAL,
+    # σ multiplies the sensitivity under the plan's relation, here 2 C; REPLACE_ONE would take it to multiply C.
+    "replace_one": NeighboringRelation.ADD_OR_REMOVE_ONE,
 }
 
 Steps = tuple[float, float, int]
 """Noise multiplier, sampling rate, count."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """ε by two independent ways of counting, and their names."""
+
+    epsilon: float
+    cross_check: float
+    accountant: str
+    cross_check_accountant: str
+
+
+def count(event: DpEvent, delta: float, relation: str = "add_or_remove_one") -> Counted:
+    """ε as it is reported: by PRV with PLD beside it, or where PRV cannot count, by PLD with RDP above it.
+
+    Raises:
+        PlanError: the accountants contradict each other.
+    """
+    reported = epsilon(event, delta, relation)
+    if prv_can_count(event):
+        cross_check = epsilon_pld(event, delta, relation)
+        check_agreement(reported, cross_check)
+        names = "PRV (Gopi et al. 2021), upper end", "PLD (Doroshenko et al. 2022), pessimistic"
+    else:
+        cross_check = epsilon_rdp(event, delta)
+        check_between(reported, epsilon_prv(_poisson_floor(event), delta), cross_check)
+        names = "PLD of a dominating pair (Zhu et al. 2022), pessimistic", "RDP (Mironov 2017; Wang et al. 2019), upper bound"
+    return Counted(epsilon=reported, cross_check=cross_check, accountant=names[0], cross_check_accountant=names[1])
+
+
+def epsilon(event: DpEvent, delta: float, relation: str = "add_or_remove_one") -> float:
+    """The figure that :func:`count` reports, without its cross-check."""
+    return epsilon_prv(event, delta) if prv_can_count(event) else epsilon_pld(event, delta, relation)
+
+
+def prv_can_count(event: DpEvent) -> bool:
+    """Whether an event consists of nothing but Gaussians, Poisson-sampled or not."""
+    return not any(isinstance(leaf, _PAIRED) for leaf, times in _leaves(event, 1) if times)
+
+
 def steps_of(event: DpEvent) -> list[Steps] | None:
     """The (possibly subsampled) Gaussians that an event consists of; None where it promises nothing.
 
     Raises:
-        PlanError: the event holds a mechanism that the accountants here do not know.
+        PlanError: the event holds a mechanism that is not of that kind.
     """
-    parts = _parts(event, 1)
-    if any(sigma == 0 for sigma, _, _ in parts):
-        return None
     merged: dict[tuple[float, float], int] = {}
-    for sigma, rate, count in parts:
-        merged[sigma, rate] = merged.get((sigma, rate), 0) + count
-    return [(sigma, rate, count) for (sigma, rate), count in merged.items() if count and rate]
+    for leaf, times in _leaves(event, 1):
+        if isinstance(leaf, _PAIRED) and times:
+            raise PlanError(f"the PRV accountant cannot count the event {leaf}; use epsilon_pld() or count()")
+        sigma = _noise_of(leaf)
+        if sigma == 0:
+            return None
+        rate = leaf.sampling_probability if isinstance(leaf, PoissonSampledDpEvent) else 1.0
+        merged[sigma, rate] = merged.get((sigma, rate), 0) + times
+    return [(sigma, rate, times) for (sigma, rate), times in merged.items() if times and rate]
 
 
-def _parts(event: DpEvent, count: int) -> list[Steps]:
+_PAIRED = (SampledWithoutReplacementDpEvent, TruncatedPoissonDpEvent)
+"""Events that are counted by a pair of :mod:`dptrain.dominating`."""
+
+
+def _leaves(event: DpEvent, times: int) -> list[tuple[DpEvent, int]]:
+    """The single mechanisms of an event, and how often each is applied."""
     match event:
         case NoOpDpEvent():
             return []
-        case NonPrivateDpEvent():
-            return [(0.0, 1.0, count)]
-        case GaussianDpEvent():
-            return [(event.noise_multiplier, 1.0, count)]
-        case PoissonSampledDpEvent(event=GaussianDpEvent() as inner):
-            return [(inner.noise_multiplier, event.sampling_probability, count)]
+        case NonPrivateDpEvent() | GaussianDpEvent() | TruncatedPoissonDpEvent():
+            return [(event, times)]
+        case PoissonSampledDpEvent(event=GaussianDpEvent()) | SampledWithoutReplacementDpEvent(event=GaussianDpEvent()):
+            return [(event, times)]
         case SelfComposedDpEvent():
-            return _parts(event.event, count * event.count)
+            return _leaves(event.event, times * event.count)
         case ComposedDpEvent():
-            return [part for inner in event.events for part in _parts(inner, count)]
-    raise PlanError(f"no accountant here knows the event {event}; accepted: Gaussian, Poisson-sampled Gaussian, composed")
+            return [leaf for inner in event.events for leaf in _leaves(inner, times)]
+    raise PlanError(
+        f"no accountant here knows the event {event}; accepted: Gaussian, by itself or over a sample that is Poisson, "
+        "truncated Poisson or of fixed size, and their compositions"
+    )
+
+
+def _noise_of(leaf: DpEvent) -> float:
+    match leaf:
+        case GaussianDpEvent() | TruncatedPoissonDpEvent():
+            return leaf.noise_multiplier
+        case PoissonSampledDpEvent() | SampledWithoutReplacementDpEvent():
+            return _noise_of(leaf.event)
+    return 0.0
+
+
+def _promises_nothing(event: DpEvent) -> bool:
+    return any(_noise_of(leaf) == 0 for leaf, _ in _leaves(event, 1))
+
+
+def _merged(event: DpEvent) -> tuple[tuple[DpEvent, int], ...]:
+    """The single mechanisms that are applied at least once, each once, and how often."""
+    merged: dict[DpEvent, int] = {}
+    for leaf, times in _leaves(event, 1):
+        merged[leaf] = merged.get(leaf, 0) + times
+    return tuple((leaf, times) for leaf, times in merged.items() if times)
+
+
+def _poisson_floor(event: DpEvent) -> DpEvent:
+    """The event with plain Poisson sampling of the same rate in place of what PRV cannot count."""
+    parts: list[DpEvent] = []
+    for leaf, times in _leaves(event, 1):
+        match leaf:
+            case TruncatedPoissonDpEvent():
+                leaf = PoissonSampledDpEvent(leaf.sampling_probability, GaussianDpEvent(leaf.noise_multiplier))
+            case SampledWithoutReplacementDpEvent():
+                leaf = PoissonSampledDpEvent(leaf.sample_size / leaf.source_dataset_size, leaf.event)
+        parts.append(SelfComposedDpEvent(leaf, times))
+    return ComposedDpEvent(parts)
 
 
 def epsilon_prv(event: DpEvent, delta: float, error: float | None = None) -> float:
@@ -118,15 +209,40 @@ def _epsilon_prv(steps: tuple[Steps, ...], delta: float, error: float | None) ->
     return epsilon
 
 
-def _pld(event: DpEvent, relation: str) -> PLDAccountant:
-    accountant = PLDAccountant(RELATIONS[relation])
-    accountant.compose(event)
-    return accountant
+@dataclass(frozen=True, eq=False)
+class _Profile:
+    """δ(ε) and back, of composed privacy losses."""
+
+    losses: PrivacyLossDistribution
+
+    def get_epsilon(self, delta: float) -> float:
+        return float(self.losses.get_epsilon_for_delta(delta))
+
+    def get_delta(self, epsilon: float) -> float:
+        return float(np.asarray(self.losses.get_delta_for_epsilon(epsilon)))
+
+
+def _pld(event: DpEvent, relation: str) -> PLDAccountant | _Profile:
+    if prv_can_count(event):
+        accountant = PLDAccountant(RELATIONS[relation])
+        accountant.compose(event)
+        return accountant
+    return _paired_profile(_merged(event), relation)
+
+
+@functools.lru_cache(maxsize=64)
+def _paired_profile(parts: tuple[tuple[DpEvent, int], ...], relation: str) -> _Profile:
+    for leaf, _ in parts:
+        needed = "add_or_remove_one" if isinstance(leaf, TruncatedPoissonDpEvent) else "replace_one"
+        if isinstance(leaf, _PAIRED) and relation != needed:
+            raise PlanError(f"relation is {relation!r}, under which nothing is proved for {leaf}; give {needed!r}")
+    composed = [dominating.losses(leaf).self_compose(times) for leaf, times in parts]
+    return _Profile(functools.reduce(PrivacyLossDistribution.compose, composed))
 
 
 def epsilon_pld(event: DpEvent, delta: float, relation: str = "add_or_remove_one") -> float:
     """ε by privacy loss distributions, rounded up."""
-    if steps_of(event) is None:
+    if _promises_nothing(event):
         return math.inf
     return float(_pld(event, relation).get_epsilon(delta))
 
@@ -135,9 +251,11 @@ def epsilon_rdp(event: DpEvent, delta: float) -> float:
     """ε by Rényi DP as Opacus converts it; an upper bound, and a loose one."""
     from opacus.accountants import RDPAccountant
 
-    steps = steps_of(event)
-    if steps is None:
+    if _promises_nothing(event):
         return math.inf
+    if not prv_can_count(event):
+        return _epsilon_rdp_of_pairs(event, delta)
+    steps = steps_of(event)
     if not steps:
         return 0.0
     accountant = RDPAccountant()
@@ -145,6 +263,15 @@ def epsilon_rdp(event: DpEvent, delta: float) -> float:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return float(accountant.get_epsilon(delta))
+
+
+def _epsilon_rdp_of_pairs(event: DpEvent, delta: float) -> float:
+    total = np.sum([times * dominating.renyi(leaf, _ORDERS) for leaf, times in _merged(event)], axis=0)
+    return float(compute_epsilon(_ORDERS, total.tolist(), delta)[0])
+
+
+_ORDERS = (*range(2, 65), 96, 128, 192, 256)
+"""Whole Rényi orders alone: there every term is a finite sum, and libraries agree to rounding. Fewer orders are only looser."""
 
 
 def check_agreement(reported: float, cross_check: float) -> None:
@@ -159,6 +286,21 @@ def check_agreement(reported: float, cross_check: float) -> None:
         raise PlanError(
             f"the accountants disagree: PRV says ε = {reported:.4f} and PLD says {cross_check:.4f}, so neither is "
             "reported; use a larger δ or less extreme noise"
+        )
+
+
+def check_between(reported: float, floor: float, ceiling: float) -> None:
+    """What PLD reports must not lie below PRV's floor by more than the two may differ, nor above RDP's ceiling.
+
+    Raises:
+        PlanError: it does.
+    """
+    if math.isinf(reported) and math.isinf(ceiling):
+        return
+    if not floor - (0.02 + 0.01 * floor) <= reported <= ceiling + 0.01:
+        raise PlanError(
+            f"the accountants disagree: PLD says ε = {reported:.4f}, outside of {floor:.4f} (PRV, without truncation) to "
+            f"{ceiling:.4f} (RDP), so it is not reported; use a larger δ or less extreme noise"
         )
 
 
@@ -206,10 +348,11 @@ class TradeoffCurve:
 
 def tradeoff_curve(event: DpEvent, relation: str = "add_or_remove_one") -> TradeoffCurve:
     """The curve of an event; without a guarantee, everything is permitted."""
-    steps = steps_of(event)
-    if steps is None:
+    if _promises_nothing(event):
         return TradeoffCurve(np.empty(0), np.empty(0))
-    return _tradeoff_curve(tuple(sorted(steps)), relation)
+    if not prv_can_count(event):
+        return _bounded_by(_pld(event, relation))
+    return _tradeoff_curve(tuple(sorted(steps_of(event) or ())), relation)
 
 
 @functools.lru_cache(maxsize=64)
@@ -219,8 +362,11 @@ def _tradeoff_curve(steps: tuple[Steps, ...], relation: str) -> TradeoffCurve:
     event = ComposedDpEvent(
         [SelfComposedDpEvent(PoissonSampledDpEvent(q, GaussianDpEvent(sigma)), count) for sigma, q, count in steps]
     )
-    accountant = _pld(event, relation)
-    top = max(float(accountant.get_epsilon(1e-9)), 1e-3)
+    return _bounded_by(_pld(event, relation))
+
+
+def _bounded_by(profile: PLDAccountant | _Profile) -> TradeoffCurve:
+    top = max(float(profile.get_epsilon(1e-9)), 1e-3)
     epsilons = np.concatenate([[0.0], np.geomspace(top * 1e-4, top, 160)])
-    deltas = np.array([float(accountant.get_delta(epsilon)) for epsilon in epsilons])
+    deltas = np.array([float(profile.get_delta(epsilon)) for epsilon in epsilons])
     return TradeoffCurve(epsilons, deltas)

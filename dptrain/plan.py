@@ -14,7 +14,8 @@ The mechanism is DP-SGD (Abadi et al. 2016, "Deep Learning with Differential Pri
     (Σ_{i in batch} g_i · min(1, C / ‖g_i‖) + N(0, (σ C)² I)) / expected batch size
 
 with σ the noise multiplier and C the clipping norm. Dividing by the public *expected* batch size keeps the divisor free
-of private facts.
+of private facts. σ multiplies the sensitivity under the plan's relation: C, and 2 C where one example is replaced by another
+(``replace_one``). Where the unit is the user, i counts users, and g_i is one gradient made of a user's examples.
 """
 
 import dataclasses
@@ -23,18 +24,14 @@ import math
 import warnings
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
-from dptrain.errors import PlanError
-from dptrain.recipe import PrivacyConfig, Relation, Sampling
+from dptrain.errors import PlanError, unknown_name
+from dptrain.recipe import Clipping, Noise, PrivacyConfig, Relation, Sampling, Unit
+from dptrain.statement import RELATIONS, statement
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
-
-RELATIONS: dict[str, str] = {
-    "add_or_remove_one": "adding or removing one {unit}",
-    "zero_out_one": "blanking one {unit}, so that it contributes nothing",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +39,9 @@ class Guarantee:
     """The ε of a plan, as two independent accountants count it."""
 
     epsilon: float
-    """Reported: the PRV accountant's upper end. Infinity where the plan promises nothing."""
+    """Reported, by ``accountant``: PRV's upper end, or PLD where PRV cannot count. Infinity where nothing is promised."""
     cross_check: float
-    """The same plan by the PLD accountant."""
+    """The same plan by ``cross_check_accountant``: PLD, which must agree, or RDP, which must lie above."""
     delta: float
     accountant: str
     cross_check_accountant: str
@@ -73,15 +70,25 @@ class PrivacyPlan:
     delta: float
     noise_multiplier: float = 0.0
     """σ, the noise's standard deviation over C. 0 adds no noise, and then nothing is promised."""
-    unit: str = "example"
+    unit: Unit = "example"
     """Whose presence is hidden."""
+    max_examples_per_unit: int | None = None
+    """Of ``user``: the most examples of one user that are used each time they are drawn."""
     relation: Relation = "add_or_remove_one"
     """What makes two data sets neighbours."""
     sampling: Sampling = "poisson"
-    noise: Literal["independent", "banded"] = "independent"
-    """Fresh at each update, or correlated between updates so that it cancels in the weights."""
+    max_batch_size: int | None = None
+    """Of ``truncated_poisson``: the most examples in a batch."""
+    max_examples: int | None = None
+    """Public. Of ``truncated_poisson``, an upper bound on N; of ``fixed_size``, N itself."""
+    clipping: Clipping = "flat"
+    """How one unit's gradient is brought to a norm of at most C; the sensitivity is the same for each."""
+    automatic_stability: float = 0.01
+    """γ of ``automatic`` clipping, g · C / (‖g‖ + γ) (Bu et al. 2023, "Automatic Clipping")."""
+    noise: Noise = "independent"
+    """Whether steps have noise of their own, or share it over ``bands`` steps."""
     bands: int = 1
-    """Of banded noise: an example takes part at most once in so many updates."""
+    """Of ``cyclic_poisson``: the number of groups that take turns, and the bands of ``banded`` noise."""
 
     def __post_init__(self) -> None:
         for name in ("sampling_rate", "expected_batch_size", "clipping_norm", "delta", "noise_multiplier"):
@@ -90,26 +97,21 @@ class PrivacyPlan:
         _require(0 < self.sampling_rate <= 1, "sampling_rate", self.sampling_rate, "a probability above 0, at most 1")
         positive = math.isfinite(self.expected_batch_size) and self.expected_batch_size > 0
         _require(positive, "expected_batch_size", self.expected_batch_size, "a finite number above 0")
-        whole = isinstance(self.steps, int) and not isinstance(self.steps, bool) and self.steps >= 1
-        _require(whole, "steps", self.steps, "a whole number from 1 up")
+        _require(_is_whole(self.steps), "steps", self.steps, "a whole number from 1 up")
         _require(self.clipping_norm > 0, "clipping_norm", self.clipping_norm, "a number above 0, such as 1.0")
         noise = math.isfinite(self.noise_multiplier) and self.noise_multiplier >= 0
         _require(noise, "noise_multiplier", self.noise_multiplier, "a finite number from 0 up")
         _require(0 < self.delta < 1, "delta", self.delta, "a number above 0 and below 1/N, such as 1e-5")
         _require(self.relation in RELATIONS, "relation", self.relation, " or ".join(RELATIONS))
-        _require(self.unit == "example", "unit", self.unit, "'example', the one unit that is built so far")
-        if self.noise != "independent":
-            raise PlanError(f"noise is {self.noise!r}; give 'independent', the one noise that a sampler accounts for so far")
+        _check_choices(self)
         if self.noise_multiplier > 0 and math.isinf(self.clipping_norm):
             raise PlanError(
                 f"noise_multiplier is {self.noise_multiplier} and clipping_norm is infinite: noise hides nothing that is "
                 "unbounded; give a finite clipping_norm, such as 1.0"
             )
-        from dptrain.sampling import (
-            sampler_for,
-        )  # a plan is known by its sampler; the sampler refuses what it cannot do
+        from dptrain.sampling import sampler_for
 
-        sampler_for(self)
+        sampler_for(self)  # a plan is known by its sampler; the sampler refuses what it cannot do
         if self.is_private:
             self.check_delta(self.public_examples)
 
@@ -135,8 +137,13 @@ class PrivacyPlan:
 
     @property
     def public_examples(self) -> float:
-        """The publicly stated number of examples that the plan implies. Not the private N."""
+        """The publicly stated number of examples (of units) that the plan implies. Not the private N."""
         return self.expected_batch_size / self.sampling_rate
+
+    @property
+    def sensitivity(self) -> float:
+        """The most, in L2 norm, that neighbours can differ in one sum: what σ multiplies."""
+        return 2 * self.clipping_norm if self.relation == "replace_one" else self.clipping_norm
 
     @property
     def is_private(self) -> bool:
@@ -154,6 +161,23 @@ class PrivacyPlan:
             message = f"delta is {self.delta:g}, above 1/(10 N) = {1 / (10 * examples):.2g}; a smaller one is customary"
             warnings.warn(message, stacklevel=3)
 
+    def check_examples(self, examples: int) -> None:
+        """Refuses a data set of another size than the plan states, where ε rests on it.
+
+        Args:
+            examples: the private number of units.
+        """
+        if self.sampling == "fixed_size" and examples != self.max_examples:
+            raise PlanError(
+                f"max_examples is {self.max_examples} with fixed_size, and the data set holds {examples} examples; ε holds for "
+                "exactly the number stated, so give the public number of examples, or sampling 'poisson' where it is private"
+            )
+        if self.sampling == "truncated_poisson" and examples > (self.max_examples or 0):
+            raise PlanError(
+                f"max_examples is {self.max_examples}, and the data set holds {examples} examples; give a public upper bound "
+                "that the data set cannot exceed"
+            )
+
     def event(self, steps: int | None = None, first: int = 0) -> "DpEvent":
         """What the updates ``first`` to ``steps - 1`` (all, if not given) release, as the sampler states it."""
         from dp_accounting import GaussianDpEvent, NonPrivateDpEvent
@@ -168,7 +192,7 @@ class PrivacyPlan:
         return sampler_for(self).event(GaussianDpEvent(self.noise_multiplier), steps, first)
 
     def guarantee(self, steps: int | None = None, drawn: tuple[tuple[int, int], ...] | None = None) -> Guarantee:
-        """ε after ``steps`` updates (all, if not given), by PRV and cross-checked by PLD.
+        """ε after ``steps`` updates (all, if not given), by two accountants; see ``accounting.count``.
 
         Args:
             drawn: ranges of steps whose batches were drawn in one go, where a training was resumed.
@@ -190,13 +214,13 @@ class PrivacyPlan:
         return dataclasses.replace(self, noise_multiplier=_calibrated(self, epsilon))
 
     def permitted_true_positive_rate(self, false_positive_rate: float) -> float:
-        """The most that any membership attack can reach at this false positive rate; see ``accounting.permitted``."""
+        """The most that any attack on one unit's membership can reach at this false positive rate; see ``accounting``."""
         from dptrain.accounting import tradeoff_curve
 
         return tradeoff_curve(self.event(), self.relation).true_positive_rate(false_positive_rate)
 
     def permitted_auc(self) -> float:
-        """The largest area under the ROC that any membership attack can reach."""
+        """The largest area under the ROC that any attack on one unit's membership can reach."""
         from dptrain.accounting import tradeoff_curve
 
         return tradeoff_curve(self.event(), self.relation).auc()
@@ -207,36 +231,104 @@ def _require(holds: bool, name: str, given: object, accepted: str) -> None:
         raise PlanError(f"{name} is {given!r}; give {accepted}")
 
 
+def _check_choices(plan: PrivacyPlan) -> None:
+    """Each choice is known, each has the numbers that it needs and no others, and they go together."""
+    for name, kinds in (("unit", Unit), ("sampling", Sampling), ("clipping", Clipping), ("noise", Noise)):
+        if getattr(plan, name) not in get_args(kinds):
+            raise unknown_name(name, getattr(plan, name), get_args(kinds), PlanError)
+    stability = plan.automatic_stability
+    _require(isinstance(stability, Real) and math.isfinite(stability) and stability > 0, "automatic_stability", stability,
+             "a finite number above 0, such as 0.01")  # fmt: skip
+    if plan.clipping != "automatic" and stability != 0.01:
+        raise PlanError(
+            f"automatic_stability is {stability} and clipping is {plan.clipping!r}; leave it out, or give 'automatic'"
+        )
+    user, truncated, fixed = plan.unit == "user", plan.sampling == "truncated_poisson", plan.sampling == "fixed_size"
+    cyclic = plan.sampling == "cyclic_poisson"
+    _check_number(plan, "max_examples_per_unit", user, "unit is 'user'")
+    _check_number(plan, "max_batch_size", truncated, "sampling is 'truncated_poisson'")
+    _check_number(plan, "max_examples", truncated or fixed, "sampling is 'truncated_poisson' or 'fixed_size'")
+    _require(_is_whole(plan.bands), "bands", plan.bands, "a whole number from 1 up")
+    if cyclic != (plan.bands > 1):
+        raise PlanError(
+            f"bands is {plan.bands} and sampling is {plan.sampling!r}; give 2 or more bands with 'cyclic_poisson', and leave "
+            "bands out otherwise"
+        )
+    if plan.noise == "banded" and not cyclic:
+        raise PlanError(
+            f"noise is 'banded' and sampling is {plan.sampling!r}, under which an example can come back within the bands; give "
+            "sampling 'cyclic_poisson' with 2 or more bands"
+        )
+    if user and plan.sampling != "poisson":
+        raise PlanError(f"unit is 'user' and sampling is {plan.sampling!r}; users are drawn by 'poisson' alone, so give that")
+    proved = {
+        "truncated_poisson": ("add_or_remove_one",),
+        "fixed_size": ("replace_one",),
+        "balls_in_bins": tuple(RELATIONS),
+    }.get(plan.sampling, ("add_or_remove_one", "zero_out_one"))
+    if plan.relation not in proved:
+        raise PlanError(
+            f"relation is {plan.relation!r} and sampling is {plan.sampling!r}, which is proved under {' or '.join(proved)}; "
+            "give that, or another sampling"
+        )
+    if (truncated or fixed) and plan.max_examples is not None:
+        _check_sizes(plan, plan.max_examples, fixed=fixed)
+
+
+def _check_number(plan: PrivacyPlan, name: str, needed: bool, where: str) -> None:
+    value = getattr(plan, name)
+    if needed:
+        _require(_is_whole(value), name, value, f"a whole number from 1 up, since {where}")
+    elif value is not None:
+        raise PlanError(f"{name} is {value!r} and has a meaning only where {where}; leave it out, or give that")
+
+
+def _check_sizes(plan: PrivacyPlan, examples: int, *, fixed: bool) -> None:
+    batch = plan.expected_batch_size
+    if not fixed:
+        holds = plan.public_examples <= examples * (1 + 1e-9)
+        _require(holds, "max_examples", examples, f"at least expected_batch_size / sampling_rate = {plan.public_examples:g}")
+        return
+    _require(batch == round(batch) and batch <= examples, "expected_batch_size", batch,
+             f"a whole number up to max_examples = {examples}, since sampling is 'fixed_size'")  # fmt: skip
+    exact = batch / examples
+    if abs(plan.sampling_rate - exact) > 1e-9 * exact:
+        raise PlanError(
+            f"sampling_rate is {plan.sampling_rate:g}, and {batch:g} out of {examples} examples are drawn; give {exact!r}"
+        )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
 @functools.lru_cache(maxsize=256)
 def _guarantee(plan: PrivacyPlan, steps: int, drawn: tuple[tuple[int, int], ...]) -> Guarantee:
     from dp_accounting import ComposedDpEvent
 
     from dptrain import accounting
 
-    event = ComposedDpEvent([plan.event(last, first) for first, last in drawn])
-    epsilon = accounting.epsilon_prv(event, plan.delta)
-    cross_check = accounting.epsilon_pld(event, plan.delta, plan.relation)
-    accounting.check_agreement(epsilon, cross_check)
+    counted = accounting.count(ComposedDpEvent([plan.event(last, first) for first, last in drawn]), plan.delta, plan.relation)
     return Guarantee(
-        epsilon=epsilon,
-        cross_check=cross_check,
+        epsilon=counted.epsilon,
+        cross_check=counted.cross_check,
         delta=plan.delta,
-        accountant="PRV (Gopi et al. 2021), upper end",
-        cross_check_accountant="PLD (Doroshenko et al. 2022), pessimistic",
+        accountant=counted.accountant,
+        cross_check_accountant=counted.cross_check_accountant,
         unit=plan.unit,
         relation=plan.relation,
-        statement=_statement(plan, epsilon, cross_check, steps),
+        statement=statement(plan, counted, steps),
     )
 
 
 @functools.lru_cache(maxsize=256)
 def _calibrated(plan: PrivacyPlan, epsilon: float) -> float:
-    """The smallest σ, to one part in ten thousand, whose ε by PRV is at most ``epsilon``; ε falls as σ grows."""
+    """The smallest σ, to one part in ten thousand, whose reported ε is at most ``epsilon``; ε falls as σ grows."""
     from dptrain import accounting
 
     def spent(noise_multiplier: float) -> float:
         candidate = dataclasses.replace(plan, noise_multiplier=noise_multiplier)
-        return accounting.epsilon_prv(candidate.event(), plan.delta)
+        return accounting.epsilon(candidate.event(), plan.delta, plan.relation)
 
     high = 1.0
     # RDP leads to where PRV is at ease; its orders end before small budgets, so PRV takes over at 2.
@@ -253,25 +345,3 @@ def _calibrated(plan: PrivacyPlan, epsilon: float) -> float:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if spent(middle) <= epsilon else (middle, high)
     return high
-
-
-def _statement(plan: PrivacyPlan, epsilon: float, cross_check: float, steps: int) -> str:
-    if not plan.is_private:
-        lacking = "gradients were not clipped" if math.isinf(plan.clipping_norm) else "no noise was added"
-        return f"No differential privacy: {lacking}, so nothing is promised to any {plan.unit} (ε = ∞)."
-    change = RELATIONS[plan.relation].format(unit=plan.unit)
-    drawn = {
-        "poisson": f"each batch holds each {plan.unit} with probability {plan.sampling_rate:g}, independently (Poisson)",
-        "balls_in_bins": f"each epoch puts each {plan.unit} into one of {round(1 / plan.sampling_rate)} batches at random "
-        "and claims no amplification for it",
-    }[plan.sampling]
-    return (
-        f"({epsilon:.2f}, {plan.delta:g})-differential privacy for one {plan.unit}: {change} changes the probability of "
-        f"any outcome by a factor of at most e^{epsilon:.2f}, except with probability {plan.delta:g}. It covers the "
-        f"weights after each of {steps} updates together. Each update sums gradients clipped to an L2 norm of "
-        f"{plan.clipping_norm:g} and adds Gaussian noise of {plan.noise_multiplier:.4g} times that norm; {drawn}; sums "
-        f"are divided by the public expected batch size {plan.expected_batch_size:g}. Counted by the PRV accountant "
-        f"({epsilon:.4f}) and cross-checked by PLD ({cross_check:.4f}). It assumes that one {plan.unit} is all that one "
-        f"person contributed, that the batches drawn stay secret, and exact real arithmetic: rounding in floating point "
-        f"is not part of the proof."
-    )

@@ -35,7 +35,7 @@ from dptrain.doctor import BufferWatch, check_fresh_optimizer, check_model, chec
 from dptrain.errors import CheckpointError, PlanError, ProtocolError, UserError
 from dptrain.ledger import Ledger
 from dptrain.noise import noise_for, secret_generator
-from dptrain.plain import as_plain
+from dptrain.plain import as_plain, from_plain
 from dptrain.plan import Guarantee, PrivacyPlan
 from dptrain.recipe import Performance
 from dptrain.sampling import sampler_for
@@ -54,7 +54,10 @@ class Batch:
 
     step: int
     _positions: np.ndarray = field(repr=False)
+    """Of its examples; unit by unit where the unit is the user."""
     _issuer: int = field(repr=False)
+    _offsets: np.ndarray | None = field(repr=False, default=None)
+    """Where the unit is the user: the k-th drawn holds ``_positions[_offsets[k] : _offsets[k + 1]]``, ``[units + 1]``."""
 
 
 def make_private(
@@ -64,6 +67,7 @@ def make_private(
     plan: PrivacyPlan,
     *,
     loss: LossFunction,
+    units: Any = None,
     performance: Performance | None = None,
     ledger: Path | None = None,
     insecure_seed: int | None = None,
@@ -75,24 +79,43 @@ def make_private(
         optimizer: any ``torch.optim`` optimizer over exactly the model's trainable parameters.
         dataset: a map-style data set (``len`` and ``[index]``), or a :class:`~dptrain.data.dataset.DataSet`.
         loss: ``loss(model, batch)`` gives one value an example, ``[examples]``.
+        units: whose each example is, where the plan's unit is the user: a private array of whole numbers, ``[examples]``.
         performance: what may change the speed, never the mechanism.
         ledger: file in which steps are announced before they are taken.
         insecure_seed: repeatable batches and noise, for tests alone: whoever knows the seed can remove the noise.
 
     Raises:
-        PlanError: δ is not below 1/N, the model cannot be made private, or the optimizer is not fresh.
-        DataError: the data set is empty or cannot be indexed.
+        PlanError: δ is not below 1/N, N is not what the plan states, the model cannot be made private, or the optimizer is not
+            fresh.
+        DataError: the data set is empty or cannot be indexed, or ``units`` does not fit it.
     """
     if not isinstance(plan, PrivacyPlan):
         raise PlanError(f"plan is {plan!r}; give a PrivacyPlan, such as PrivacyPlan(...).calibrate(epsilon=8)")
+    _refuse_unconnected(plan)
     private = math.isfinite(plan.clipping_norm)
     check_model(model, private=private)
     check_optimizer(model, optimizer)
     check_fresh_optimizer(optimizer)
-    examples = dataset if isinstance(dataset, Examples) else Examples(dataset)
+    examples = _examples_of(dataset, units, plan)
+    plan.check_examples(examples.units)
     if plan.is_private:
-        plan.check_delta(len(examples))
+        plan.check_delta(examples.units)
     return PrivateTraining(model, optimizer, examples, plan, loss, performance or Performance(), ledger, insecure_seed)
+
+
+def _examples_of(dataset: Any, units: Any, plan: PrivacyPlan) -> Examples:
+    """The data set as units of the plan's kind. An example whose user is unknown has no place in a promise to users."""
+    given = isinstance(dataset, Examples) and dataset.has_units
+    if isinstance(dataset, Examples) and units is not None:
+        raise PlanError("units is given beside Examples; write Examples(dataset, indices, units) instead")
+    if plan.unit == "user" and units is None and not given:
+        raise PlanError("unit is 'user', and it is not said whose each example is; give units, one whole number an example")
+    if plan.unit == "example" and (units is not None or given):
+        raise PlanError(
+            "units is given and the plan's unit is 'example', which promises nothing to users; give a plan with unit='user' "
+            "and max_examples_per_unit, or leave units out"
+        )
+    return dataset if isinstance(dataset, Examples) else Examples(dataset, units=units)
 
 
 class PrivateTraining:
@@ -127,7 +150,7 @@ class PrivateTraining:
         self._first = 0
         self._taken = 0
         """This object's own range ends here. The one number in which a step is counted, always before it is released."""
-        self._stream: Iterator[np.ndarray] | None = None
+        self._stream: Iterator[tuple[np.ndarray, np.ndarray | None]] | None = None
         self._walk: object = None
         self._last_batch: Batch | None = None
         self._entered = threading.Lock()
@@ -193,9 +216,20 @@ class PrivateTraining:
         if self._stream is None:
             generator = secret_generator(self._insecure_seed, f"batches from {self._first}")
             sampler = sampler_for(self.plan)
-            self._stream = sampler.batches(len(self._examples), self._first, self.plan.steps, generator)
-        batch = self._last_batch = Batch(self._taken, next(self._stream), id(self))
+            self._stream = self._drawn_examples(sampler.batches(self._examples.units, self._first, self.plan.steps, generator))
+        positions, offsets = next(self._stream)
+        batch = self._last_batch = Batch(self._taken, positions, id(self), offsets)
         return batch
+
+    def _drawn_examples(self, drawn: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """Positions of the examples of each batch of units; and where the unit is the user, where each one's begin."""
+        most = self.plan.max_examples_per_unit
+        if most is None:
+            yield from ((units, None) for units in drawn)
+            return
+        generator = secret_generator(self._insecure_seed, f"examples of users from {self._first}")
+        for units in drawn:
+            yield self._examples.of_units(units, most, generator)
 
     def step(self, batch: Batch) -> None:
         """Clips, adds noise, divides by the expected batch size, and lets the optimizer move the weights once.
@@ -223,7 +257,8 @@ class PrivateTraining:
         check_optimizer(self.model, self.optimizer)
         if self._buffers is None:
             self._buffers = BufferWatch(self.model)
-        clipped = self._clipper.sum(self._chunks(batch._positions), reuse=True)
+        clipped = self._clipper.sum(self._chunks(batch), reuse=True)
+        check_sensitivity(clipped, self.plan)
         noised = self._noise.add(clipped)
         self.optimizer.zero_grad(set_to_none=True)  # whatever a backward() outside left there
         parameters = dict(self.model.named_parameters())
@@ -246,8 +281,10 @@ class PrivateTraining:
                 "new model, or a copy.deepcopy of this one if those examples were public"
             )
 
-    def _chunks(self, positions: np.ndarray) -> Iterator[Any]:
-        size = self._performance.max_physical_batch
+    def _chunks(self, batch: Batch) -> Iterator[Any]:
+        positions, size = batch._positions, self._performance.max_physical_batch
+        if batch._offsets is not None:
+            positions = _positions_of_groups(batch)
         device = next(self.model.parameters()).device
         for start in range(0, len(positions), size):
             chunk = self._examples.take(positions[start : start + size])
@@ -270,12 +307,12 @@ class PrivateTraining:
         return ComposedDpEvent([self.plan.event(last, first) for first, last in self._drawn if last > first])
 
     def epsilon(self) -> float:
-        """ε spent so far, by the PRV accountant; infinity where the plan promises nothing."""
-        from dptrain.accounting import epsilon_prv
+        """ε spent so far, as it is reported; infinity where the plan promises nothing."""
+        from dptrain import accounting
 
         if not self.plan.is_private:
             return math.inf
-        return epsilon_prv(self.event(), self.plan.delta)
+        return accounting.epsilon(self.event(), self.plan.delta, self.plan.relation)
 
     def guarantee(self) -> Guarantee:
         """ε spent so far by both accountants, with its assumptions in words."""
@@ -349,8 +386,9 @@ class PrivateTraining:
         files = checkpoint.read_folder(folder)
         state = checkpoint.unpack_json(files["state.json"], folder / "state.json")
         tensors = checkpoint.unpack_tensors(files["state.safetensors"], folder / "state.safetensors")
-        if state["plan"] != as_plain(self.plan):
-            changed = sorted(key for key, value in as_plain(self.plan).items() if state["plan"].get(key) != value)
+        stored = as_plain(from_plain(PrivacyPlan, state["plan"], str(folder)))  # one of an earlier version lacks later fields
+        if stored != as_plain(self.plan):
+            changed = sorted(key for key, value in as_plain(self.plan).items() if stored[key] != value)
             raise CheckpointError(f"{folder} was made under another plan ({', '.join(changed)} differ); use the same one")
         try:
             self.model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
@@ -363,6 +401,30 @@ class PrivateTraining:
         self.insecure = self.insecure or bool(state["insecure_randomness"])
         _TRAINED_BY[self.model] = self._noise  # every weight was just replaced
         return self.steps_taken
+
+
+def check_sensitivity(clipped: ClippedSum, plan: PrivacyPlan) -> None:
+    """Raises PlanError where a sum states less than the plan's relation lets neighbours differ: σ would multiply too little."""
+    if clipped.sensitivity < plan.sensitivity:
+        raise PlanError(
+            f"the clipped sum states a sensitivity of {clipped.sensitivity:g}, and under {plan.relation} neighbours differ by "
+            f"up to {plan.sensitivity:g}; clip by the plan's own relation"
+        )
+
+
+def _positions_of_groups(batch: Batch) -> np.ndarray:
+    """NOT CONNECTED: clipping by user. Folding ``batch._offsets`` into the clipper takes this function's place."""
+    raise PlanError(
+        f"unit is 'user', and batch {batch.step} cannot be clipped user by user yet: the promise would be to examples alone; "
+        "give unit 'example'"
+    )
+
+
+def _refuse_unconnected(plan: PrivacyPlan) -> None:
+    """NOT CONNECTED: clipper and noise are flat and independent whatever a plan says. Each line goes when its part is there."""
+    for name, built in (("clipping", "flat"), ("noise", "independent")):
+        if getattr(plan, name) != built:
+            raise PlanError(f"{name} is {getattr(plan, name)!r}, which no training can realise yet; give {built!r}")
 
 
 def per_example(loss: Callable[..., Tensor], **options: Any) -> LossFunction:

@@ -21,8 +21,11 @@ from dptrain.errors import ConfigError
 from dptrain.registry import DATASETS, LOSSES, MODELS, OPTIMIZERS
 
 Mechanism = Literal["gaussian", "clip_only", "none"]
-Relation = Literal["add_or_remove_one", "zero_out_one"]
-Sampling = Literal["poisson", "balls_in_bins"]
+Relation = Literal["add_or_remove_one", "zero_out_one", "replace_one"]
+Sampling = Literal["poisson", "truncated_poisson", "fixed_size", "cyclic_poisson", "balls_in_bins"]
+Unit = Literal["example", "user"]
+Clipping = Literal["flat", "per_layer", "automatic"]
+Noise = Literal["independent", "banded"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,8 +119,10 @@ class PrivacyConfig:
     """The budget. Left out, a comparison's `epsilons` decide."""
     delta: float = 1e-4
     """Must be below 1/N; better below 1/(10 N)."""
-    unit: str = "example"
-    """Whose presence is hidden. Only `example` so far: one row, one picture."""
+    unit: Unit = "example"
+    """Whose presence is hidden: one `example` (a row, a picture), or one `user` with all that they contributed."""
+    max_examples_per_unit: int | None = None
+    """`user`: the most examples of one user that are used each time they are drawn, a fresh random subset."""
     relation: Relation = "add_or_remove_one"
     """What makes two data sets neighbours."""
     sampling: Sampling = "poisson"
@@ -125,13 +130,23 @@ class PrivacyConfig:
     sampling_rate: float = 1.0
     """q: the probability that an example is in a batch. Public; never computed from the data."""
     expected_batch_size: float = 898.0
-    """What noisy sums are divided by. Public; q times a publicly known number of examples."""
+    """What noisy sums are divided by. Public; q times a publicly known number of examples, or of users."""
+    max_batch_size: int | None = None
+    """`truncated_poisson`: the most examples in a batch; of more, a random subset is kept."""
+    max_examples: int | None = None
+    """`truncated_poisson`: a public upper bound on the number of examples; `fixed_size`: exactly that number, public."""
+    clipping: Clipping = "flat"
+    """`flat`: the whole gradient to C; `per_layer`: each layer, to C together; `automatic`: scaled to just below C (AUTO-S)."""
+    automatic_stability: float = 0.01
+    """`automatic`: γ in g · C / (‖g‖ + γ) (Bu et al. 2023)."""
     clipping_norm: float = 0.1
-    """C: the most that one example can contribute to a sum."""
+    """C: the most that one unit can contribute to a sum."""
+    noise: Noise = "independent"
+    """`independent`: anew in each step; `banded`: correlated over `bands` steps, with `cyclic_poisson`."""
+    bands: int = 1
+    """`cyclic_poisson`: the number of groups that take turns, and of steps over which banded noise is correlated."""
 
     def __post_init__(self) -> None:
-        if self.unit != "example":
-            raise ConfigError(f"privacy.unit is {self.unit!r}; only 'example' is built so far, so state that")
         if self.epsilon is not None and not self.epsilon > 0:
             raise ConfigError(f"privacy.epsilon is {self.epsilon}; give a number above 0, such as 8")
         if not 0 < self.delta < 1:

@@ -1,7 +1,13 @@
 """Examples by index, from whatever holds them: tensors, a :class:`DataSet`, or any map-style torch data set.
 
-examples = Examples(dataset)              # anything with len() and [index]
-inputs, targets = examples.take(np.array([3, 5, 8]))
+    examples = Examples(dataset)              # anything with len() and [index]
+    inputs, targets = examples.take(np.array([3, 5, 8]))
+
+Where the unit of privacy is the user, ``units`` says whose each example is, by any whole numbers:
+
+    examples = Examples(dataset, units=np.array([7, 7, 7, 40]))
+    positions, offsets = examples.of_units(np.array([0, 1]), 2, secret_generator())
+    positions[offsets[0] : offsets[1]]        # two of the three examples of user 7, drawn anew each time
 """
 
 from typing import Any
@@ -19,10 +25,10 @@ class Examples:
     """A private list of examples.
 
     Raises:
-        DataError: there are none, or the data set has no length or cannot be indexed.
+        DataError: there are none, the data set has no length or cannot be indexed, or ``units`` is not one number an example.
     """
 
-    def __init__(self, dataset: Any, indices: np.ndarray | None = None):
+    def __init__(self, dataset: Any, indices: np.ndarray | None = None, units: Any = None):
         if not (hasattr(dataset, "__len__") and (isinstance(dataset, DataSet) or hasattr(dataset, "__getitem__"))):
             raise DataError(
                 f"a {type(dataset).__name__} cannot be drawn from by index; give a map-style data set, with len() and "
@@ -38,8 +44,20 @@ class Examples:
         if len(self._indices) == 0:
             raise DataError("the data set is empty: it has 0 examples to train on, and training needs at least 1")
 
+        self._of_unit: list[np.ndarray] | None = None if units is None else _grouped(units, len(self._indices))
+
     def __len__(self) -> int:
         return len(self._indices)
+
+    @property
+    def has_units(self) -> bool:
+        """Whether it is known whose each example is."""
+        return self._of_unit is not None
+
+    @property
+    def units(self) -> int:
+        """Private: how many units there are: users, or examples where each stands for itself."""
+        return len(self) if self._of_unit is None else len(self._of_unit)
 
     @property
     def fingerprint(self) -> str:
@@ -53,3 +71,35 @@ class Examples:
             index = torch.from_numpy(chosen)
             return tuple(tensor[index] for tensor in self._tensors)
         return collate([self._dataset[int(index)] for index in chosen])
+
+    def of_units(self, chosen: np.ndarray, most: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """At most ``most`` examples of each chosen unit, unit by unit: a fresh uniform subset where it has more.
+
+        Args:
+            chosen: numbers of units, from 0 to ``units - 1``.
+            generator: a secret source of randomness.
+
+        Returns:
+            Positions ``[examples]``, and offsets ``[chosen + 1]``: those of the k-th chosen unit are
+            ``positions[offsets[k]:offsets[k + 1]]``, sorted.
+        """
+        if self._of_unit is None:
+            raise DataError("it is not known whose each example is; give units, a whole number for each example")
+        kept = [self._of_unit[unit] for unit in chosen]
+        kept = [
+            held if len(held) <= most else np.sort(generator.choice(held, most, replace=False, shuffle=False)) for held in kept
+        ]
+        offsets = np.cumsum([0, *(len(held) for held in kept)], dtype=np.int64)
+        return np.concatenate([np.empty(0, dtype=np.int64), *kept]), offsets
+
+
+def _grouped(units: Any, examples: int) -> list[np.ndarray]:
+    """Positions of each unit's examples, in the order of the units' numbers."""
+    labels = np.asarray(units)
+    if labels.shape != (examples,) or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(
+            f"units has the shape {labels.shape} and the type {labels.dtype} for {examples} examples; give one whole number an "
+            "example, such as an array of user numbers"
+        )
+    _, number, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return np.split(np.argsort(number, kind="stable"), np.cumsum(counts)[:-1])

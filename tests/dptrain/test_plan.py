@@ -84,11 +84,6 @@ def test_the_unit_and_both_accountants_are_in_the_statement():
         assert words in stated.statement
 
 
-def test_only_the_built_unit_can_be_stated():
-    with pytest.raises(PlanError, match="unit"):
-        dataclasses.replace(PLAN, unit="user")
-
-
 def test_accountants_that_disagree_are_an_error():
     """Sharp edge 20."""
     accounting.check_agreement(6.779, 6.769)

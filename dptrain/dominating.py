@@ -1,0 +1,143 @@
+"""Pairs of distributions that are at least as easy to tell apart as any two neighbours, where no library counts safely.
+
+A pair (P, Q) dominates a mechanism M where H_α(M(D) ‖ M(D′)) ≤ H_α(P ‖ Q) for all neighbours and every α ≥ 0, with
+H_α(P ‖ Q) = ∫ max(0, dP − α dQ), which is δ at ε = log α. Products of dominating pairs dominate adaptive compositions
+(Zhu, Dong, Wang 2022, "Optimal Accounting of Differential Privacy via Characteristic Function", theorem 10). All noise below
+is in units of the sensitivity under the plan's relation; G = (N(1, σ²), N(0, σ²)) is one Gaussian.
+
+**Fixed size, without replacement, replacing one.** B of N examples are drawn, γ = B/N. Given that the replaced example is
+left out, the output is μ₀; given that it is drawn, μ₁ with the old and μ₁′ with the new value. Any two of the three can be
+coupled so that sums differ by the exchange of one gradient for another: each pair is dominated by G. For α ≥ 1 let
+α′ = 1 + (α − 1)/γ and β = α/α′; then (advanced joint convexity: Balle, Barthe, Gaboardi 2018)
+
+    H_α((1−γ)μ₀ + γμ₁ ‖ (1−γ)μ₀ + γμ₁′) = γ H_α′(μ₁ ‖ (1−β)μ₀ + βμ₁′) ≤ γ H_α′(G)
+
+and for α < 1, since H_α(A ‖ B) = 1 − α + α H_{1/α}(B ‖ A) and the roles of the neighbours can be exchanged,
+
+    H_α ≤ 1 − α + α γ H_{1 + (1/α − 1)/γ}(G).
+
+This curve h is convex (at α = 1 its slope rises from −(1−γ)Φ(1/2σ) − γΦ(−1/2σ) to −Φ(−1/2σ)), falls, and lies above
+max(0, 1 − α): it belongs to a pair, which is discretised from h itself. Neither the add nor the remove direction of Poisson
+sampling alone would do: each lies below h on one side of α = 1.
+
+**Truncated Poisson, adding or removing one.** Each example is drawn with probability q; of more than B drawn, a uniform
+subset of B is kept. Let S be how many of the *others* were drawn: it has the same distribution whether or not the example is
+there, so revealing whether S ≥ B can only help the attacker, and the mechanism is a mixture over that.
+
+* S < B: nothing is cut off with or without the example: Poisson sampling with rate q, sensitivity 1.
+* S ≥ B: without the example the batch is a uniform B-subset of the others, whatever S is. With it, the example takes the
+  place of one of these with probability q B / (S + 1) < q: Poisson sampling with a rate below q, sensitivity 2.
+
+A smaller rate is dominated by a larger one (keep the output with probability p/q, else draw it anew from Q), sensitivity 1 by
+sensitivity 2 (halve the output and add noise), and so, whatever N ≤ max_examples is, the mixture is dominated by
+
+    (1 − w) · Poisson(q, sensitivity 1) + w · Poisson(q, sensitivity 2),    w = P[Binomial(max_examples − 1, q) ≥ B]
+
+as w only grows with N. The exact figure of one N would not be safe for a smaller one: of many more examples than B/q, each
+is kept more rarely. ``dp_accounting.TruncatedSubsampledGaussianDpEvent`` states one N, which is private here, and is not used.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from dp_accounting import (
+    DpEvent,
+    GaussianDpEvent,
+    NeighboringRelation,
+    PoissonSampledDpEvent,
+    SampledWithoutReplacementDpEvent,
+)
+from dp_accounting.pld import pld_pmf, privacy_loss_distribution
+from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
+from dp_accounting.rdp import RdpAccountant
+from scipy.special import log_ndtr, ndtr
+from scipy.stats import binom
+
+from dptrain.errors import PlanError
+
+INTERVAL = 1e-4
+"""Width of the grid of privacy losses, in nats, as ``dp-accounting`` takes it."""
+
+
+@dataclass(frozen=True)
+class TruncatedPoissonDpEvent(DpEvent):
+    """A Gaussian over a Poisson sample, of which at most ``max_batch_size`` are kept, out of at most ``max_examples``."""
+
+    sampling_probability: float
+    max_batch_size: int
+    max_examples: int
+    noise_multiplier: float
+
+    @property
+    def truncation_probability(self) -> float:
+        """w: how likely the others alone fill the batch, at most."""
+        return float(binom.sf(self.max_batch_size - 1, self.max_examples - 1, self.sampling_probability))
+
+
+def gaussian_profile(epsilons: np.ndarray, sigma: float) -> np.ndarray:
+    """δ(ε) of one Gaussian: Φ(1/2σ − εσ) − e^ε Φ(−1/2σ − εσ) (Balle and Wang 2018)."""
+    below = np.exp(np.minimum(epsilons + log_ndtr(-0.5 / sigma - epsilons * sigma), 0.0))
+    return np.clip(ndtr(0.5 / sigma - epsilons * sigma) - below, 0.0, 1.0)
+
+
+def without_replacement_profile(epsilons: np.ndarray, share: float, sigma: float) -> np.ndarray:
+    """h(e^ε), the profile of the pair that dominates sampling a share γ without replacement; see the module's text."""
+    above = share * gaussian_profile(np.log1p(np.expm1(np.minimum(np.abs(epsilons), 700.0)) / share), sigma)
+    falling = np.minimum(epsilons, 0.0)
+    return np.where(epsilons >= 0, above, -np.expm1(falling) + np.exp(falling) * above)
+
+
+@functools.lru_cache(maxsize=16)
+def without_replacement(share: float, sigma: float) -> PrivacyLossDistribution:
+    """Privacy losses of one Gaussian step over a share γ = B/N of the examples, drawn without replacement."""
+    widest = 0.5 / sigma**2 + 9.6 / sigma  # all but e⁻⁵⁰ of the Gaussian's own losses
+    top = math.ceil(np.logaddexp(0.0, math.log(share) + widest) / INTERVAL)
+    grid = np.arange(-top, top + 1)
+    deltas = without_replacement_profile(grid * INTERVAL, share, sigma)
+    return PrivacyLossDistribution(pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap(INTERVAL, -top, top, deltas))
+
+
+@functools.lru_cache(maxsize=16)
+def truncated_poisson(rate: float, weight: float, sigma: float) -> PrivacyLossDistribution:
+    """Privacy losses of one Gaussian step over a truncated Poisson sample, filled by others with probability ``weight``."""
+    whole, cut = (
+        privacy_loss_distribution.from_gaussian_mechanism(noise, sampling_prob=rate, value_discretization_interval=INTERVAL)
+        for noise in (sigma, sigma / 2)
+    )
+    return cut.compute_mixture(whole, weight) if weight > 0 else whole
+
+
+def losses(event: DpEvent) -> PrivacyLossDistribution:
+    """Privacy losses of one step, rounded up; a Gaussian, over a Poisson sample or not, is ``dp-accounting``'s own."""
+    match event:
+        case TruncatedPoissonDpEvent():
+            return truncated_poisson(event.sampling_probability, event.truncation_probability, event.noise_multiplier)
+        case SampledWithoutReplacementDpEvent(event=GaussianDpEvent() as inner):
+            return without_replacement(event.sample_size / event.source_dataset_size, inner.noise_multiplier)
+        case PoissonSampledDpEvent(event=GaussianDpEvent() as inner):
+            return truncated_poisson(event.sampling_probability, 0.0, inner.noise_multiplier)
+        case GaussianDpEvent():
+            return truncated_poisson(1.0, 0.0, event.noise_multiplier)
+    raise PlanError(f"no dominating pair is known for {event}")
+
+
+def renyi(event: DpEvent, orders: tuple[int, ...]) -> np.ndarray:
+    """Rényi divergences of one step, by code and proofs that share nothing with :func:`losses`, ``[orders]``.
+
+    Without replacement: Wang, Balle, Kasiviswanathan 2019, theorem 27. Truncated: the Rényi divergence of a mixture whose part
+    is revealed, log((1−w) e^{(a−1)R₁} + w e^{(a−1)R₂}) / (a−1), of the parts' own (Mironov, Talwar, Zhang 2019).
+    """
+    if isinstance(event, SampledWithoutReplacementDpEvent):
+        return RdpAccountant(orders, NeighboringRelation.REPLACE_ONE).compose(event).rdp
+    if not isinstance(event, TruncatedPoissonDpEvent):
+        return RdpAccountant(orders).compose(event).rdp
+    powers = np.asarray(orders) - 1
+    whole, cut = (
+        RdpAccountant(orders).compose(PoissonSampledDpEvent(event.sampling_probability, GaussianDpEvent(noise))).rdp * powers
+        for noise in (event.noise_multiplier, event.noise_multiplier / 2)
+    )
+    weight = event.truncation_probability
+    with np.errstate(divide="ignore"):
+        return np.logaddexp(np.log1p(-weight) + whole, np.log(weight) + cut) / powers

@@ -1,0 +1,80 @@
+"""ε as a paragraph, with its assumptions: a number alone says too little to be relied upon.
+
+>>> from dptrain.plan import PrivacyPlan
+>>> plan = PrivacyPlan(sampling_rate=1.0, expected_batch_size=90, steps=6, clipping_norm=1, delta=1e-4, noise_multiplier=9)
+>>> print(plan.guarantee().statement[:60])
+(0.99, 0.0001)-differential privacy for one example: adding
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dptrain.accounting import Counted
+    from dptrain.plan import PrivacyPlan
+
+RELATIONS: dict[str, str] = {
+    "add_or_remove_one": "adding or removing one {unit}",
+    "zero_out_one": "blanking one {unit}, so that it contributes nothing",
+    "replace_one": "replacing one {unit} by another, the number of them being public,",
+}
+
+
+def statement(plan: "PrivacyPlan", counted: "Counted", steps: int) -> str:
+    """What is promised after ``steps`` updates, to whom, and what it assumes."""
+    if not plan.is_private:
+        lacking = "gradients were not clipped" if math.isinf(plan.clipping_norm) else "no noise was added"
+        return f"No differential privacy: {lacking}, so nothing is promised to any {plan.unit} (ε = ∞)."
+    change = RELATIONS[plan.relation].format(unit=plan.unit)
+    return (
+        f"({counted.epsilon:.2f}, {plan.delta:g})-differential privacy for one {plan.unit}: {change} changes the "
+        f"probability of any outcome by a factor of at most e^{counted.epsilon:.2f}, except with probability "
+        f"{plan.delta:g}. It covers the weights after each of {steps} updates together. Each update {_mechanism(plan)}; "
+        f"{_drawn(plan)}; sums are divided by the public expected batch size {plan.expected_batch_size:g}. "
+        f"{_counted(counted)} It assumes that {_assumed(plan)}, that the batches drawn stay secret, and exact real "
+        f"arithmetic: rounding in floating point is not part of the proof."
+    )
+
+
+def _mechanism(plan: "PrivacyPlan") -> str:
+    clipped = {
+        "flat": f"sums gradients clipped to an L2 norm of {plan.clipping_norm:g}",
+        "per_layer": f"sums gradients clipped layer by layer, to an L2 norm of {plan.clipping_norm:g} over all layers together",
+        "automatic": f"sums gradients scaled to an L2 norm below {plan.clipping_norm:g} (automatic clipping, stability "
+        f"{plan.automatic_stability:g})",
+    }[plan.clipping]
+    if plan.unit == "user":
+        clipped = clipped.replace("gradients", "one gradient a user", 1)
+    twice = "twice " if plan.relation == "replace_one" else ""
+    noise = f"and adds Gaussian noise of {plan.noise_multiplier:.4g} times {twice}that norm"
+    banded = f", correlated over {plan.bands} updates (banded matrix factorisation)" if plan.noise == "banded" else ""
+    return f"{clipped} {noise}{banded}"
+
+
+def _drawn(plan: "PrivacyPlan") -> str:
+    poisson = f"each batch holds each {plan.unit} with probability {plan.sampling_rate:g}, independently (Poisson)"
+    if plan.unit == "user":
+        poisson += f", and of each user drawn at most {plan.max_examples_per_unit} examples, a fresh random subset"
+    return {
+        "poisson": poisson,
+        "truncated_poisson": f"{poisson}, and of more than {plan.max_batch_size} a random subset of that size, for at most "
+        f"{plan.max_examples} examples in all",
+        "fixed_size": f"each batch is a random subset of {plan.expected_batch_size:g} out of exactly {plan.max_examples} "
+        "examples",
+        "cyclic_poisson": f"each {plan.unit} is in one of {plan.bands} random groups that take turns, and in a batch of its "
+        f"group's turn with probability {plan.sampling_rate * plan.bands:g}, independently (cyclic Poisson)",
+        "balls_in_bins": f"each epoch puts each {plan.unit} into one of {round(1 / plan.sampling_rate)} batches at random "
+        "and claims no amplification for it",
+    }[plan.sampling]
+
+
+def _counted(counted: "Counted") -> str:
+    names = counted.accountant.split()[0], counted.cross_check_accountant.split()[0]
+    how = "bounded from above" if names[1] == "RDP" else "cross-checked"
+    return f"Counted by the {names[0]} accountant ({counted.epsilon:.4f}) and {how} by {names[1]} ({counted.cross_check:.4f})."
+
+
+def _assumed(plan: "PrivacyPlan") -> str:
+    if plan.unit == "user":
+        return "all that one person contributed is held under one user"
+    return f"one {plan.unit} is all that one person contributed"
