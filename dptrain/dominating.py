@@ -49,7 +49,7 @@ from dp_accounting import (
     PoissonSampledDpEvent,
     SampledWithoutReplacementDpEvent,
 )
-from dp_accounting.pld import pld_pmf, privacy_loss_distribution
+from dp_accounting.pld import pld_pmf
 from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 from dp_accounting.rdp import RdpAccountant
 from scipy.special import log_ndtr, ndtr
@@ -82,44 +82,74 @@ def gaussian_profile(epsilons: np.ndarray, sigma: float) -> np.ndarray:
     return np.clip(ndtr(0.5 / sigma - epsilons * sigma) - below, 0.0, 1.0)
 
 
+def poisson_profiles(epsilons: np.ndarray, rate: float, sigma: float) -> tuple[np.ndarray, np.ndarray]:
+    """δ(ε) of U = (1−q) N(0, σ²) + q N(1, σ²) against Q = N(0, σ²), and of Q against U: remove, add; both ``[epsilons]``.
+
+    H_α(U ‖ Q) = q H_{1 + (α−1)/q}(G) while that order is above 0, and 1 − α below. H_α(Q ‖ U) = c H_{α q/c}(G) with
+    c = 1 − α (1−q), and 0 where c is not above 0. Neither takes the difference of two large numbers.
+    """
+    shift = np.expm1(np.minimum(epsilons, 700.0)) / rate
+    amplified = np.log1p(np.maximum(shift, np.nextafter(-1.0, 0.0)))
+    remove = np.where(shift > -1, rate * gaussian_profile(amplified, sigma), -np.expm1(np.minimum(epsilons, 0.0)))
+    with np.errstate(divide="ignore"):
+        share = np.maximum(-np.expm1(np.minimum(epsilons + np.log1p(-rate), 0.0)), 0.0)
+        within = share > 0
+        weakened = epsilons + math.log(rate) - np.log(np.where(within, share, 1.0))
+    return remove, np.where(within, share * gaussian_profile(weakened, sigma), 0.0)
+
+
 def without_replacement_profile(epsilons: np.ndarray, share: float, sigma: float) -> np.ndarray:
     """h(e^ε), the profile of the pair that dominates sampling a share γ without replacement; see the module's text."""
-    above = share * gaussian_profile(np.log1p(np.expm1(np.minimum(np.abs(epsilons), 700.0)) / share), sigma)
-    falling = np.minimum(epsilons, 0.0)
-    return np.where(epsilons >= 0, above, -np.expm1(falling) + np.exp(falling) * above)
+    remove, add = poisson_profiles(epsilons, share, sigma)
+    return np.where(epsilons >= 0, remove, add)
+
+
+def _widest(rate: float, sigma: float) -> int:
+    """The largest loss that matters, in steps of the grid: all but e⁻⁵⁰ of the Gaussian's own losses lie below."""
+    return math.ceil(float(np.logaddexp(0.0, math.log(rate) + 0.5 / sigma**2 + 9.6 / sigma)) / INTERVAL)
+
+
+def _rounded(lower: int, upper: int, deltas: np.ndarray) -> pld_pmf.PLDPmf:
+    """Losses on the grid whose profile touches the given one at its points and lies above it between ("Connect the Dots")."""
+    clean = np.minimum.accumulate(np.clip(deltas, 0.0, 1.0))
+    return pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap(INTERVAL, lower, upper, clean)
 
 
 @functools.lru_cache(maxsize=16)
 def without_replacement(share: float, sigma: float) -> PrivacyLossDistribution:
     """Privacy losses of one Gaussian step over a share γ = B/N of the examples, drawn without replacement."""
-    widest = 0.5 / sigma**2 + 9.6 / sigma  # all but e⁻⁵⁰ of the Gaussian's own losses
-    top = math.ceil(np.logaddexp(0.0, math.log(share) + widest) / INTERVAL)
-    grid = np.arange(-top, top + 1)
-    deltas = without_replacement_profile(grid * INTERVAL, share, sigma)
-    return PrivacyLossDistribution(pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap(INTERVAL, -top, top, deltas))
+    top = _widest(share, sigma)
+    grid = np.arange(-top, top + 1) * INTERVAL
+    return PrivacyLossDistribution(_rounded(-top, top, without_replacement_profile(grid, share, sigma)))
 
 
 @functools.lru_cache(maxsize=16)
+def poisson(rate: float, sigma: float) -> PrivacyLossDistribution:
+    """Privacy losses of one Gaussian step over a Poisson sample, in both directions."""
+    top = _widest(rate, sigma)
+    end = top if rate == 1 else min(top, math.ceil(-math.log1p(-rate) / INTERVAL) + 1)  # no loss of one side lies beyond
+    remove, _ = poisson_profiles(np.arange(-end, top + 1) * INTERVAL, rate, sigma)
+    _, add = poisson_profiles(np.arange(-top, end + 1) * INTERVAL, rate, sigma)
+    return PrivacyLossDistribution(_rounded(-end, top, remove), _rounded(-top, end, add))
+
+
 def truncated_poisson(rate: float, weight: float, sigma: float) -> PrivacyLossDistribution:
     """Privacy losses of one Gaussian step over a truncated Poisson sample, filled by others with probability ``weight``."""
-    whole, cut = (
-        privacy_loss_distribution.from_gaussian_mechanism(noise, sampling_prob=rate, value_discretization_interval=INTERVAL)
-        for noise in (sigma, sigma / 2)
-    )
-    return cut.compute_mixture(whole, weight) if weight > 0 else whole
+    whole = poisson(rate, sigma)
+    return poisson(rate, sigma / 2).compute_mixture(whole, weight) if weight > 0 else whole
 
 
 def losses(event: DpEvent) -> PrivacyLossDistribution:
-    """Privacy losses of one step, rounded up; a Gaussian, over a Poisson sample or not, is ``dp-accounting``'s own."""
+    """Privacy losses of one step, rounded up."""
     match event:
         case TruncatedPoissonDpEvent():
             return truncated_poisson(event.sampling_probability, event.truncation_probability, event.noise_multiplier)
         case SampledWithoutReplacementDpEvent(event=GaussianDpEvent() as inner):
             return without_replacement(event.sample_size / event.source_dataset_size, inner.noise_multiplier)
         case PoissonSampledDpEvent(event=GaussianDpEvent() as inner):
-            return truncated_poisson(event.sampling_probability, 0.0, inner.noise_multiplier)
+            return poisson(event.sampling_probability, inner.noise_multiplier)
         case GaussianDpEvent():
-            return truncated_poisson(1.0, 0.0, event.noise_multiplier)
+            return poisson(1.0, event.noise_multiplier)
     raise PlanError(f"no dominating pair is known for {event}")
 
 

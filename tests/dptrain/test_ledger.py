@@ -82,3 +82,14 @@ def test_the_file_is_its_owners_alone(tmp_path: Path):
     ledger = Ledger(tmp_path / "ledger.jsonl")
     ledger.reserve(PLAN, 0, 4)
     assert ledger.path.stat().st_mode & 0o077 == 0
+
+
+def test_a_ledger_of_before_a_plans_later_fields_is_read_and_charged(tmp_path: Path):
+    """Sharp edge 17: what an earlier version wrote down was spent all the same."""
+    ledger = Ledger(tmp_path / "ledger.jsonl")
+    before = {
+        "sampling_rate": 0.5, "expected_batch_size": 200, "steps": 6, "clipping_norm": 0.5, "delta": 1e-5,
+        "noise_multiplier": 1.0, "unit": "example", "relation": "add_or_remove_one", "sampling": "poisson",
+    }  # fmt: skip
+    ledger._append({"kind": "reserve", "block": "b", "draw": "d", "first": 0, "last": 4, "plan": before})
+    assert ledger.blocks() == [(PLAN, 0, 4)]
