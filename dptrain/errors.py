@@ -32,6 +32,14 @@ class ProtocolError(UserError):
     """The calls came in an order for which the account of the budget would be false."""
 
 
+class ElsewhereError(UserError):
+    """Another process of the same training failed, and this one stops with it."""
+
+
+class RankError(RuntimeError):
+    """Another process of the same training died, is silent, or is elsewhere: nothing can go on."""
+
+
 def nearest(given: str, accepted: Iterable[str]) -> str | None:
     """The accepted name closest to ``given``, or None where nothing is close."""
     close = difflib.get_close_matches(given, list(accepted), n=1, cutoff=0.6)
@@ -44,3 +52,9 @@ def unknown_name(kind: str, given: str, accepted: Iterable[str], error: type[Use
     guess = nearest(given, names)
     hint = f"did you mean {guess!r}? " if guess else ""
     return error(f"there is no {kind} {given!r}; {hint}accepted: {', '.join(names)}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it says that memory did not suffice, of a GPU or of the machine."""
+    said = str(error)
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in said

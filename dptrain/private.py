@@ -14,6 +14,7 @@ Learning-rate schedules, momentum, weight decay and averaging work on noised gra
 import dataclasses
 import math
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
@@ -25,20 +26,22 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils import _pytree as pytree
 
-from dptrain import checkpoint
-from dptrain.clipping import Clipper, Clipping, Counts
+from dptrain import checkpoint, distributed
+from dptrain.chunks import Augment, chunks_of
+from dptrain.clipping import Chunk, ClippedSum, Clipper, Clipping, Counts
 from dptrain.clipping.fallback import LossFunction
 from dptrain.data.examples import Examples
 from dptrain.data.split import Split
 from dptrain.data.split import save as save_split
 from dptrain.doctor import BufferWatch, check_fresh_optimizer, check_model, check_optimizer
-from dptrain.errors import CheckpointError, PlanError, ProtocolError, UserError
+from dptrain.errors import CheckpointError, PlanError, ProtocolError, UserError, is_out_of_memory
 from dptrain.ledger import Ledger
 from dptrain.noise import noise_for, secret_generator
 from dptrain.plain import as_plain, from_plain
 from dptrain.plan import Guarantee, PrivacyPlan
 from dptrain.recipe import Performance
 from dptrain.sampling import sampler_for
+from dptrain.update import Update
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
@@ -50,7 +53,7 @@ _TRAINED_BY: "weakref.WeakKeyDictionary[nn.Module, object]" = weakref.WeakKeyDic
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One logical batch that the plan drew. What is in it, and how many, is private."""
+    """One logical batch that the plan drew; of several processes, this one's part. What is in it is private."""
 
     step: int
     _positions: np.ndarray = field(repr=False)
@@ -68,6 +71,8 @@ def make_private(
     *,
     loss: LossFunction,
     units: Any = None,
+    views: int = 1,
+    augment: Augment | None = None,
     performance: Performance | None = None,
     ledger: Path | None = None,
     insecure_seed: int | None = None,
@@ -75,10 +80,14 @@ def make_private(
     """Binds a plan to a model, its optimizer and the private examples.
 
     Args:
-        model: any module whose examples do not look at each other; weights are changed in place.
+        model: any module whose examples do not look at each other; weights are changed in place. Under torchrun every rank
+            gives the same one, plain or in DistributedDataParallel; see :mod:`dptrain.distributed`.
         optimizer: any ``torch.optim`` optimizer over exactly the model's trainable parameters.
         dataset: a map-style data set (``len`` and ``[index]``), or a :class:`~dptrain.data.dataset.DataSet`.
         loss: ``loss(model, batch)`` gives one value an example, ``[examples]``.
+        views: how often each example is taken in a batch; the averaged gradient of its views is clipped as one, so that they
+            cost no privacy.
+        augment: changes collated rows at random, each by itself; a data set that draws its own augmentation needs none.
         units: whose each example is, where the plan's unit is the user: a private array of whole numbers, ``[examples]``.
         performance: what may change the speed, never the mechanism.
         ledger: file in which steps are announced before they are taken.
@@ -91,7 +100,7 @@ def make_private(
     """
     if not isinstance(plan, PrivacyPlan):
         raise PlanError(f"plan is {plan!r}; give a PrivacyPlan, such as PrivacyPlan(...).calibrate(epsilon=8)")
-    _refuse_unconnected(plan)
+    model = distributed.unwrap(model)
     private = math.isfinite(plan.clipping_norm)
     check_model(model, private=private)
     check_optimizer(model, optimizer)
@@ -100,7 +109,18 @@ def make_private(
     plan.check_examples(examples.units)
     if plan.is_private:
         plan.check_delta(examples.units)
-    return PrivateTraining(model, optimizer, examples, plan, loss, performance or Performance(), ledger, insecure_seed)
+    performance = performance or Performance()
+    if not isinstance(views, int) or isinstance(views, bool) or views < 1:
+        raise PlanError(f"views is {views!r}; give a whole number from 1 up")
+    largest = views * (plan.max_examples_per_unit or 1)
+    if largest > performance.max_physical_batch:
+        raise PlanError(
+            f"what is clipped as one has up to {largest} rows, and performance.max_physical_batch is "
+            f"{performance.max_physical_batch}; give at least {largest}, or fewer views or examples a user"
+        )
+    return PrivateTraining(
+        model, optimizer, examples, plan, loss, performance, ledger, insecure_seed, views=views, augment=augment
+    )
 
 
 def _examples_of(dataset: Any, units: Any, plan: PrivacyPlan) -> Examples:
@@ -131,9 +151,14 @@ class PrivateTraining:
         performance: Performance,
         ledger: Path | None,
         insecure_seed: int | None,
+        *,
+        views: int = 1,
+        augment: Augment | None = None,
     ):
         self.model = model
         self.optimizer = optimizer
+        self.ranks = distributed.current()
+        """The processes that train this model together; one, where there are no others."""
         self._plan = plan
         self.insecure = insecure_seed is not None
         """Whether batches and noise, of any part of it, can be repeated by whoever knows the seed."""
@@ -141,10 +166,15 @@ class PrivateTraining:
         """Private: what happened in the latest batch, for telemetry that is not released."""
         self._examples = examples
         self._performance = performance
-        self._clipper = Clipper(model, loss, Clipping(plan.clipping_norm, relation=plan.relation), performance)
+        self._clipper = Clipper(model, loss, Clipping.of(plan), performance)
+        self._views, self._augment = views, augment
+        self._chunk_size = performance.max_physical_batch
+        """Rows that are in memory at once; halved where it runs out."""
         self._insecure_seed = insecure_seed
-        self._noise = noise_for(plan, insecure_seed)
-        self._ledger = Ledger(ledger, examples.fingerprint) if ledger is not None else None
+        facts = {"plan": plan, "examples": examples.facts, "insecure_seed": insecure_seed, "views": views}
+        self.ranks.start(model, facts)
+        self._noise = self.ranks.noise(lambda: noise_for(plan, insecure_seed))
+        self._ledger = Ledger(ledger, examples.fingerprint) if ledger is not None and self.ranks.is_first else None
         self._earlier: tuple[tuple[int, int], ...] = ()
         """Ranges of steps that were drawn, each in one go, before this object took over."""
         self._first = 0
@@ -194,7 +224,7 @@ class PrivateTraining:
         walk = self._walk = object()
         if self._taken >= last:
             return
-        block = self._reserve(last)
+        block = self.ranks.first(f"steps {self._taken} to {last}", lambda: self._reserve(last))
         try:
             while self._taken < last:
                 batch = self._pending or self._draw()
@@ -214,9 +244,9 @@ class PrivateTraining:
         """The next batch. One stream serves the object's whole life: where batches of an epoch are drawn together,
         stopping and going on must not draw them anew."""
         if self._stream is None:
-            generator = secret_generator(self._insecure_seed, f"batches from {self._first}")
-            sampler = sampler_for(self.plan)
-            self._stream = self._drawn_examples(sampler.batches(self._examples.units, self._first, self.plan.steps, generator))
+            sampler, units = sampler_for(self.plan), self._examples.units
+            drawn = self.ranks.batches(sampler, units, self._first, self.plan.steps, self._insecure_seed)
+            self._stream = self._drawn_examples(drawn)
         positions, offsets = next(self._stream)
         batch = self._last_batch = Batch(self._taken, positions, id(self), offsets)
         return batch
@@ -227,7 +257,7 @@ class PrivateTraining:
         if most is None:
             yield from ((units, None) for units in drawn)
             return
-        generator = secret_generator(self._insecure_seed, f"examples of users from {self._first}")
+        generator = secret_generator(self._insecure_seed, f"examples of users on rank {self.ranks.rank} from {self._first}")
         for units in drawn:
             yield self._examples.of_units(units, most, generator)
 
@@ -257,22 +287,36 @@ class PrivateTraining:
         check_optimizer(self.model, self.optimizer)
         if self._buffers is None:
             self._buffers = BufferWatch(self.model)
-        clipped = self._clipper.sum(self._chunks(batch), reuse=True)
+        clipped = self.ranks.sum(f"step {batch.step}", lambda: self._own_sum(batch))
         check_sensitivity(clipped, self.plan)
-        noised = self._noise.add(clipped)
+        event = self.plan.event(batch.step + 1, batch.step)
+        update = Update.of(self._noise.add(clipped), event=event, expected_batch_size=self.plan.expected_batch_size)
         self.optimizer.zero_grad(set_to_none=True)  # whatever a backward() outside left there
-        parameters = dict(self.model.named_parameters())
-        for name, gradient in noised.gradients.items():
-            parameters[name].grad = (gradient / self.plan.expected_batch_size).to(parameters[name].dtype)
-        self._taken = batch.step + 1
-        self._permit = threading.get_ident()
-        try:
+        with update.in_gradients(self.model):
+            self._taken = batch.step + 1
+            self._permit = threading.get_ident()
             self.optimizer.step()
-        finally:
-            self.optimizer.zero_grad(set_to_none=True)
         self.last_counts = clipped.counts
-        if math.isfinite(self.plan.clipping_norm):
+        if self._taken % distributed.CHECK_EVERY == 0:
+            self.ranks.check_weights(self.model)
+
+    def _own_sum(self, batch: Batch) -> ClippedSum:
+        """The clipped sum of this process' part of the batch, by a model that kept nothing of it.
+
+        Where memory does not suffice, it begins anew with chunks of half the size, and keeps to them.
+        """
+        while True:
+            try:
+                clipped = self._clipper.sum(self._chunks(batch), reuse=True)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or self._chunk_size <= self._views * (self.plan.max_examples_per_unit or 1):
+                    raise
+            self._chunk_size //= 2
+            warnings.warn(f"memory ran out: chunks hold {self._chunk_size} rows from here on", stacklevel=5)
+        if self._buffers is not None and math.isfinite(self.plan.clipping_norm):
             self._buffers.check()
+        return clipped
 
     def _own_model(self) -> None:
         if _TRAINED_BY.setdefault(self.model, self._noise) is not self._noise:
@@ -281,14 +325,20 @@ class PrivateTraining:
                 "new model, or a copy.deepcopy of this one if those examples were public"
             )
 
-    def _chunks(self, batch: Batch) -> Iterator[Any]:
-        positions, size = batch._positions, self._performance.max_physical_batch
-        if batch._offsets is not None:
-            positions = _positions_of_groups(batch)
+    def _chunks(self, batch: Batch) -> Iterator[Chunk]:
         device = next(self.model.parameters()).device
-        for start in range(0, len(positions), size):
-            chunk = self._examples.take(positions[start : start + size])
-            yield pytree.tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, chunk)
+        chunks = chunks_of(
+            batch._positions,
+            batch._offsets,
+            self._examples,
+            rows=self._chunk_size,
+            views=self._views,
+            augment=self._augment,
+            filled=self._performance.fill_chunks,
+        )
+        for chunk in chunks:
+            there = pytree.tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, chunk.batch)
+            yield dataclasses.replace(chunk, batch=there)
 
     def _refuse_foreign_step(self, optimizer: Optimizer, *_: Any) -> None:
         allowed, self._permit = self._permit == threading.get_ident(), None
@@ -350,11 +400,18 @@ class PrivateTraining:
     def save(self, path: str | Path, about: dict[str, Any] | None = None, split: Split | None = None) -> Path:
         """Writes ``release/`` (can be published) and ``private/checkpoint/`` (resumes; can not) below ``path``.
 
+        Of several processes all call it, and the first one writes, once their weights were seen to be the same.
+
         Args:
             about: public facts to add to the card.
             split: who was trained on and who was held out; kept under ``private/``, and without it no attack can be judged.
         """
         path = Path(path)
+        self.ranks.check_weights(self.model)
+        self.ranks.first("save()", lambda: self._write(path, about, split))
+        return path
+
+    def _write(self, path: Path, about: dict[str, Any] | None, split: Split | None) -> None:
         if split is not None:
             save_split(split, path / "private" / "split.npz")
             about = {"split_commitment": split.digest, **(about or {})}
@@ -368,7 +425,6 @@ class PrivateTraining:
             {"state.safetensors": packed, "state.json": checkpoint.pack_json(state)},
         )
         checkpoint.save_release(path / "release", weights, self.card(about))
-        return path
 
     def resume(self, path: str | Path) -> int:
         """Takes weights, optimizer and step count from ``private/checkpoint/`` below ``path``; gives the step count.
@@ -383,7 +439,7 @@ class PrivateTraining:
         if self._last_batch is not None:
             raise ProtocolError("this training has begun, and resuming would forget its steps; call make_private() anew")
         folder = Path(path) / "private" / "checkpoint"
-        files = checkpoint.read_folder(folder)
+        files = self.ranks.files("resume()", lambda: checkpoint.read_folder(folder))
         state = checkpoint.unpack_json(files["state.json"], folder / "state.json")
         tensors = checkpoint.unpack_tensors(files["state.safetensors"], folder / "state.safetensors")
         stored = as_plain(from_plain(PrivacyPlan, state["plan"], str(folder)))  # one of an earlier version lacks later fields
@@ -397,7 +453,7 @@ class PrivateTraining:
         checkpoint.unpack_optimizer(self.optimizer, tensors, state["optimizer"])
         self._earlier = tuple((int(first), int(last)) for first, last in state["drawn"])
         self._first = self._taken = int(state["steps_taken"])
-        self._noise = noise_for(self.plan, self._insecure_seed, self._first)
+        self._noise = self.ranks.noise(lambda: noise_for(self.plan, self._insecure_seed, self._first))
         self.insecure = self.insecure or bool(state["insecure_randomness"])
         _TRAINED_BY[self.model] = self._noise  # every weight was just replaced
         return self.steps_taken
@@ -410,21 +466,6 @@ def check_sensitivity(clipped: ClippedSum, plan: PrivacyPlan) -> None:
             f"the clipped sum states a sensitivity of {clipped.sensitivity:g}, and under {plan.relation} neighbours differ by "
             f"up to {plan.sensitivity:g}; clip by the plan's own relation"
         )
-
-
-def _positions_of_groups(batch: Batch) -> np.ndarray:
-    """NOT CONNECTED: clipping by user. Folding ``batch._offsets`` into the clipper takes this function's place."""
-    raise PlanError(
-        f"unit is 'user', and batch {batch.step} cannot be clipped user by user yet: the promise would be to examples alone; "
-        "give unit 'example'"
-    )
-
-
-def _refuse_unconnected(plan: PrivacyPlan) -> None:
-    """NOT CONNECTED: clipper and noise are flat and independent whatever a plan says. Each line goes when its part is there."""
-    for name, built in (("clipping", "flat"), ("noise", "independent")):
-        if getattr(plan, name) != built:
-            raise PlanError(f"{name} is {getattr(plan, name)!r}, which no training can realise yet; give {built!r}")
 
 
 def per_example(loss: Callable[..., Tensor], **options: Any) -> LossFunction:

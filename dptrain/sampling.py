@@ -28,7 +28,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
@@ -45,6 +45,9 @@ class Sampler(ABC):
     """Draws one batch a step, and knows what that costs."""
 
     sampling_rate: float
+    by_example: ClassVar[bool] = False
+    """Whether each example is drawn by coins of its own: neither the other examples nor its place among them have a part.
+    Only then may several processes each draw for their own examples."""
 
     @classmethod
     def of(cls, plan: "PrivacyPlan") -> Self:
@@ -68,6 +71,8 @@ class Sampler(ABC):
 @dataclass(frozen=True)
 class PoissonSampler(Sampler):
     """Every example in every batch with probability q, independently."""
+
+    by_example = True
 
     def batches(self, examples: int, first: int, steps: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
         for _ in range(first, steps):
@@ -138,6 +143,8 @@ class FixedSizeSampler(Sampler):
 class CyclicPoissonSampler(Sampler):
     """One of ``bands`` groups a step, in turn, and of its examples a Poisson sample."""
 
+    by_example = True
+
     bands: int
 
     @classmethod
@@ -173,6 +180,8 @@ class CyclicPoissonSampler(Sampler):
 @dataclass(frozen=True)
 class BallsInBinsSampler(Sampler):
     """Every example in one random batch an epoch; no amplification claimed."""
+
+    by_example = True
 
     def __post_init__(self) -> None:
         if abs(self.bins * self.sampling_rate - 1) > 1e-9:

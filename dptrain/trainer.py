@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from dptrain.data.examples import Examples
 from dptrain.data.split import Split
 from dptrain.data.split import load as load_split
 from dptrain.data.split import save as save_split
+from dptrain.distributed import Ranks
 from dptrain.errors import CheckpointError
 from dptrain.files import write_file
 from dptrain.plain import as_plain
@@ -142,8 +144,6 @@ class Trainer:
         self.callbacks = callbacks
         self.label = label or folder.name
         self.variant = variant
-        self.telemetry = telemetry
-        self.progress = progress
         self.training = build_training(
             recipe,
             data,
@@ -153,13 +153,15 @@ class Trainer:
             ledger=folder / "private" / "ledger.jsonl",
             insecure_seed=insecure_seed,
         )
+        self.telemetry = telemetry if self.training.ranks.is_first else None
+        self.progress = progress and self.training.ranks.is_first
 
     def run(self) -> PrivateTraining:
         """Trains to the plan's last step, from the latest checkpoint if there is one."""
         self._start()
         with self._bar() as bar, _Telemetry(self.telemetry, self.training) as telemetry:
             for until in self._stops():
-                with stop_at_step_end() as asked_to_stop:
+                with stop_at_step_end(self.training.ranks) as asked_to_stop:
                     for batch in self.training.batches(until):
                         self.training.step(batch)
                         telemetry.write()
@@ -171,7 +173,7 @@ class Trainer:
                 if asked_to_stop():
                     raise KeyboardInterrupt
                 for callback in self.callbacks:  # Ctrl-C stops these at once: the checkpoint is on the disk
-                    callback(self._told())
+                    self.training.ranks.first("a callback", partial(self._call, callback))
         return self.training
 
     def about(self) -> dict[str, Any]:
@@ -198,7 +200,14 @@ class Trainer:
         }
 
     def _start(self) -> None:
-        """Takes up what the folder holds. A split drawn again from its seed has the same lists and another salt."""
+        if self.training.ranks.first("the run's folder", self._take_up_folder):
+            self.training.resume(self.folder)
+
+    def _take_up_folder(self) -> bool:
+        """Takes up what the folder holds, and says whether a checkpoint is in it.
+
+        A split drawn again from its seed has the same lists and another salt.
+        """
         split_file = self.folder / "private" / "split.npz"
         if split_file.exists():
             stored = load_split(split_file)
@@ -208,8 +217,7 @@ class Trainer:
         else:
             save_split(self.split, split_file)
         self._check_identity(self.folder / "private" / IDENTITY)
-        if checkpoint.is_there(self.folder / "private" / "checkpoint"):
-            self.training.resume(self.folder)
+        return checkpoint.is_there(self.folder / "private" / "checkpoint")
 
     def _check_identity(self, path: Path) -> None:
         """A checkpoint is gone on with by the recipe, the seed and the data that made it: its card states only one of each."""
@@ -234,9 +242,9 @@ class Trainer:
         yield from (stop for stop in range(every, last, every) if stop > self.training.steps_taken)
         yield last
 
-    def _told(self) -> Checkpoint:
+    def _call(self, callback: Callback) -> None:
         step = self.training.steps_taken
-        return Checkpoint(self.folder, step, self.recipe, self.data, self.split, self.seed, self.training)
+        callback(Checkpoint(self.folder, step, self.recipe, self.data, self.split, self.seed, self.training))
 
     def _bar(self) -> tqdm:
         total, done = self.training.plan.steps, self.training.steps_taken
@@ -283,9 +291,15 @@ class _Telemetry:
 
 
 @contextmanager
-def stop_at_step_end() -> Iterator[Callable[[], bool]]:
-    """Turns the first Ctrl-C into a wish that the loop reads between steps; the second one stops at once."""
+def stop_at_step_end(ranks: Ranks) -> Iterator[Callable[[], bool]]:
+    """Turns the first Ctrl-C into a wish that the loop reads between steps; the second one stops at once.
+
+    Of several processes, what one was asked all are told: each reads the wish after the same step.
+    """
     asked = threading.Event()
+
+    def anyone_asked() -> bool:
+        return ranks.any("a wish to stop", asked.is_set())
 
     def ask(number: int, frame: Any) -> None:
         if asked.is_set():
@@ -293,10 +307,10 @@ def stop_at_step_end() -> Iterator[Callable[[], bool]]:
         asked.set()
 
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield anyone_asked
         return
     before = signal.signal(signal.SIGINT, ask)
     try:
-        yield asked.is_set
+        yield anyone_asked
     finally:
         signal.signal(signal.SIGINT, before)

@@ -18,11 +18,14 @@ thousand examples moves by several C when one joins it.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from dptrain.plan import PrivacyPlan
 
 Rule = Literal["flat", "per_layer", "automatic"]
 
@@ -112,6 +115,11 @@ class Clipping:
     stability: float = 0.01
     """γ of ``automatic``."""
     relation: str = "add_or_remove_one"
+
+    @classmethod
+    def of(cls, plan: "PrivacyPlan") -> "Clipping":
+        """What a plan says of it."""
+        return cls(plan.clipping_norm, plan.clipping, plan.automatic_stability, plan.relation)
 
     @property
     def sensitivity(self) -> float:

@@ -28,6 +28,7 @@ from dptrain.clipping.contributions import Contribution, Instantiated
 from dptrain.clipping.fallback import LossFunction, check_losses
 from dptrain.clipping.loose import LooseParameters
 from dptrain.clipping.rules import FORWARDS, RULES, Forward, Rule, Unfit
+from dptrain.errors import is_out_of_memory
 
 VERIFIED = 3
 """Examples that are also computed one at a time."""
@@ -177,6 +178,8 @@ class OnePass:
         try:
             return self._pass(chunk, choice=UNMEASURED)
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
             if self._copy_first or "leaf Variable that requires grad" not in str(error):
                 raise Unfit(f"the pass to layer outputs failed: {' '.join(str(error).split())[:200]}") from error
             self._copy_first = True  # an in-place activation on the very first layer's output

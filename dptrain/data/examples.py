@@ -10,6 +10,7 @@ Where the unit of privacy is the user, ``units`` says whose each example is, by 
     positions[offsets[0] : offsets[1]]        # two of the three examples of user 7, drawn anew each time
 """
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,12 @@ class Examples:
     def units(self) -> int:
         """Private: how many units there are: users, or examples where each stands for itself."""
         return len(self) if self._of_unit is None else len(self._of_unit)
+
+    @property
+    def facts(self) -> tuple[object, ...]:
+        """Private: what tells these examples from others, for processes that must have the same."""
+        of_unit = None if self._of_unit is None else [held.tolist() for held in self._of_unit]
+        return len(self), self.units, self.fingerprint, hashlib.sha256(repr(of_unit).encode()).hexdigest()
 
     @property
     def fingerprint(self) -> str:

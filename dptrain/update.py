@@ -1,0 +1,82 @@
+"""One released step: a noised sum with what it cost, the only thing that reaches an optimizer.
+
+    update = Update.of(noise.add(clipper.sum(chunks)), event=plan.event(step + 1, step), expected_batch_size=512)
+    with update.in_gradients(model):
+        optimizer.step()
+
+The types carry the protocol. A :class:`~dptrain.clipping.ClippedSum` has no noise, and an :class:`Update` cannot be built from
+it; nor can one be built without the event by which the accountant counts it, and an event that promises something cannot
+stand beside a sum without noise. So whoever holds an update holds noise and price together.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from dptrain.clipping import ClippedSum
+from dptrain.errors import ProtocolError
+from dptrain.noise import NoisedSum
+
+if TYPE_CHECKING:
+    from dp_accounting import DpEvent
+
+_BUILT_BY_OF = object()
+
+
+@dataclass(frozen=True, eq=False)
+class Update:
+    """A noised sum over the expected batch size, and its price; made by :meth:`of` alone."""
+
+    gradients: dict[str, Tensor]
+    """Parameter name to what the optimizer sees."""
+    event: "DpEvent"
+    """What releasing it costs, as the sampler states it."""
+    standard_deviation: float
+    """Of the noise in each coordinate. Public."""
+    _token: object = None
+
+    def __post_init__(self) -> None:
+        if self._token is not _BUILT_BY_OF:
+            raise ProtocolError("an Update is built by Update.of(noised_sum, event=..., expected_batch_size=...), not by hand")
+
+    @classmethod
+    def of(cls, noised: NoisedSum, *, event: "DpEvent", expected_batch_size: float) -> "Update":
+        """The update of a noised sum; the sum's memory becomes the update's.
+
+        Raises:
+            ProtocolError: the sum was clipped and not noised, or the event is none or belongs to another noise.
+        """
+        from dp_accounting import DpEvent, NonPrivateDpEvent
+
+        if isinstance(noised, ClippedSum):
+            raise ProtocolError(
+                "this sum was clipped and not noised, so it cannot be released; call noise.add(clipped_sum) first, and give "
+                "what it returns"
+            )
+        if not isinstance(noised, NoisedSum):
+            raise ProtocolError(f"a {type(noised).__name__} is no NoisedSum; give what noise.add(clipped_sum) returns")
+        if not isinstance(event, DpEvent):
+            raise ProtocolError(
+                f"the event is {event!r}, so nothing would count this release; give what the plan states, plan.event(step + 1, step)"
+            )
+        if noised.standard_deviation == 0 and not isinstance(event, NonPrivateDpEvent):
+            raise ProtocolError(f"the sum holds no noise and the event says {event}; without noise it is NonPrivateDpEvent()")
+        for gradient in noised.gradients.values():
+            gradient.div_(expected_batch_size)
+        return cls(noised.gradients, event, noised.standard_deviation / expected_batch_size, _BUILT_BY_OF)
+
+    @contextmanager
+    def in_gradients(self, model: nn.Module) -> Iterator[None]:
+        """While it lasts, ``.grad`` of the model's trainable parameters is this update; afterwards, and before, nothing."""
+        parameters: dict[str, Any] = dict(model.named_parameters())
+        try:
+            for name, parameter in parameters.items():
+                gradient = self.gradients.get(name)
+                parameter.grad = None if gradient is None else gradient.to(parameter.dtype)
+            yield
+        finally:
+            for parameter in parameters.values():
+                parameter.grad = None
