@@ -193,9 +193,10 @@ class Group(Ranks):
     def noised(self, noise: Noise | None, clipped: ClippedSum) -> NoisedSum:
         """The sum with the first rank's noise; the others have no stream, and are sent what it made."""
         noised, error = (None, None) if noise is None else _attempt(lambda: noise.add(clipped))
-        self._meet("noise", error)
+        facts = [item.name for item in dataclasses.fields(NoisedSum) if item.name != "gradients"]
+        notes = self._meet("noise", error, {name: getattr(noised, name, None) for name in facts})
         shaped = clipped.gradients if noised is None else noised.gradients
-        return NoisedSum(_in_one_piece(shaped, self._from_first))
+        return NoisedSum(_in_one_piece(shaped, self._from_first), **notes[0]["said"])
 
     def check_weights(self, model: nn.Module) -> None:
         self._meet("comparing weights")

@@ -9,16 +9,19 @@ A script that registers models or data sets of its own can call it with them in 
     main(["run", "my.toml"])
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dptrain.errors import ConfigError, UserError, unknown_name
+from dptrain.errors import ConfigError, ElsewhereError, RankError, UserError, unknown_name
 
 if TYPE_CHECKING:
     from evaluation.result import ComparisonResult
 
+FAILED = 1
 USAGE_ERROR = 2
 INTERRUPTED = 130
 
@@ -39,11 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise unknown_name("command", given[0], COMMANDS)
         return COMMANDS[given[0]][0](given[1:])
     except UserError as error:
-        print(f"dptrain: {error}", file=sys.stderr)
+        if not (_is_quiet() and isinstance(error, ElsewhereError)):
+            print(f"dptrain: {error}", file=sys.stderr)
         return USAGE_ERROR
+    except RankError as error:
+        print(f"dptrain: {error}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt as stop:
         way_on = f"; `dptrain resume {stop.args[0]}` goes on from the last checkpoint" if stop.args else ""
-        print(f"\ndptrain: stopped{way_on}", file=sys.stderr)
+        if not _is_quiet():
+            print(f"\ndptrain: stopped{way_on}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         return 0
@@ -95,12 +103,17 @@ def run_command(arguments: list[str]) -> int:
 
     if any(argument in ("-h", "--help") for argument in arguments):
         print(comparison.help_text())
+        print("  --distributed N: train each model on N processes of this machine together; it changes no guarantee.")
         return 0
+    processes, arguments = _processes(typed := arguments)
     name, flags = _first("run", "a recipe, such as digits", arguments)
     wanted = comparison.load(name, flags)
+    if processes:
+        return _launch(["run", *typed], processes)
     from recipes import runs
 
-    result = runs.run(wanted, Path(name).stem, runs.command_line(["run", *arguments]))
+    with _joined():
+        result = runs.run(wanted, Path(name).stem, runs.command_line(["run", *typed]))
     return _show(result, Path(wanted.output))
 
 
@@ -108,11 +121,15 @@ def resume_command(arguments: list[str]) -> int:
     """Go on with a run that was cut."""
     from recipes import runs
 
+    processes, arguments = _processes(typed := arguments)
     folder, rest = _first("resume", "a run, such as runs/digits", arguments)
     _no_more("resume", rest)
     comparison = runs.load_run(Path(folder))
     about = runs.about_run(Path(folder))
-    result = runs.run(comparison, about["name"], about["command"])
+    if processes:
+        return _launch(["resume", *typed], processes)
+    with _joined():
+        result = runs.run(comparison, about["name"], about["command"])
     return _show(result, Path(folder))
 
 
@@ -152,7 +169,41 @@ def report_command(arguments: list[str]) -> int:
     return 0
 
 
-def _show(result: "ComparisonResult", root: Path) -> int:
+def _processes(arguments: list[str]) -> tuple[int, list[str]]:
+    """How many processes ``--distributed`` asks this one to start, and the other arguments. One that was started is told
+    by its environment, and starts none."""
+    if not any(argument.startswith("--distributed") for argument in arguments):
+        return 0, arguments
+    from recipes import launch
+
+    processes, rest = launch.split_flag(arguments)
+    return (0 if launch.is_launched() else processes), rest
+
+
+def _launch(arguments: list[str], processes: int) -> int:
+    from recipes import launch
+
+    return launch.launch(launch.program(arguments), processes)
+
+
+@contextmanager
+def _joined() -> Iterator[None]:
+    """Together with the processes that torchrun or ``--distributed`` started, where they did."""
+    from dptrain import distributed
+
+    distributed.join()
+    yield
+    distributed.leave()  # after a failure, the end of this process says it: others may be waiting
+
+
+def _is_quiet() -> bool:
+    """Whether another process says it: of several, the first one speaks."""
+    return os.environ.get("RANK", "0") != "0"
+
+
+def _show(result: "ComparisonResult | None", root: Path) -> int:
+    if result is None:
+        return 0
     from evaluation.report import terminal
 
     print(terminal.render(result))

@@ -15,10 +15,11 @@ import torch
 from tqdm import tqdm
 
 import dptrain.data
+from dptrain import distributed
 from dptrain.checkpoint import unpack_json
 from dptrain.data.dataset import DataSet
 from dptrain.data.split import Split, draw
-from dptrain.errors import CheckpointError, ConfigError, UserError
+from dptrain.errors import CheckpointError, ConfigError, RankError, UserError
 from dptrain.files import write_file
 from dptrain.plain import as_plain, from_plain
 from dptrain.trainer import Trainer, build_training
@@ -43,22 +44,27 @@ NOT_COVERED = (
 )
 
 
-def run(comparison: Comparison, name: str, command: str, progress: bool = True) -> ComparisonResult:
+def run(comparison: Comparison, name: str, command: str, progress: bool = True) -> ComparisonResult | None:
     """Trains and attacks every job of the comparison into its output folder, and writes the reports there.
+
+    Of several processes all train together; the first one alone writes, attacks and reports, and the others get None.
 
     Raises:
         UserError: something given cannot be used; nothing was written.
         KeyboardInterrupt: after Ctrl-C, with a checkpoint on disk.
+        RankError: another process died or is elsewhere; no job can go on.
     """
+    ranks = distributed.current()
     if comparison.performance.threads is not None:
         torch.set_num_threads(comparison.performance.threads)
     root = Path(comparison.output).resolve()
     jobs = comparison.jobs()
-    data = dptrain.data.load(comparison.recipe.data)
+    data = ranks.together("the data", lambda: dptrain.data.load(comparison.recipe.data))
     splits = {seed: draw(len(data), comparison.recipe.data.split, seed) for seed in comparison.seeds}
-    check(jobs, data, splits)
-    claim(root, comparison, name, command, data)
+    ranks.together("the plans", lambda: check(jobs, data, splits))
+    ranks.first("the output folder", lambda: claim(root, comparison, name, command, data))
     failures: dict[str, str] = {}
+    progress = progress and ranks.is_first
     with tqdm(total=len(jobs), desc=name, unit="run", disable=None if progress else True, file=sys.stderr) as bar:
         for job in jobs:
             bar.set_postfix_str(job.label)
@@ -66,11 +72,15 @@ def run(comparison: Comparison, name: str, command: str, progress: bool = True) 
                 run_job(job, comparison, root, data, splits[job.seed], progress)
             except KeyboardInterrupt:
                 raise KeyboardInterrupt(comparison.output) from None
+            except RankError:
+                raise
             except UserError as error:
                 failures[job.label] = str(error)
             except Exception as error:  # one broken job must not lose the others' hours
                 failures[job.label] = f"{type(error).__name__}: {error}"
             bar.update()
+    if not ranks.is_first:
+        return None
     write_file(root / "failures.json", (json.dumps(failures, indent=1) + "\n").encode())
     return report(root)
 
@@ -139,7 +149,7 @@ def _differences(before: object, now: object, prefix: str = "") -> set[str]:
 def run_job(job: Job, comparison: Comparison, root: Path, data: DataSet, split: Split, progress: bool) -> None:
     """Trains and attacks one model, unless that was done."""
     folder = root / job.label
-    if is_complete(job, folder, comparison.evaluation.attacks, data):
+    if distributed.current().first(job.label, lambda: is_complete(job, folder, comparison.evaluation.attacks, data)):
         return
     attack = runner.callback(comparison.evaluation, root / "private" / "fleet", comparison.performance, progress)
     trainer = Trainer(

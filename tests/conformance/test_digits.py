@@ -14,7 +14,9 @@ LEAST_ACCURACY = {math.inf: 0.955, 8.0: 0.91, 4.0: 0.90, 2.0: 0.885, 1.0: 0.86}
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> ComparisonResult:
     output = tmp_path_factory.mktemp("digits") / "run"
-    return runs.run(comparison.load("digits", ["--output", str(output)]), "digits", "dptrain run digits", progress=False)
+    result = runs.run(comparison.load("digits", ["--output", str(output)]), "digits", "dptrain run digits", progress=False)
+    assert result is not None
+    return result
 
 
 def auc(summary: Summary, attack: str) -> float:
