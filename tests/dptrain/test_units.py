@@ -157,7 +157,7 @@ def test_noise_for_one_norm_is_never_sold_as_noise_for_an_exchange():
     )  # fmt: skip
     private = training(plan, dataset(40))
     if private._clipper.sensitivity < plan.sensitivity:
-        with pytest.raises(PlanError, match="states a sensitivity of 0.5"):
+        with pytest.raises(PlanError, match=r"states a sensitivity of 0\.5"):
             private.step(next(private.batches()))
     else:
         private.step(next(private.batches()))
