@@ -9,6 +9,7 @@ its gradient is the mean over its members (for views: De et al. 2022, "Unlocking
 Classification through Scale"). How the batch is cut changes speed and memory alone.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -47,7 +48,7 @@ def chunks_of(
             yield from _single(positions, examples, rows, augment, filled)
             return
     else:
-        groups = [positions[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+        groups = [positions[a:b] for a, b in itertools.pairwise(offsets)]
         groups.sort(key=len, reverse=True)  # like to like: little is filled
     start = 0
     while start < len(groups):

@@ -125,7 +125,7 @@ class PrivacyPlan:
         shared: dict[str, Any] = {
             item.name: getattr(config, item.name)
             for item in dataclasses.fields(cls)
-            if item.name not in ("steps", "noise_multiplier", "clipping_norm", "noise", "bands")
+            if item.name not in ("steps", "noise_multiplier", "clipping_norm")
         }
         norm = math.inf if config.mechanism == "none" else config.clipping_norm
         plan = cls(steps=steps, clipping_norm=norm, **shared)

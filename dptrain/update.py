@@ -60,13 +60,16 @@ class Update:
             raise ProtocolError(f"a {type(noised).__name__} is no NoisedSum; give what noise.add(clipped_sum) returns")
         if not isinstance(event, DpEvent):
             raise ProtocolError(
-                f"the event is {event!r}, so nothing would count this release; give what the plan states, plan.event(step + 1, step)"
+                f"the event is {event!r}, so nothing would count this release; give what the plan states, such as "
+                "plan.event(step + 1, step)"
             )
         if noised.standard_deviation == 0 and not isinstance(event, NonPrivateDpEvent):
             raise ProtocolError(f"the sum holds no noise and the event says {event}; without noise it is NonPrivateDpEvent()")
-        for gradient in noised.gradients.values():
-            gradient.div_(expected_batch_size)
-        return cls(noised.gradients, event, noised.standard_deviation / expected_batch_size, _BUILT_BY_OF)
+        divide = (
+            Tensor.div if noised.standard_deviation == 0 else Tensor.div_
+        )  # without noise it is the clipped sum's own memory
+        gradients = {name: divide(gradient, expected_batch_size) for name, gradient in noised.gradients.items()}
+        return cls(gradients, event, noised.standard_deviation / expected_batch_size, _BUILT_BY_OF)
 
     @contextmanager
     def in_gradients(self, model: nn.Module) -> Iterator[None]:

@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from dp_accounting import DpEvent, SelfComposedDpEvent
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -34,7 +33,7 @@ from dptrain.errors import ProtocolError
 from dptrain.ledger import Ledger
 from dptrain.noise import secret_generator
 from dptrain.private import PrivateTraining
-from dptrain.sampling import SAMPLERS, PoissonSampler, Sampler
+from dptrain.sampling import PoissonSampler, Sampler, sampler_for
 from dptrain.trainer import stop_at_step_end
 
 PLAN = PrivacyPlan(sampling_rate=0.5, expected_batch_size=20, steps=6, clipping_norm=0.5, delta=1e-3, noise_multiplier=1.0)
@@ -165,38 +164,26 @@ def train(plan: PrivacyPlan, count: int = 40, seed: int | None = None) -> dict[s
     for batch in private.batches():
         drawn.append(batch._positions)
         private.step(batch)
-        assert private.last_sum is not None
-        examples.append(private.last_sum.examples)
+        assert private.last_counts is not None
+        examples.append(private.last_counts.examples)
     return {"drawn": drawn, "examples": examples, "weights": weights(private.model), "draws": private._noise.draws}
 
 
 def one_process(plan: PrivacyPlan, batches: list[np.ndarray], seed: int | None = None) -> Tensor:
     """The weights of one process that is given these batches."""
     private = training(plan, insecure_seed=seed)
-    private._stream = iter(batches)
+    private._stream = ((batch, None) for batch in batches)
     for batch in private.batches():
         private.step(batch)
     return weights(private.model)
 
 
-@dataclasses.dataclass(frozen=True)
-class FixedSize(Sampler):
-    """Exactly so many: an example is in where others are not, so one process must draw."""
-
-    def batches(self, examples: int, first: int, steps: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
-        for _ in range(first, steps):
-            yield np.sort(generator.choice(examples, round(self.sampling_rate * examples), replace=False))
-
-    def event(self, mechanism: DpEvent, steps: int, first: int = 0) -> DpEvent:
-        return SelfComposedDpEvent(mechanism, steps - first)
+FIXED = dataclasses.replace(QUIET, sampling="fixed_size", relation="replace_one", max_examples=40)
+"""Exactly so many: an example is in where others are not, so one process must draw."""
 
 
 def train_with_fixed_size(seed: int) -> dict[str, Any]:
-    SAMPLERS["fixed"] = FixedSize
-    try:
-        return train(dataclasses.replace(QUIET, sampling="fixed"), seed=seed)  # pyright: ignore[reportArgumentType]
-    finally:
-        del SAMPLERS["fixed"]
+    return train(FIXED, seed=seed)
 
 
 # -- the same training --------------------------------------------------------------------------------------------------
@@ -224,7 +211,7 @@ def test_the_ranks_batches_together_are_one_batch_of_one_process(several: Proces
 def test_batches_whose_examples_depend_on_one_another_are_drawn_by_the_first_rank(several: Processes):
     ranks = several(train_with_fixed_size, 3)
     generator = secret_generator(3, "batches from 0")
-    expected = list(FixedSize(0.5).batches(40, 0, 6, generator))
+    expected = list(sampler_for(FIXED).batches(40, 0, 6, generator))
     for step, batch in enumerate(expected):
         assert len(batch) == 20
         parts = [rank["drawn"][step] for rank in ranks]
@@ -244,7 +231,7 @@ def test_every_example_belongs_to_exactly_one_rank(examples: int, size: int):
 
 def test_a_sampler_is_drawn_by_one_rank_unless_it_says_otherwise():
     assert not Sampler.by_example
-    assert not FixedSize.by_example
+    assert not sampler_for(FIXED).by_example
 
 
 def test_ranks_without_an_example_train_along(three: Processes):

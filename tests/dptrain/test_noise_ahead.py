@@ -17,7 +17,7 @@ import torch
 
 import dptrain.noise.ahead as ahead_module
 from dptrain.errors import ProtocolError
-from dptrain.noise import secret_generator
+from dptrain.noise import GaussianNoise, secret_generator
 from dptrain.noise.ahead import WORTH_A_THREAD, NormalSource
 from dptrain.noise.stream import NormalFiller, SecretBits
 from dptrain.plan import PrivacyPlan
@@ -203,6 +203,8 @@ def test_a_resume_drops_what_was_drawn_ahead(tmp_path: Path):
     unused = weakref.ref(resumed._noise)
     resumed.resume(tmp_path)
     assert unused() is None
+    assert isinstance(resumed._noise, GaussianNoise)
+    assert isinstance(first._noise, GaussianNoise)
     assert resumed._noise._source._ahead is None
     job = first._noise._source._ahead
     assert job is not None

@@ -64,17 +64,8 @@ def test_resuming_under_way_is_refused(tmp_path: Path):
 def test_a_step_counts_before_its_weights_move():
     """Ctrl-C inside of the optimizer, or right behind it, cannot lose a step that was released."""
 
-    class Interrupted(torch.optim.SGD):
-        clears = 0
-
-        def zero_grad(self, set_to_none: bool = True) -> None:
-            super().zero_grad(set_to_none)
-            self.clears += 1
-            if self.clears % 2 == 0:  # the one behind the release
-                signal.raise_signal(signal.SIGINT)
-
-    model = nn.Linear(5, 3)
-    private = make_private(model, Interrupted(model.parameters(), lr=0.5), dataset(), PLAN, loss=per_example(F.cross_entropy))
+    private = training()
+    private.optimizer.register_step_post_hook(lambda *_: signal.raise_signal(signal.SIGINT))
     for released in (1, 2, 3):
         before = weights(private)
         with pytest.raises(KeyboardInterrupt):

@@ -1,6 +1,7 @@
 """Users as the unit: who is drawn is a user, and what is used of one is capped, anew each time."""
 
 import dataclasses
+import itertools
 import json
 import warnings
 from pathlib import Path
@@ -17,10 +18,12 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from dptrain import PrivacyPlan, checkpoint, make_private, per_example
+from dptrain.clipping import Clipping
 from dptrain.data.examples import Examples
 from dptrain.errors import CheckpointError, DataError, PlanError
 from dptrain.noise import secret_generator
 from dptrain.private import PrivateTraining
+from dptrain.recipe import Performance
 
 PLAN = PrivacyPlan(
     sampling_rate=0.5, expected_batch_size=10, steps=6, clipping_norm=0.5, delta=1e-3, noise_multiplier=1.0,
@@ -42,9 +45,9 @@ def dataset(count: int = len(USERS)) -> TensorDataset:
     return TensorDataset(torch.randn(count, 5, generator=generator), torch.randint(3, (count,), generator=generator))
 
 
-def training(plan: PrivacyPlan = PLAN, data: Any = None, **options: Any) -> PrivateTraining:
+def training(plan: PrivacyPlan = PLAN, data: Any = None, model: nn.Module | None = None, **options: Any) -> PrivateTraining:
     torch.manual_seed(0)
-    model = nn.Linear(5, 3)
+    model = nn.Linear(5, 3) if model is None else model
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     return make_private(
         model, optimizer, dataset() if data is None else data, plan, loss=per_example(F.cross_entropy), **options
@@ -112,14 +115,49 @@ def test_delta_is_checked_against_the_private_number_of_users():
     training(dataclasses.replace(PLAN, delta=9e-4), dataset(2000), units=many // 4)
 
 
-def test_clipping_by_example_is_never_sold_as_clipping_by_user():
-    """Sharp edge 22: until gradients are clipped user by user, no step of such a plan is taken."""
-    private = training(units=USERS)
+def test_a_users_examples_are_averaged_and_clipped_as_one():
+    """Sharp edge 22: one user, however many examples are theirs, moves the sum by at most C."""
+    quiet = dataclasses.replace(PLAN, noise_multiplier=0.0, sampling_rate=1.0, expected_batch_size=20)
+    model = nn.Linear(5, 3)
+    private = training(quiet, model=model, units=USERS)
     batch = next(private.batches())
     assert repr(batch) == "Batch(step=0)"
-    with pytest.raises(PlanError, match="user by user"):
-        private.step(batch)
-    assert private.steps_taken == 0
+    offsets = batch._offsets
+    assert offsets is not None
+    expected = torch.zeros_like(model.weight)
+    inputs, targets = dataset().tensors
+    for a, b in itertools.pairwise(offsets):
+        members = batch._positions[a:b]
+        assert len(set(USERS[members])) == 1
+        losses = F.cross_entropy(model(inputs[members]), targets[members], reduction="none")
+        weight, bias = torch.autograd.grad(losses.mean(), [model.weight, model.bias])
+        norm = float(torch.cat([weight.flatten(), bias]).norm())
+        expected += weight * min(1.0, PLAN.clipping_norm / norm)
+    before = model.weight.detach().clone()
+    private.step(batch)
+    assert private.last_counts is not None
+    assert private.last_counts.examples == 20
+    moved = (before - model.weight.detach()) / 0.5 * 20
+    torch.testing.assert_close(moved, expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [3, 4, 7, 100])
+@pytest.mark.parametrize("filled", [False, True])
+def test_users_are_never_cut_apart_by_a_chunk(size: int, filled: bool):
+    """Sharp edge 9: the weights do not depend on the chunk size; a user lies whole in one chunk."""
+    quiet = dataclasses.replace(PLAN, noise_multiplier=0.0)
+    results = []
+    for performance in (Performance(), Performance(max_physical_batch=size, fill_chunks=filled)):
+        private = training(quiet, units=USERS, insecure_seed=5, performance=performance)
+        for batch in private.batches():
+            private.step(batch)
+        results.append(torch.cat([value.detach().flatten() for value in private.model.parameters()]))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-5, atol=1e-6)
+
+
+def test_a_user_who_does_not_fit_a_chunk_is_refused_at_once():
+    with pytest.raises(PlanError, match="max_physical_batch is 2"):
+        training(units=USERS, performance=Performance(max_physical_batch=2))
 
 
 def test_units_and_the_plans_unit_go_together():
@@ -156,13 +194,13 @@ def test_noise_for_one_norm_is_never_sold_as_noise_for_an_exchange():
         sampling="fixed_size", max_examples=40, relation="replace_one",
     )  # fmt: skip
     private = training(plan, dataset(40))
-    if private._clipper.sensitivity < plan.sensitivity:
-        with pytest.raises(PlanError, match=r"states a sensitivity of 0\.5"):
-            private.step(next(private.batches()))
-    else:
-        private.step(next(private.batches()))
-        assert private.last_sum is not None
-        assert private.last_sum.sensitivity == 1.0
+    assert private._clipper.sensitivity == 1.0
+    private.step(next(private.batches()))
+    careless = training(plan, dataset(40))
+    careless._clipper.clipping = Clipping(0.5)
+    with pytest.raises(PlanError, match=r"states a sensitivity of 0\.5"):
+        careless.step(next(careless.batches()))
+    assert careless.steps_taken == 0
 
 
 def test_truncated_batches_train_and_are_counted_as_planned(tmp_path: Path):
