@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from dptrain.errors import ConfigError
 from dptrain.registry import DATASETS, LOSSES, MODELS, OPTIMIZERS
@@ -26,23 +26,30 @@ Sampling = Literal["poisson", "truncated_poisson", "fixed_size", "cyclic_poisson
 Unit = Literal["example", "user"]
 Clipping = Literal["flat", "per_layer", "automatic"]
 Noise = Literal["independent", "banded"]
+Schedule = Literal["constant", "linear", "cosine"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
-    """With which probability an example becomes a member, a non-member, population or public; each by its own coin."""
+    """With which probability an example becomes a member, a non-member, population or public; each by its own coin.
+
+    Where ``test`` is `published` that goes for the examples outside of the data set's published test part.
+    """
 
     members: float = 0.5
     """Trained on."""
     non_members: float = 0.3
-    """Held out: measures utility, and stands against the members in every membership attack."""
+    """Held out: stands against the members in every membership attack, and measures utility unless `test` says otherwise."""
     population: float = 0.1
     """Held out from everything that the attacker uses: trains the independent evaluator of inversion attacks."""
     public: float = 0.1
     """Known to everyone, the attacker included."""
+    test: Literal["non_members", "published"] = "non_members"
+    """What measures utility: the non-members, or the test part that came with the data set, which then does nothing else:
+    figures compare with published ones, and members differ from non-members in nothing but their coins."""
 
     def __post_init__(self) -> None:
-        shares = dataclasses.astuple(self)
+        shares = (self.members, self.non_members, self.population, self.public)
         if any(not 0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > 1e-9:
             raise ConfigError(
                 f"data.split gives members, non_members, population, public = {shares}; give four shares from 0 to 1 "
@@ -81,7 +88,7 @@ class ModelConfig:
     name: str = "linear"
     """A registered model; `dptrain list` shows them."""
     hidden: tuple[int, ...] = (64,)
-    """Widths of the hidden layers, where the model has any."""
+    """Widths of the hidden layers, where the model has any: `mlp` and `scattering`; [] leaves one layer to the classes."""
     activation: Literal["tanh", "relu"] = "tanh"
     """tanh keeps activations bounded, which helps under clipping (Papernot et al. 2021)."""
 
@@ -100,9 +107,21 @@ class OptimizerConfig:
     learning_rate: float = 1.0
     momentum: float = 0.9
     """Of `sgd`; under DP it is post-processing of noised gradients and free of charge."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Of `adamw` and `dp_adamw`: decay of the averages of the gradient and of its square."""
+    schedule: Schedule = "constant"
+    """How the learning rate goes on after the warm-up: `constant`, or falling to 0 as a `linear` or `cosine` curve."""
+    warmup: int = 0
+    """Steps over which the learning rate rises to its value."""
 
     def __post_init__(self) -> None:
         OPTIMIZERS.check(self.name)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"optimizer.betas is {self.betas}; give two numbers from 0 to below 1, such as 0.9 0.999")
+        if self.schedule not in get_args(Schedule):
+            raise ConfigError(f"optimizer.schedule is {self.schedule!r}; give constant, linear or cosine")
+        if self.warmup < 0:
+            raise ConfigError(f"optimizer.warmup is {self.warmup}; give a whole number of steps from 0 up")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
             raise ConfigError(f"optimizer.learning_rate is {self.learning_rate}; give a finite number above 0")
         if not 0 <= self.momentum < 1:
@@ -183,6 +202,8 @@ class TrainingConfig:
     """Steps between checkpoints, each of which is attacked. Left out, only the last step is kept."""
     loss: str = "cross_entropy"
     """A registered loss that gives one value an example."""
+    average: float | None = None
+    """Decay of a moving average of the weights, such as 0.99, which is then what is released. Left out, there is none."""
 
     def __post_init__(self) -> None:
         LOSSES.check(self.loss)
@@ -190,6 +211,8 @@ class TrainingConfig:
             raise ConfigError(f"training.steps is {self.steps}; give a whole number from 1 up")
         if self.checkpoint_every is not None and self.checkpoint_every < 1:
             raise ConfigError(f"training.checkpoint_every is {self.checkpoint_every}; give a whole number from 1 up")
+        if self.average is not None and not 0 < self.average < 1:
+            raise ConfigError(f"training.average is {self.average}; give a decay above 0 and below 1, such as 0.99")
 
 
 @dataclass(frozen=True, kw_only=True)

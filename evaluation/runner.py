@@ -98,7 +98,8 @@ def evaluate(
         seed=int(identity.get("seed", 0)),
         folder=folder,
     )
-    rate = recipe.data.split.members if recipe is not None else len(split.members) / split.size
+    trainable = 1 - len(split.test) / split.size
+    rate = recipe.data.split.members * trainable if recipe is not None else len(split.members) / split.size
     fleet = _Fleets(train, digest, data, rate, plan, kept_in, progress)
     attacks = tuple(run_attack(case, name, fleet) for name in plan.attacks)
     attacked = hashlib.sha256((run / "release" / MANIFEST).read_bytes()).hexdigest()
@@ -272,7 +273,7 @@ def _variant(identity: dict[str, Any], plan: PrivacyPlan) -> Variant:
 
 
 def _utility(case: Case) -> dict[str, float]:
-    held_out = case.examples(case.split.non_members)
+    held_out = case.examples(case.split.held_out)
     right = int((case.target.labels(held_out.inputs) == held_out.targets.numpy()).sum())
     share = proportion(right, len(held_out.targets))
     ends = {"test_accuracy": share.value, "test_accuracy_low": share.low, "test_accuracy_high": share.high}

@@ -60,7 +60,8 @@ def run(comparison: Comparison, name: str, command: str, progress: bool = True) 
     root = Path(comparison.output).resolve()
     jobs = comparison.jobs()
     data = ranks.together("the data", lambda: dptrain.data.load(comparison.recipe.data))
-    splits = {seed: draw(len(data), comparison.recipe.data.split, seed) for seed in comparison.seeds}
+    shares = comparison.recipe.data.split
+    splits = {seed: draw(len(data), shares, seed, data.published_test) for seed in comparison.seeds}
     ranks.together("the plans", lambda: check(jobs, data, splits))
     ranks.first("the output folder", lambda: claim(root, comparison, name, command, data))
     failures: dict[str, str] = {}
@@ -120,7 +121,8 @@ def claim(root: Path, comparison: Comparison, name: str, command: str, data: Dat
     if root.exists() and any(entry.name.rstrip("0123456789").rstrip(".") not in ours for entry in root.iterdir()):
         raise ConfigError(f"{root} is not empty and holds no comparison; type another folder with --output")
     root.mkdir(parents=True, exist_ok=True)
-    held_out = data.targets[draw(len(data), comparison.recipe.data.split, comparison.seeds[0]).non_members]
+    shares = comparison.recipe.data.split
+    held_out = data.targets[draw(len(data), shares, comparison.seeds[0], data.published_test).held_out]
     about = {
         "name": name,
         "command": command,

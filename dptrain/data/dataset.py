@@ -35,6 +35,8 @@ class DataSet:
     """Of a table: the name of each input."""
     source: str = ""
     """Where the data come from, and on what terms."""
+    published_test: int = 0
+    """How many examples, the last ones, are the test part that the data set was published with."""
     fingerprint: str = field(init=False)
     """A hash of the content, not of the path."""
 
@@ -57,6 +59,11 @@ class DataSet:
             raise DataError(f"data set {self.name!r} has values outside its public bounds {self.bounds}")
         if int(self.targets.min()) < 0 or int(self.targets.max()) >= len(self.classes):
             raise DataError(f"data set {self.name!r} has labels outside its {len(self.classes)} classes")
+        if not 0 <= self.published_test < len(self.inputs):
+            raise DataError(
+                f"data set {self.name!r} has {len(self.inputs)} examples and a published test part of {self.published_test}; "
+                "give a whole number from 0 up that leaves some to train on"
+            )
         content = hashlib.sha256()
         for tensor in (self.inputs, self.targets):
             content.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())

@@ -23,13 +23,15 @@ from dptrain.errors import CheckpointError, DataError
 from dptrain.files import write_file
 from dptrain.recipe import SplitConfig
 
-PARTS = ("members", "non_members", "population", "public")
+SHARED = ("members", "non_members", "population", "public")
+"""The parts that coins decide on."""
+PARTS = (*SHARED, "test")
 SALT_BYTES = 16
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Four disjoint, sorted lists of indices that cover the data set.
+    """Disjoint, sorted lists of indices that cover the data set.
 
     Raises:
         DataError: the lists are not that, or the salt is too short to keep a guess of the lists from being confirmed.
@@ -42,6 +44,8 @@ class Split:
     salt: bytes = field(repr=False)
     """At least 16 secret bytes."""
     seed: int | None = None
+    test: Int[np.ndarray, " test"] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """The data set's published test part, where it is used for utility and for nothing else."""
 
     def __post_init__(self) -> None:
         if len(self.salt) < SALT_BYTES:
@@ -67,6 +71,11 @@ class Split:
         return np.sort(np.concatenate([self.members, self.non_members]))
 
     @property
+    def held_out(self) -> Int[np.ndarray, " held_out"]:
+        """Indices of those that measure utility: the published test part where it is kept for that, or the non-members."""
+        return self.test if len(self.test) else self.non_members
+
+    @property
     def is_member(self) -> Bool[np.ndarray, " audited"]:
         """For each of ``audited``: was it trained on?"""
         return np.isin(self.audited, self.members)
@@ -77,7 +86,7 @@ class Split:
 
     @property
     def digest(self) -> str:
-        """A salted hash of the four lists."""
+        """A salted hash of the lists."""
         content = hashlib.sha256(self.salt)
         for part in PARTS:
             indices = np.asarray(getattr(self, part), dtype="<i8")
@@ -86,27 +95,34 @@ class Split:
         return content.hexdigest()
 
 
-def draw(examples: int, shares: SplitConfig, seed: int) -> Split:
+def draw(examples: int, shares: SplitConfig, seed: int, published_test: int = 0) -> Split:
     """A split by independent coins; the same seed gives the same lists and a fresh salt.
 
+    Args:
+        published_test: how many examples, the last ones, the data set was published with as its test part.
+
     Raises:
-        DataError: a part with a share above 0 came out empty: the data set is too small. Or the seed is below 0.
+        DataError: a part with a share above 0 came out empty: the data set is too small. Or the seed is below 0, or there
+            is no published test part and the shares ask for one.
     """
+    if shares.test == "published" and not published_test:
+        raise DataError("data.split.test is 'published' and this data set has no test part of its own; give 'non_members'")
+    first_of_test = examples - (published_test if shares.test == "published" else 0)
     if seed < 0:
         raise DataError(f"the split's seed is {seed}; give a whole number from 0 up")
     # PCG64 by name: numpy may change its default, and the same seed must give the same split for good.
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *b"split"])))
-    limits = np.cumsum([getattr(shares, part) for part in PARTS])
+    limits = np.cumsum([getattr(shares, part) for part in SHARED])
     limits /= limits[-1]  # shares of 0.7, 0.2 and 0.1 add up to a little less than 1
-    part_of = np.searchsorted(limits[:-1], generator.random(examples), side="right")
-    lists = {part: np.flatnonzero(part_of == number) for number, part in enumerate(PARTS)}
+    part_of = np.searchsorted(limits[:-1], generator.random(first_of_test), side="right")
+    lists = {part: np.flatnonzero(part_of == number) for number, part in enumerate(SHARED)}
     for part, indices in lists.items():
         if getattr(shares, part) > 0 and len(indices) == 0:
             raise DataError(
-                f"the data set has {examples} examples, too few: the {part} part of the split came out empty; give more "
+                f"the data set has {first_of_test} examples, too few: the {part} part of the split came out empty; give more "
                 f"data, or another share with --data.split.{part}"
             )
-    return Split(**lists, salt=secrets.token_bytes(SALT_BYTES), seed=seed)
+    return Split(**lists, salt=secrets.token_bytes(SALT_BYTES), seed=seed, test=np.arange(first_of_test, examples))
 
 
 def save(split: Split, path: Path) -> None:

@@ -51,6 +51,7 @@ def test_all_seventy_thousand_are_read_and_scaled_by_public_constants(shared_dat
     assert float(mnist.inputs.max()) == pytest.approx(1 - 0.1307)
     assert mnist.classes == tuple("0123456789")
     assert mnist.targets[:5].tolist() == [5, 0, 4, 1, 9]
+    assert mnist.published_test == 10_000
     published_test_counts = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     assert mnist.targets[60_000:].bincount().tolist() == published_test_counts
 

@@ -6,13 +6,14 @@ import pickle
 import stat
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dptrain.data.split import PARTS, Split, draw, load, save
+from dptrain.data.split import PARTS, SHARED, Split, draw, load, save
 from dptrain.errors import CheckpointError, DataError
 from dptrain.recipe import SplitConfig
 
@@ -22,7 +23,8 @@ DEFAULT = SplitConfig()
 @st.composite
 def shares(drawn: st.DrawFn) -> SplitConfig:
     parts = [drawn(st.integers(1, 10)), *(drawn(st.integers(0, 10)) for _ in range(3))]
-    return SplitConfig(**{name: part / sum(parts) for name, part in zip(PARTS, parts, strict=True)})
+    given: dict[str, Any] = {name: part / sum(parts) for name, part in zip(SHARED, parts, strict=True)}
+    return SplitConfig(**given)
 
 
 @given(examples=st.integers(1, 400), shares=shares(), seed=st.integers(0, 2**63))
@@ -36,11 +38,34 @@ def test_every_example_is_in_exactly_one_part(examples: int, shares: SplitConfig
     together = np.concatenate([getattr(split, part) for part in PARTS])
     assert np.array_equal(np.sort(together), np.arange(examples))
     assert split.size == examples
-    for part in PARTS:
+    assert len(split.test) == 0
+    assert np.array_equal(split.held_out, split.non_members)
+    for part in SHARED:
         indices = getattr(split, part)
         assert indices.dtype == np.int64
         assert np.all(np.diff(indices) > 0)
         assert (len(indices) > 0) == (getattr(shares, part) > 0)
+
+
+def test_a_published_test_part_measures_utility_and_takes_part_in_nothing_else(tmp_path: Path):
+    shares = SplitConfig(members=0.9, non_members=0.1, population=0.0, public=0.0, test="published")
+    split = draw(1000, shares, 0, published_test=200)
+    assert np.array_equal(split.test, np.arange(800, 1000))
+    assert np.array_equal(split.held_out, split.test)
+    assert np.array_equal(split.audited, np.arange(800))
+    assert np.array_equal(np.sort(np.concatenate([split.members, split.non_members])), np.arange(800))
+    save(split, tmp_path / "split.npz")
+    assert load(tmp_path / "split.npz").is_same(split)
+    assert not split.is_same(draw(1000, DEFAULT, 0, published_test=200))
+
+
+def test_a_published_test_part_that_is_not_asked_for_is_split_like_the_rest():
+    assert draw(1000, DEFAULT, 0, published_test=200).is_same(draw(1000, DEFAULT, 0))
+
+
+def test_a_published_test_part_that_does_not_exist_is_refused():
+    with pytest.raises(DataError, match=r"no test part of its own; give 'non_members'"):
+        draw(1000, SplitConfig(test="published"), 0)
 
 
 def test_membership_is_known_for_members_and_non_members_alone():
