@@ -12,6 +12,7 @@ A fleet is cached under the hash of everything that defines it; a file that is i
 It was made from private examples, so its place is under ``private/``.
 """
 
+import copy
 import hashlib
 import io
 import zipfile
@@ -57,7 +58,8 @@ def recipe_trainer(recipe: Recipe, data: DataSet, performance: Performance | Non
         training = build_training(recipe, data, members, seed, performance=performance)
         for batch in training.batches(steps):
             training.step(batch)
-        return training.model
+        with training.averaged() as model:
+            return copy.deepcopy(model)
 
     return train
 

@@ -8,7 +8,8 @@
 
 ``per_example_loss(model, batch)`` gives one value an example. The object draws the batches, clips, adds the noise and
 counts: whatever reaches the optimizer was clipped, noised and charged, and an attempt to go around it is an error.
-Learning-rate schedules, momentum, weight decay and averaging work on noised gradients and cost nothing.
+Learning-rate schedules, momentum, weight decay and averaging (:mod:`dptrain.averaging`) work on noised gradients and cost
+nothing.
 """
 
 import dataclasses
@@ -17,6 +18,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,7 @@ from torch.optim import Optimizer
 from torch.utils import _pytree as pytree
 
 from dptrain import checkpoint, distributed
+from dptrain.averaging import WeightAverage
 from dptrain.chunks import Augment, chunks_of
 from dptrain.clipping import Chunk, ClippedSum, Clipper, Clipping, Counts
 from dptrain.clipping.fallback import LossFunction
@@ -37,6 +40,7 @@ from dptrain.doctor import BufferWatch, check_fresh_optimizer, check_model, chec
 from dptrain.errors import CheckpointError, PlanError, ProtocolError, UserError, is_out_of_memory
 from dptrain.ledger import Ledger
 from dptrain.noise import noise_for, secret_generator
+from dptrain.optimizers import NoiseAware
 from dptrain.plain import as_plain, from_plain
 from dptrain.plan import Guarantee, PrivacyPlan
 from dptrain.recipe import Performance
@@ -75,6 +79,7 @@ def make_private(
     augment: Augment | None = None,
     performance: Performance | None = None,
     ledger: Path | None = None,
+    average: float | None = None,
     insecure_seed: int | None = None,
 ) -> "PrivateTraining":
     """Binds a plan to a model, its optimizer and the private examples.
@@ -91,6 +96,7 @@ def make_private(
         units: whose each example is, where the plan's unit is the user: a private array of whole numbers, ``[examples]``.
         performance: what may change the speed, never the mechanism.
         ledger: file in which steps are announced before they are taken.
+        average: decay of a moving average of the weights, such as 0.99; then that average is what :meth:`save` releases.
         insecure_seed: repeatable batches and noise, for tests alone: whoever knows the seed can remove the noise.
 
     Raises:
@@ -119,7 +125,17 @@ def make_private(
             f"{performance.max_physical_batch}; give at least {largest}, or fewer views or examples a user"
         )
     return PrivateTraining(
-        model, optimizer, examples, plan, loss, performance, ledger, insecure_seed, views=views, augment=augment
+        model,
+        optimizer,
+        examples,
+        plan,
+        loss,
+        performance,
+        ledger,
+        insecure_seed,
+        average=average,
+        views=views,
+        augment=augment,
     )
 
 
@@ -152,6 +168,7 @@ class PrivateTraining:
         ledger: Path | None,
         insecure_seed: int | None,
         *,
+        average: float | None = None,
         views: int = 1,
         augment: Augment | None = None,
     ):
@@ -171,8 +188,9 @@ class PrivateTraining:
         self._chunk_size = performance.max_physical_batch
         """Rows that are in memory at once; halved where it runs out."""
         self._insecure_seed = insecure_seed
-        facts = {"plan": plan, "examples": examples.facts, "insecure_seed": insecure_seed, "views": views}
+        facts = {"plan": plan, "examples": examples.facts, "insecure_seed": insecure_seed, "views": views, "average": average}
         self.ranks.start(model, facts)
+        self._average = None if average is None else WeightAverage(model, average)
         self._noise = self.ranks.noise(lambda: noise_for(plan, insecure_seed))
         self._ledger = Ledger(ledger, examples.fingerprint) if ledger is not None and self.ranks.is_first else None
         self._earlier: tuple[tuple[int, int], ...] = ()
@@ -283,6 +301,8 @@ class PrivateTraining:
                 "step() takes the batch that batches() gave last, once: ε holds only for batches that the plan drew; "
                 "write `for batch in private.batches(): private.step(batch)`"
             )
+        if self._average is not None and self._average.is_shown:
+            raise ProtocolError("step() was called inside of averaged(), where the model does not hold its trained weights")
         self._own_model()
         check_optimizer(self.model, self.optimizer)
         if self._buffers is None:
@@ -291,11 +311,15 @@ class PrivateTraining:
         check_sensitivity(clipped, self.plan)
         event = self.plan.event(batch.step + 1, batch.step)
         update = Update.of(self._noise.add(clipped), event=event, expected_batch_size=self.plan.expected_batch_size)
+        if isinstance(self.optimizer, NoiseAware):
+            self.optimizer.noise_deviation = update.standard_deviation
         self.optimizer.zero_grad(set_to_none=True)  # whatever a backward() outside left there
         with update.in_gradients(self.model):
             self._taken = batch.step + 1
             self._permit = threading.get_ident()
             self.optimizer.step()
+        if self._average is not None:
+            self._average.update()
         self.last_counts = clipped.counts
         if self._taken % distributed.CHECK_EVERY == 0:
             self.ranks.check_weights(self.model)
@@ -317,6 +341,26 @@ class PrivateTraining:
         if self._buffers is not None and math.isfinite(self.plan.clipping_norm):
             self._buffers.check()
         return clipped
+
+    @contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """The model as it is released: inside, it holds its averaged weights; afterwards the trained ones again.
+
+        Without ``average`` the two are the same.
+
+        Raises:
+            ProtocolError: a step was tried inside, or this was entered twice.
+        """
+        if self._average is None:
+            yield self.model
+            return
+        if self._average.is_shown:
+            raise ProtocolError("averaged() was entered twice; leave the first one before")
+        self._average.show()
+        try:
+            yield self.model
+        finally:
+            self._average.hide()
 
     def _own_model(self) -> None:
         if _TRAINED_BY.setdefault(self.model, self._noise) is not self._noise:
@@ -394,6 +438,7 @@ class PrivateTraining:
             "guarantee": as_plain(guarantee),
             "steps_taken": self.steps_taken,
             "insecure_randomness": self.insecure,
+            "average": None if self._average is None else self._average.decay,
             "versions": versions(),
         }
 
@@ -415,16 +460,20 @@ class PrivateTraining:
         if split is not None:
             save_split(split, path / "private" / "split.npz")
             about = {"split_commitment": split.digest, **(about or {})}
-        weights = dict(self.model.state_dict())
+        if self._average is not None and self._average.is_shown:
+            raise ProtocolError("save() was called inside of averaged(); call it outside, and it releases the averaged weights")
         tensors, plain = checkpoint.pack_optimizer(self.optimizer)
+        average, kept = ({}, None) if self._average is None else self._average.pack()
         state = {"steps_taken": self.steps_taken, "drawn": self._drawn, "plan": as_plain(self.plan), "optimizer": plain}
-        state["insecure_randomness"] = self.insecure
-        packed = checkpoint.pack_tensors({**{f"model/{name}": value for name, value in weights.items()}, **tensors})
+        state |= {"insecure_randomness": self.insecure, "average": kept}
+        weights = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        packed = checkpoint.pack_tensors({**weights, **tensors, **average})
         checkpoint.write_folder(
             path / "private" / "checkpoint",
             {"state.safetensors": packed, "state.json": checkpoint.pack_json(state)},
         )
-        checkpoint.save_release(path / "release", weights, self.card(about))
+        with self.averaged() as model:
+            checkpoint.save_release(path / "release", dict(model.state_dict()), self.card(about))
 
     def resume(self, path: str | Path) -> int:
         """Takes weights, optimizer and step count from ``private/checkpoint/`` below ``path``; gives the step count.
@@ -446,11 +495,17 @@ class PrivateTraining:
         if stored != as_plain(self.plan):
             changed = sorted(key for key, value in as_plain(self.plan).items() if stored[key] != value)
             raise CheckpointError(f"{folder} was made under another plan ({', '.join(changed)} differ); use the same one")
+        if self._average is None and state["average"] is not None:
+            raise CheckpointError(
+                f"{folder} was made with average={state['average']['decay']}; give the same to make_private()"
+            )
         try:
             self.model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
         except RuntimeError as error:
             raise CheckpointError(f"{folder} does not fit the model: {error}") from None
         checkpoint.unpack_optimizer(self.optimizer, tensors, state["optimizer"])
+        if self._average is not None:
+            self._average.unpack(tensors, state["average"])
         self._earlier = tuple((int(first), int(last)) for first, last in state["drawn"])
         self._first = self._taken = int(state["steps_taken"])
         self._noise = self.ranks.noise(lambda: noise_for(self.plan, self._insecure_seed, self._first))

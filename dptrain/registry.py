@@ -105,6 +105,7 @@ MODELS: Registry[Callable[..., Any]] = Registry(
         "linear": Builtin("dptrain.models.linear:build", "softmax regression"),
         "mlp": Builtin("dptrain.models.mlp:build", "fully connected layers (model.hidden, model.activation)"),
         "cnn": Builtin("dptrain.models.cnn:build", "two convolutions and two linear layers, for images from 16×16 up"),
+        "scattering": Builtin("dptrain.models.scattering:build", "a fixed wavelet transform and a head of model.hidden layers"),
     },
 )
 
@@ -116,7 +117,8 @@ LOSSES: Registry[Callable[..., Any]] = Registry(
 OPTIMIZERS: Registry[Callable[..., Any]] = Registry(
     "optimizer",
     {
-        "sgd": Builtin("dptrain.trainer:sgd", "stochastic gradient descent with momentum"),
-        "adamw": Builtin("dptrain.trainer:adamw", "Adam with decoupled weight decay"),
+        "sgd": Builtin("dptrain.optimizers:sgd", "stochastic gradient descent with momentum"),
+        "adamw": Builtin("dptrain.optimizers:adamw", "Adam with decoupled weight decay"),
+        "dp_adamw": Builtin("dptrain.optimizers:dp_adamw", "AdamW whose second moment is corrected for the noise"),
     },
 )

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
 from tqdm import tqdm
 
 from dptrain import checkpoint, models
@@ -35,23 +34,13 @@ from dptrain.data.split import save as save_split
 from dptrain.distributed import Ranks
 from dptrain.errors import CheckpointError
 from dptrain.files import write_file
+from dptrain.models import front
+from dptrain.optimizers import follow_schedule
 from dptrain.plain import as_plain
 from dptrain.plan import PrivacyPlan
 from dptrain.private import PrivateTraining, make_private
-from dptrain.recipe import OptimizerConfig, Performance, Recipe, RegularizationConfig
+from dptrain.recipe import Performance, Recipe
 from dptrain.registry import LOSSES, OPTIMIZERS
-from dptrain.regularization import weight_groups
-
-
-def sgd(model: nn.Module, config: OptimizerConfig, regularization: RegularizationConfig) -> Optimizer:
-    """Stochastic gradient descent with momentum."""
-    groups = weight_groups(model, regularization.weight_decay)
-    return SGD(groups, lr=config.learning_rate, momentum=config.momentum)
-
-
-def adamw(model: nn.Module, config: OptimizerConfig, regularization: RegularizationConfig) -> Optimizer:
-    """Adam with decoupled weight decay."""
-    return AdamW(weight_groups(model, regularization.weight_decay), lr=config.learning_rate)
 
 
 def build_training(
@@ -74,21 +63,25 @@ def build_training(
         model = models.build(recipe.model, data.input_shape, len(data.classes), recipe.regularization)
     model.train()
     optimizer = OPTIMIZERS[recipe.optimizer.name](model, recipe.optimizer, recipe.regularization)
+    inputs = front.made(model.front, data) if isinstance(model, front.WithFront) else None
     loss_function = LOSSES[recipe.training.loss]
 
     def loss(model: nn.Module, batch: Any) -> Tensor:
         return loss_function(model, batch, recipe.regularization)
 
-    return make_private(
+    training = make_private(
         model,
         optimizer,
-        Examples(data, members),
+        Examples(data, members, inputs),
         plan,
         loss=loss,
         performance=performance,
         ledger=ledger,
+        average=recipe.training.average,
         insecure_seed=insecure_seed,
     )
+    follow_schedule(optimizer, recipe.optimizer, plan.steps, lambda: training.steps_taken - 1)  # counted before it is made
+    return training
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,15 @@ from dptrain.errors import DataError
 class Examples:
     """A private list of examples.
 
+    Args:
+        indices: which of the data set's; left out, all.
+        inputs: of a :class:`DataSet`, what stands in for its inputs: the same examples behind a fixed transform.
+
     Raises:
         DataError: there are none, the data set has no length or cannot be indexed, or ``units`` is not one number an example.
     """
 
-    def __init__(self, dataset: Any, indices: np.ndarray | None = None, units: Any = None):
+    def __init__(self, dataset: Any, indices: np.ndarray | None = None, units: Any = None, inputs: torch.Tensor | None = None):
         if not (hasattr(dataset, "__len__") and (isinstance(dataset, DataSet) or hasattr(dataset, "__getitem__"))):
             raise DataError(
                 f"a {type(dataset).__name__} cannot be drawn from by index; give a map-style data set, with len() and "
@@ -39,7 +43,7 @@ class Examples:
         self._indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
         self._tensors: tuple[torch.Tensor, ...] | None = None
         if isinstance(dataset, DataSet):
-            self._tensors = (dataset.inputs, dataset.targets)
+            self._tensors = (dataset.inputs if inputs is None else inputs, dataset.targets)
         elif isinstance(dataset, TensorDataset):
             self._tensors = dataset.tensors
         if len(self._indices) == 0:

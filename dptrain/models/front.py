@@ -1,0 +1,74 @@
+"""A model whose front is fixed: what it makes of an example never changes, so it can be made once.
+
+    model = WithFront(front, head)      # model(inputs) is head(front(inputs))
+    model(model.front(inputs))          # the same: what the front made is recognised by its shape
+
+The front has no trainable weight and looks at one example at a time, so it is a transform of the data that costs no
+privacy. Making its output once and not at every step is a matter of speed alone.
+"""
+
+import hashlib
+import weakref
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dptrain.data.dataset import DataSet
+
+CHUNK = 1024
+
+
+class Front(Protocol):
+    """A module without weights, whose output has a public shape that no input has."""
+
+    output_shape: tuple[int, ...]
+
+    def __call__(self, inputs: Tensor) -> Tensor: ...
+
+
+class WithFront(nn.Module):
+    """A fixed transform and a trained head.
+
+    Args:
+        front: a module with ``output_shape``; see :class:`Front`.
+
+    Raises:
+        TypeError: the front has weights, so what it makes is not fixed.
+    """
+
+    def __init__(self, front: nn.Module, head: nn.Module):
+        super().__init__()
+        if any(True for _ in front.parameters()):
+            raise TypeError(
+                f"the front {type(front).__name__} has weights; a front is fixed, put what is trained into the head"
+            )
+        self.front = front
+        self.head = head
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.head(inputs if inputs.shape[1:] == self.front.output_shape else self.front(inputs))
+
+
+_MADE: "weakref.WeakKeyDictionary[DataSet, tuple[str, Tensor]]" = weakref.WeakKeyDictionary()
+"""What the latest front made of a data set, for all seeds and shadow models that are trained on it in this process."""
+
+
+def made(front: nn.Module, data: DataSet) -> Tensor:
+    """What the front makes of every example, ``[examples, *output_shape]``; made once a data set and front."""
+    key = _key(front)
+    known = _MADE.get(data)
+    if known is None or known[0] != key:
+        with torch.no_grad():
+            known = key, torch.cat([front(chunk) for chunk in data.inputs.split(CHUNK)])
+        _MADE[data] = known
+    return known[1]
+
+
+def _key(front: nn.Module) -> str:
+    """A hash of what a front is: its modules with their settings, and its constants."""
+    content = hashlib.sha256(repr(front).encode())
+    for name, buffer in front.named_buffers():
+        content.update(f"{name}{buffer.dtype}{tuple(buffer.shape)}".encode())
+        content.update(buffer.detach().cpu().contiguous().numpy().tobytes())
+    return content.hexdigest()
