@@ -10,6 +10,7 @@ does not cover it.
 """
 
 import dataclasses
+import functools
 import hashlib
 import signal
 import threading
@@ -63,7 +64,7 @@ def build_training(
         model = models.build(recipe.model, data.input_shape, len(data.classes), recipe.regularization)
     model.train()
     optimizer = OPTIMIZERS[recipe.optimizer.name](model, recipe.optimizer, recipe.regularization)
-    inputs = front.made(model.front, data) if isinstance(model, front.WithFront) else None
+    inputs = functools.partial(front.made, model.front, data) if isinstance(model, front.WithFront) else None
     loss_function = LOSSES[recipe.training.loss]
 
     def loss(model: nn.Module, batch: Any) -> Tensor:

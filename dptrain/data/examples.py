@@ -11,6 +11,7 @@ Where the unit of privacy is the user, ``units`` says whose each example is, by 
 """
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,20 @@ class Examples:
 
     Args:
         indices: which of the data set's; left out, all.
-        inputs: of a :class:`DataSet`, what stands in for its inputs: the same examples behind a fixed transform.
+        inputs: of a :class:`DataSet`, gives what stands in for its inputs: the same examples behind a fixed transform. It
+            is asked when the first examples are taken.
 
     Raises:
         DataError: there are none, the data set has no length or cannot be indexed, or ``units`` is not one number an example.
     """
 
-    def __init__(self, dataset: Any, indices: np.ndarray | None = None, units: Any = None, inputs: torch.Tensor | None = None):
+    def __init__(
+        self,
+        dataset: Any,
+        indices: np.ndarray | None = None,
+        units: Any = None,
+        inputs: Callable[[], torch.Tensor] | None = None,
+    ):
         if not (hasattr(dataset, "__len__") and (isinstance(dataset, DataSet) or hasattr(dataset, "__getitem__"))):
             raise DataError(
                 f"a {type(dataset).__name__} cannot be drawn from by index; give a map-style data set, with len() and "
@@ -42,8 +50,9 @@ class Examples:
         self._dataset: Any = dataset
         self._indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
         self._tensors: tuple[torch.Tensor, ...] | None = None
+        self._inputs = inputs
         if isinstance(dataset, DataSet):
-            self._tensors = (dataset.inputs if inputs is None else inputs, dataset.targets)
+            self._tensors = (dataset.inputs, dataset.targets)
         elif isinstance(dataset, TensorDataset):
             self._tensors = dataset.tensors
         if len(self._indices) == 0:
@@ -78,6 +87,8 @@ class Examples:
     def take(self, positions: np.ndarray) -> Any:
         """The examples at these positions, collated: each tensor's first dimension counts them."""
         chosen = self._indices[positions]
+        if self._inputs is not None:
+            self._tensors, self._inputs = (self._inputs(), self._dataset.targets), None
         if self._tensors is not None:
             index = torch.from_numpy(chosen)
             return tuple(tensor[index] for tensor in self._tensors)

@@ -55,14 +55,26 @@ _MADE: "weakref.WeakKeyDictionary[DataSet, tuple[str, Tensor]]" = weakref.WeakKe
 
 
 def made(front: nn.Module, data: DataSet) -> Tensor:
-    """What the front makes of every example, ``[examples, *output_shape]``; made once a data set and front."""
+    """What the front makes of every example, ``[examples, *output_shape]``; made once a data set and front.
+
+    It is held as long as the data set is: of MNIST's 70,000 digits behind the scattering transform, 1.1 GB.
+    """
     key = _key(front)
     known = _MADE.get(data)
     if known is None or known[0] != key:
-        with torch.no_grad():
-            known = key, torch.cat([front(chunk) for chunk in data.inputs.split(CHUNK)])
-        _MADE[data] = known
+        _MADE.pop(data, None)
+        known = _MADE[data] = key, _through(front, data.inputs)
     return known[1]
+
+
+@torch.no_grad()
+def _through(front: nn.Module, inputs: Tensor) -> Tensor:
+    """Filled in place: a second copy of all of it, as joining parts would make, can be more than there is memory."""
+    first = front(inputs[:1])
+    whole = first.new_empty((len(inputs), *first.shape[1:]))
+    for start in range(0, len(inputs), CHUNK):
+        whole[start : start + CHUNK] = front(inputs[start : start + CHUNK])
+    return whole
 
 
 def _key(front: nn.Module) -> str:
