@@ -28,9 +28,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from dptrain.clipping.clipped import accumulator_dtype
 from dptrain.errors import ConfigError
 from dptrain.recipe import OptimizerConfig, RegularizationConfig
 from dptrain.regularization import weight_groups
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""Kept in float32 or better: v̂ − n̂ is a small difference of large numbers, of which bfloat16 leaves nothing."""
 
 
 @runtime_checkable
@@ -88,10 +92,20 @@ class DPAdamW(Optimizer):
                     self._move(parameter, parameter.grad, group)
         return loss
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, which would round the moments to the dtype of the weights."""
+        super().load_state_dict(state_dict)
+        numbers = [number for group in state_dict["param_groups"] for number in group["params"]]
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        for number, parameter in zip(numbers, parameters, strict=True):
+            for name in MOMENTS if number in state_dict["state"] else ():
+                self.state[parameter][name] = state_dict["state"][number][name].to(parameter.device, copy=True)
+
     def _move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
+        gradient = gradient.to(accumulator_dtype(gradient.dtype))
         if not state:
-            state.update(step=0, noise=0.0, exp_avg=torch.zeros_like(parameter), exp_avg_sq=torch.zeros_like(parameter))
+            state.update(step=0, noise=0.0, **{name: torch.zeros_like(gradient) for name in MOMENTS})
         first, second = group["betas"]
         state["step"] += 1
         state["noise"] = second * state["noise"] + (1 - second) * self.noise_deviation**2
@@ -105,7 +119,8 @@ class DPAdamW(Optimizer):
         moment = (state["exp_avg_sq"] / (1 - left) - noise).clamp_min_(floor)
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
         rate = group["lr"] / (1 - first ** state["step"])
-        parameter.addcdiv_(state["exp_avg"], moment.sqrt_().add_(group["eps"]), value=-rate)
+        change = state["exp_avg"] / moment.sqrt_().add_(group["eps"])
+        parameter.add_(change.to(parameter.dtype), alpha=-rate)
 
 
 # -- what a recipe names ----------------------------------------------------------------------------------------------

@@ -211,7 +211,10 @@ class PrivacyPlan:
             return dataclasses.replace(self, noise_multiplier=0.0)
         if math.isinf(self.clipping_norm):
             raise PlanError(f"epsilon is {epsilon:g} and clipping_norm is infinite; give a finite one, such as 1.0")
-        return dataclasses.replace(self, noise_multiplier=_calibrated(self, epsilon))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "delta is")  # each noise that is tried is a plan; the one returned speaks
+            noise_multiplier = _calibrated(self, epsilon)
+        return dataclasses.replace(self, noise_multiplier=noise_multiplier)
 
     def permitted_true_positive_rate(self, false_positive_rate: float) -> float:
         """The most that any attack on one unit's membership can reach at this false positive rate; see ``accounting``."""

@@ -495,7 +495,9 @@ class PrivateTraining:
         if stored != as_plain(self.plan):
             changed = sorted(key for key, value in as_plain(self.plan).items() if stored[key] != value)
             raise CheckpointError(f"{folder} was made under another plan ({', '.join(changed)} differ); use the same one")
-        if self._average is None and state["average"] is not None:
+        if self._average is not None:
+            self._average.unpack(tensors, state.get("average"))
+        elif state.get("average") is not None:
             raise CheckpointError(
                 f"{folder} was made with average={state['average']['decay']}; give the same to make_private()"
             )
@@ -504,8 +506,6 @@ class PrivateTraining:
         except RuntimeError as error:
             raise CheckpointError(f"{folder} does not fit the model: {error}") from None
         checkpoint.unpack_optimizer(self.optimizer, tensors, state["optimizer"])
-        if self._average is not None:
-            self._average.unpack(tensors, state["average"])
         self._earlier = tuple((int(first), int(last)) for first, last in state["drawn"])
         self._first = self._taken = int(state["steps_taken"])
         self._noise = self.ranks.noise(lambda: noise_for(self.plan, self._insecure_seed, self._first))

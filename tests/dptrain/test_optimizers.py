@@ -149,6 +149,21 @@ def test_moments_of_the_noise_survive_a_resume(tmp_path: Path):
         assert all(torch.equal(after[index][key], entry[key]) for key in ("exp_avg", "exp_avg_sq"))
 
 
+def test_moments_of_coarse_weights_are_kept_in_float32_also_on_resume():
+    """v̂ − n̂ is 1 where both are near 256: bfloat16 has steps of 2 there."""
+    parameter = nn.Parameter(torch.zeros(4, dtype=torch.bfloat16))
+    optimizer = DPAdamW([parameter], lr=0.1)
+    optimizer.noise_deviation = 16.0
+    parameter.grad = torch.tensor([1.0, 16.0, 16.0625, -17.0], dtype=torch.bfloat16)
+    optimizer.step()
+    fresh = DPAdamW([parameter], lr=0.1)
+    fresh.load_state_dict(optimizer.state_dict())
+    for one in (optimizer, fresh):
+        assert one.state[parameter]["exp_avg_sq"].dtype == torch.float32
+        assert torch.equal(one.state[parameter]["exp_avg_sq"], optimizer.state[parameter]["exp_avg_sq"])
+    assert fresh.state[parameter]["exp_avg_sq"] is not optimizer.state[parameter]["exp_avg_sq"]
+
+
 @pytest.mark.parametrize(
     "options", [{"lr": -1.0}, {"eps": math.nan}, {"weight_decay": -0.1}, {"floor": -1.0}, {"betas": (0.9, 1.0)}]
 )

@@ -55,6 +55,12 @@ def test_delta_near_one_over_n_is_warned_about():
         dataclasses.replace(PLAN, delta=5e-4, noise_multiplier=1.0)
 
 
+def test_calibrating_warns_once_and_not_for_every_noise_that_it_tries():
+    with pytest.warns(UserWarning, match="above 1/\\(10 N\\)") as caught:
+        dataclasses.replace(PLAN, delta=5e-4, steps=3).calibrate(epsilon=2.5)
+    assert len(caught) == 1
+
+
 def test_delta_of_nine_tenths_never_gives_a_negative_epsilon():
     """Sharp edge 16: Opacus answered ε = −2.28."""
     with pytest.raises(PlanError):
