@@ -73,7 +73,7 @@ def build_training(
     training = make_private(
         model,
         optimizer,
-        Examples(data, members, inputs),
+        Examples(data, members, inputs=inputs),
         plan,
         loss=loss,
         performance=performance,
