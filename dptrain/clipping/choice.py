@@ -8,6 +8,7 @@ give the same result to rounding, so that the choice is a matter of speed alone 
     fastest = choice.of(("linear", shape), {"ghost": lambda: ..., "instantiated": lambda: ...})
 """
 
+import functools
 import math
 import time
 from collections.abc import Callable, Hashable, Mapping
@@ -31,6 +32,12 @@ class Choice:
     def __init__(self, only: str | None = None, *, measure: bool = True):
         self._only, self._measure = only, measure
         self._known: dict[Hashable, str] = {}
+
+    @classmethod
+    @functools.cache
+    def shared(cls, only: str | None = None) -> "Choice":
+        """The one of this process: what was found for one model is true for the next one of its shape."""
+        return cls(only)
 
     def of(self, key: Hashable, ways: Mapping[str, Callable[[], object]]) -> str:
         """The name of the fastest way; each is run where the key is new and there is more than one."""

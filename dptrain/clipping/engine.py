@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from dptrain.clipping.choice import Choice, fastest
+from dptrain.clipping.choice import Choice, bucket
 from dptrain.clipping.clipped import ClippedSum, Clipping, Counts, accumulator_dtype
 from dptrain.clipping.fallback import LossFunction, PerExampleGradients, check_losses, squares_of
 from dptrain.clipping.onepass import OnePass
@@ -70,7 +70,7 @@ class Clipper:
         self.loss = loss
         self.clipping = clipping if isinstance(clipping, Clipping) else Clipping(float(clipping))
         self.performance = performance or Performance()
-        self.choice = Choice(self.performance.norms)
+        self.choice = Choice.shared(self.performance.norms)
         self._layout: str | None = None
         """In which the model lies, once that was decided."""
         self._per_example = PerExampleGradients(model, loss)
@@ -130,7 +130,9 @@ class Clipper:
         convolutions = any(isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) for module in self.model.modules())
         wanted = self.performance.layout if images and convolutions else "contiguous"
         if wanted == "measured":
-            wanted = fastest({layout: functools.partial(self._try, layout, chunk) for layout in LAYOUTS})
+            shapes = tuple(tuple(leaf.shape[1:]) for leaf in pytree.tree_leaves(chunk.batch) if isinstance(leaf, Tensor))
+            key = ("layout", str(self.model), shapes, bucket(_rows(chunk.batch)))
+            wanted = self.choice.of(key, {layout: functools.partial(self._try, layout, chunk) for layout in LAYOUTS})
         self._lay(wanted)
 
     def _lay(self, layout: str) -> None:

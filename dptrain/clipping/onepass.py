@@ -92,7 +92,7 @@ class OnePass:
 
     def __init__(self, model: nn.Module, loss: LossFunction, choice: Choice | None = None):
         self._model, self._loss = model, loss
-        self._choice, self._work = choice or Choice(), Workspace()
+        self._choice, self._work = choice or Choice.shared(), Workspace()
         self._verified: dict[Any, list[tuple[str, str]]] = {}
         self._copy_first = False
         self.reason = self._obstacle()
@@ -262,6 +262,9 @@ class _Tape:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Trainable weights frozen, and each of their layers' inputs and output gradients kept."""
+        for module in self._forwards:
+            if "forward" in module.__dict__:
+                raise Unfit(f"a {type(module).__name__} has a forward that somebody put in its place")
         handles = [module.register_forward_hook(self._keep, with_kwargs=True) for module in self._rules]
         for module, forward in self._forwards.items():
             module.forward = self._rewritten(module, forward)

@@ -134,7 +134,7 @@ def test_an_error_that_is_not_about_memory_is_not_swallowed():
     def breaks(*_: object):
         raise RuntimeError("the loss is wrong")
 
-    private._clipper._add_clipped = breaks
+    private._clipper._add_clipped = breaks  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(RuntimeError, match="the loss is wrong"):
         run(private)
     assert private.steps_taken == 0

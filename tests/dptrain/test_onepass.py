@@ -390,3 +390,29 @@ def test_a_parameter_that_becomes_trainable_later_is_noticed():
     found = clipper.sum([(rand(5, 4),)]).gradients
     truth = one_at_a_time(model, rand(5, 4), 0.7)
     assert torch.allclose(found["1.scale"], truth["1.scale"], rtol=1e-10)
+
+
+def test_a_forward_that_somebody_put_in_place_is_neither_bypassed_nor_lost():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.LSTM(4, 3, batch_first=True)).double()
+    inner = model[0].forward
+    model[0].forward = patched = lambda x: inner(2 * x)
+
+    def loss(module: nn.Module, batch: Any) -> Tensor:
+        return module(batch[0])[0].square().flatten(1).sum(1)
+
+    engine = OnePass(model, loss)
+    assert engine((rand(3, 5, 4),)) is None
+    assert "somebody put in its place" in engine.reason
+    assert model[0].forward is patched
+
+
+def test_what_was_measured_for_one_model_serves_the_next():
+    generator = torch.Generator().manual_seed(0)
+    batch = (torch.randn(6, 40, 30, generator=generator),)
+    clippers = [Clipper(nn.Sequential(nn.Linear(30, 50), nn.Tanh(), nn.Linear(50, 41)), squares, 1.0) for _ in range(2)]
+    clippers[0].sum([batch])
+    known = dict(clippers[0].choice.known())
+    assert any(key[0][:4] == ("products", 40, 30, 50) for key in known)  # pyright: ignore[reportIndexIssue]
+    clippers[1].sum([batch])
+    assert clippers[1].choice.known() == known
