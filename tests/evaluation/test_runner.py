@@ -121,6 +121,25 @@ def test_one_broken_attack_leaves_the_others_intact(run_folder: Path, digits: Da
     assert "RuntimeError: it broke" in (run_folder / "evaluation" / "step=000020" / f"{broken[0]}.failed.txt").read_text()
 
 
+def test_a_published_test_part_measures_utility_and_does_not_make_shadow_models_larger(tmp_path: Path, digits: DataSet):
+    """Rule 6: shadow models have the target's set size, which is a share of what coins decide on."""
+    published = dataclasses.replace(digits, published_test=400)
+    shares = dataclasses.replace(SHARES, test="published")
+    recipe = dataclasses.replace(FAST, data=DataConfig(split=shares))
+    split = draw(len(published), shares, 0, published.published_test)
+    training = Trainer(recipe, published, split, seed=0, folder=tmp_path, progress=False).run()
+    plan = dataclasses.replace(FEW, attacks=("membership.lira",))
+    result = evaluate(tmp_path, published, plan=plan, recipe=recipe, progress=False)
+    with torch.no_grad():
+        right = training.model.eval()(published.inputs[-400:]).argmax(1) == published.targets[-400:]
+    assert result.utility["test_accuracy"] == pytest.approx(float(right.float().mean()))
+    assert attack_of(result, "membership.lira").status == "ok"
+    (fleet,) = (tmp_path / "private" / "fleet").glob("*.npz")
+    in_shadow = np.load(fleet)["membership"].sum(1)
+    expected = shares.members * (len(published) - 400)
+    assert abs(in_shadow.mean() - expected) < 40
+
+
 def test_controls_and_baselines_stand_beside_each_figure(run_folder: Path, digits: DataSet):
     """Rules 2, 3 and 8."""
     result = evaluate(run_folder, digits, plan=FEW, recipe=FAST, progress=False)
