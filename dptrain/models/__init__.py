@@ -3,6 +3,8 @@
 * :mod:`~dptrain.models.linear`: softmax regression
 * :mod:`~dptrain.models.mlp`: fully connected layers
 * :mod:`~dptrain.models.cnn`: two convolutions and two linear layers
+* :mod:`~dptrain.models.scattering`: a fixed wavelet transform and a small head
+* :mod:`~dptrain.models.front`: a model whose front is fixed, and what it makes of the data, made once
 """
 
 from typing import TYPE_CHECKING
