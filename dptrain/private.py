@@ -378,7 +378,7 @@ class PrivateTraining:
             rows=self._chunk_size,
             views=self._views,
             augment=self._augment,
-            filled=self._performance.fill_chunks,
+            filled=self._performance.chunks == "filled",
         )
         for chunk in chunks:
             there = pytree.tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, chunk.batch)

@@ -244,8 +244,8 @@ class Performance:
     """Examples that are in memory at once; a logical batch is computed in chunks of this many."""
     threads: int | None = None
     """CPU threads that torch may use; left out, torch decides."""
-    fill_chunks: bool = False
-    """Whether every chunk is filled to `max_physical_batch`, so that all have one shape; what fills it counts for nothing."""
+    chunks: Literal["as_drawn", "filled"] = "as_drawn"
+    """`filled`: every chunk has `max_physical_batch` rows, so that all have one shape; what fills it counts for nothing."""
     norms: Literal["measured", "ghost", "instantiated", "one by one", "unfolded", "rows", "grouped"] = "measured"
     """How per-example norms are computed, where a layer offers this way; `measured` takes the fastest."""
     layout: Literal["measured", "contiguous", "channels_last"] = "measured"

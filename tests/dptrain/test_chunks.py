@@ -73,7 +73,7 @@ def test_filled_chunks_are_all_of_one_size():
 VARIANTS = [
     Performance(max_physical_batch=1),
     Performance(max_physical_batch=7),
-    Performance(max_physical_batch=7, fill_chunks=True),
+    Performance(max_physical_batch=7, chunks="filled"),
     Performance(norms="ghost"),
     Performance(norms="instantiated"),
     Performance(norms="one by one"),

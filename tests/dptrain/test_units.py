@@ -147,7 +147,7 @@ def test_users_are_never_cut_apart_by_a_chunk(size: int, filled: bool):
     """Sharp edge 9: the weights do not depend on the chunk size; a user lies whole in one chunk."""
     quiet = dataclasses.replace(PLAN, noise_multiplier=0.0)
     results = []
-    for performance in (Performance(), Performance(max_physical_batch=size, fill_chunks=filled)):
+    for performance in (Performance(), Performance(max_physical_batch=size, chunks="filled" if filled else "as_drawn")):
         private = training(quiet, units=USERS, insecure_seed=5, performance=performance)
         for batch in private.batches():
             private.step(batch)
