@@ -1,6 +1,7 @@
 """Train with privacy, keep the account, release with care.
 
 * :func:`make_private`, :func:`per_example`, :class:`PrivacyPlan`: differential privacy in anyone's own loop
+* :func:`doctor`: whether your own model and loss are fit for that, and what it costs
 * :class:`Recipe`, :class:`Trainer`: a model that is defined by a recipe
 * :data:`MODELS`, :data:`DATASETS`, :data:`LOSSES`, :data:`OPTIMIZERS`: registries, to add your own
 
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dptrain.data.dataset import DataSet as DataSet
+    from dptrain.diagnosis import Diagnosis as Diagnosis
+    from dptrain.diagnosis import doctor as doctor
     from dptrain.plan import PrivacyPlan as PrivacyPlan
     from dptrain.private import PrivateTraining as PrivateTraining
     from dptrain.private import make_private as make_private
@@ -28,10 +31,12 @@ _PLACES = {
     "MODELS": "dptrain.registry",
     "OPTIMIZERS": "dptrain.registry",
     "DataSet": "dptrain.data.dataset",
+    "Diagnosis": "dptrain.diagnosis",
     "PrivacyPlan": "dptrain.plan",
     "PrivateTraining": "dptrain.private",
     "Recipe": "dptrain.recipe",
     "Trainer": "dptrain.trainer",
+    "doctor": "dptrain.diagnosis",
     "make_private": "dptrain.private",
     "per_example": "dptrain.private",
 }
@@ -42,10 +47,12 @@ __all__ = [
     "MODELS",
     "OPTIMIZERS",
     "DataSet",
+    "Diagnosis",
     "PrivacyPlan",
     "PrivateTraining",
     "Recipe",
     "Trainer",
+    "doctor",
     "make_private",
     "per_example",
 ]

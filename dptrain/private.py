@@ -30,13 +30,13 @@ from torch.utils import _pytree as pytree
 
 from dptrain import checkpoint, distributed
 from dptrain.averaging import WeightAverage
+from dptrain.checks import BufferWatch, check_fresh_optimizer, check_model, check_optimizer
 from dptrain.chunks import Augment, chunks_of
 from dptrain.clipping import Chunk, ClippedSum, Clipper, Clipping, Counts
 from dptrain.clipping.fallback import LossFunction
 from dptrain.data.examples import Examples
 from dptrain.data.split import Split
 from dptrain.data.split import save as save_split
-from dptrain.doctor import BufferWatch, check_fresh_optimizer, check_model, check_optimizer
 from dptrain.errors import CheckpointError, PlanError, ProtocolError, UserError, is_out_of_memory
 from dptrain.ledger import Ledger
 from dptrain.noise import noise_for, secret_generator

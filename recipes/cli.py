@@ -23,11 +23,16 @@ if TYPE_CHECKING:
 
 FAILED = 1
 USAGE_ERROR = 2
+DOCTOR_HELP = """usage: dptrain doctor RECIPE [--fix] [--format text|json] [the flags of `dptrain run`]
+
+Examines the recipe's model and loss on public or random examples: no private example is looked at. Exit code 1 where
+something is wrong. --fix shows what would be replaced (BatchNorm by GroupNorm), and examines the result."""
 INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; the exit code is 0, 1 where a run failed, 2 for what the user can mend, 130 after Ctrl-C."""
+    """Runs a command; the exit code is 0, 1 where a run failed or the doctor found an error, 2 for what the user can
+    mend, 130 after Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help", "help"):
         print(usage())
@@ -169,6 +174,29 @@ def report_command(arguments: list[str]) -> int:
     return 0
 
 
+def doctor_command(arguments: list[str]) -> int:
+    """Whether a recipe's model is fit for privacy, and what that costs; the exit code is 1 where it is not."""
+    from recipes import comparison
+
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(DOCTOR_HELP, comparison.help_text(), sep="\n\n")
+        return 0
+    name, rest = _first("doctor", "a recipe, such as digits", arguments)
+    fix, rest = "--fix" in rest, [argument for argument in rest if argument != "--fix"]
+    kind, flags = _taken(rest, "--format", ("text", "json"))
+    wanted = comparison.load(name, flags)
+    from recipes import doctor
+
+    diagnosis = doctor.examine(wanted, fix=fix)
+    if kind == "json":
+        import json
+
+        print(json.dumps(diagnosis.plain(), indent=1, ensure_ascii=False))
+    else:
+        print(diagnosis)
+    return 0 if diagnosis.ok else 1
+
+
 def _processes(arguments: list[str]) -> tuple[int, list[str]]:
     """How many processes ``--distributed`` asks this one to start, and the other arguments. One that was started is told
     by its environment, and starts none."""
@@ -235,6 +263,15 @@ def _no_more(command: str, arguments: list[str]) -> None:
         raise ConfigError(f"`dptrain {command}` takes nothing more, and {arguments[0]!r} was given")
 
 
+def _taken(arguments: list[str], flag: str, accepted: tuple[str, ...]) -> tuple[str, list[str]]:
+    """The value of a command's own flag, wherever it stands among others, and what is left without it."""
+    for index, argument in enumerate(arguments):
+        if argument.split("=", 1)[0] == flag:
+            end = index + (1 if "=" in argument else 2)
+            return _choice(arguments[index:end], flag, accepted), [*arguments[:index], *arguments[end:]]
+    return accepted[0], arguments
+
+
 def _choice(arguments: list[str], flag: str, accepted: tuple[str, ...]) -> str:
     """The value of the one flag that a command takes; the first accepted one where it is left out."""
     if not arguments:
@@ -256,6 +293,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "resume": (resume_command, "go on with a run that was cut"),
     "evaluate": (evaluate_command, "attack the checkpoints of a run again"),
     "report": (report_command, "the table of a run, or --format json"),
+    "doctor": (doctor_command, "whether a recipe's model is fit for privacy, and what it costs; or --fix"),
 }
 
 

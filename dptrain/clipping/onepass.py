@@ -12,8 +12,8 @@ all give wrong norms, and with them a false ε. So the first examples of each ne
 ordinary autograd, and where the two disagree the model is left to ``torch.func``, with the reason.
 """
 
-from collections.abc import Iterator, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Set
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +41,9 @@ DRAWING = (_DropoutNd, nn.RNNBase, nn.MultiheadAttention)
 """Modules that draw dropout in training."""
 UNMEASURED = Choice(measure=False)
 """For a handful of examples, whose speed says nothing."""
+
+Observe = Callable[[str], AbstractContextManager[object]]
+"""``observe(name)`` is entered while the norms of that parameter's gradients are measured: for who wants to know what costs."""
 
 
 @dataclass(eq=False)
@@ -90,8 +93,8 @@ class OnePass:
     ``reason`` says why it cannot serve, and is empty where it can, as far as is known.
     """
 
-    def __init__(self, model: nn.Module, loss: LossFunction, choice: Choice | None = None):
-        self._model, self._loss = model, loss
+    def __init__(self, model: nn.Module, loss: LossFunction, choice: Choice | None = None, observe: Observe = nullcontext):
+        self._model, self._loss, self._observe = model, loss, observe
         self._choice, self._work = choice or Choice.shared(), Workspace()
         self._verified: dict[Any, list[tuple[str, str]]] = {}
         self._copy_first = False
@@ -135,7 +138,7 @@ class OnePass:
 
     def _pass(self, chunk: Any, group: int = 1, weights: Tensor | None = None, choice: Choice | None = None) -> Pass:
         examples = next(len(leaf) for leaf in pytree.tree_leaves(chunk) if isinstance(leaf, Tensor))
-        tape = _Tape(self._model, examples, group, choice or self._choice, self._work, self._copy_first)
+        tape = _Tape(self._model, examples, group, choice or self._choice, self._work, self._copy_first, self._observe)
         with tape.watching(), torch.enable_grad():
             losses = self._loss(self._model, chunk)
             check_losses(losses, examples)
@@ -216,9 +219,18 @@ class OnePass:
 class _Tape:
     """What one pass watches, and what it learns."""
 
-    def __init__(self, model: nn.Module, examples: int, group: int, choice: Choice, work: Workspace, copy_first: bool):
+    def __init__(
+        self,
+        model: nn.Module,
+        examples: int,
+        group: int,
+        choice: Choice,
+        work: Workspace,
+        copy_first: bool,
+        observe: Observe,
+    ):
         self._examples, self._group, self._choice, self._work = examples, group, choice, work
-        self._copy_first = copy_first
+        self._copy_first, self._observe = copy_first, observe
         self._names = {value: name for name, value in model.named_parameters() if value.requires_grad}
         self._rules: dict[nn.Module, Rule] = {}
         self._forwards: dict[nn.Module, Forward] = {}
@@ -339,7 +351,8 @@ class _Tape:
         if name in self._found:
             part = Instantiated(self._found[name].instantiate().gradients + part.instantiate().gradients)
         elif name not in self._several:
-            part.settle(self._choice, self._work, name)
+            with self._observe(name):
+                part.settle(self._choice, self._work, name)
         self._found[name] = part
 
     def finish(self) -> dict[str, Contribution]:

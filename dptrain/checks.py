@@ -1,20 +1,57 @@
-"""Checks of the user's own model before it is trained.
+"""What a private training refuses before its first step, and watches while it runs.
 
     check_model(model, private=True)    # raises PlanError with the module's name and the fix
 
 All modules and all buffers are looked at, trainable or not: a frozen or affine-free BatchNorm still mixes examples and
-still writes un-noised statistics of private data into the ``state_dict``.
+still writes un-noised statistics of private data into the ``state_dict``. What can only be seen by running the model is
+:func:`dptrain.doctor`'s matter.
 """
 
 import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from dptrain.errors import PlanError, ProtocolError
+
+
+@dataclass(frozen=True, eq=False)
+class Obstacle:
+    """A module that no clipping can make private."""
+
+    name: str
+    """Its path in the model; empty for the model itself."""
+    module: nn.Module
+    what: str
+    fix: str
+
+    @property
+    def where(self) -> str:
+        return f"module {self.name or 'itself'!r} ({type(self.module).__name__})"
+
+
+def obstacles(model: nn.Module) -> Iterator[Obstacle]:
+    """Every module that mixes examples, keeps statistics of them, or moves weights without noise."""
+    for name, module in model.named_modules():
+        if any(is_lazy(value) for value in (*module.parameters(recurse=False), *module.buffers(recurse=False))):
+            yield Obstacle(name, module, "has no weights yet", "run the model once on public or random inputs before")
+        if isinstance(module, _BatchNorm):
+            what = "mixes the examples of a batch and keeps their statistics, so one example's part cannot be bounded"
+            yield Obstacle(
+                name, module, what, "replace it by nn.GroupNorm (dptrain.doctor(model, loss, batch, fix=True) does that)"
+            )
+        if isinstance(module, _InstanceNorm) and (module.track_running_stats or module.running_mean is not None):
+            what = "keeps running statistics of private examples without noise"
+            yield Obstacle(name, module, what, "build it with track_running_stats=False")
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
+            what = "shortens the rows that a batch uses, so private examples change its weights without noise"
+            yield Obstacle(name, module, what, "build it with max_norm=None")
 
 
 def check_model(model: nn.Module, *, private: bool) -> None:
@@ -27,17 +64,8 @@ def check_model(model: nn.Module, *, private: bool) -> None:
         raise PlanError(f"{type(model).__name__} has no trainable parameter; call requires_grad_(True) on what to train")
     if not private:
         return
-    for name, module in model.named_modules():
-        where = f"module {name or 'itself'!r} ({type(module).__name__})"
-        if isinstance(module, _BatchNorm):
-            raise PlanError(
-                f"{where} mixes the examples of a batch and keeps their statistics, so one example's part cannot be "
-                "bounded; replace it by nn.GroupNorm (opacus.validators.ModuleValidator.fix(model) does that)"
-            )
-        if isinstance(module, _InstanceNorm) and module.track_running_stats:
-            raise PlanError(
-                f"{where} keeps running statistics of private examples without noise; build it with track_running_stats=False"
-            )
+    for found in obstacles(model):
+        raise PlanError(f"{found.where} {found.what}; {found.fix}")
 
 
 def check_fresh_optimizer(optimizer: Optimizer) -> None:
