@@ -95,7 +95,7 @@ def weights(patient: Patient, clipper: Clipper) -> Outcome:
     unused = _unused(patient)
     total = clipped_sum(patient, clipper, patient.examples)
     behind = _left_behind(patient)
-    if behind is not None:
+    if behind is not None and any(finding.severity == "error" for finding in behind.findings):
         return behind
     parameters = patient.parameters()
     for name, gradient in total.gradients.items():

@@ -223,7 +223,11 @@ class _Visit:
             self._broken(what, error)
             return False
         known = {finding.where for finding in self.findings if finding.severity == "error"} - {""}
-        self.findings += [finding for finding in found if finding.where not in known or finding.where == "the loss"]
+        self.findings += [
+            finding
+            for finding in found
+            if finding not in self.findings and (finding.where not in known or finding.where == "the loss")
+        ]
         return not found
 
     def _try(self, what: str, probe: Callable[[], Outcome]) -> None:

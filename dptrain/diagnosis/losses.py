@@ -171,7 +171,7 @@ def _apart(first: Tensor, second: Tensor) -> float:
 def _mixing(patient: Patient, batch: Any, kept: int, apart: float) -> Finding:
     """Where in the model, or in its loss, examples first meet."""
     before, losses = patient.watched(patient.batch)
-    after, _ = patient.watched(batch)
+    after, changed = patient.watched(batch)
     allowed = _same_shape(patient)
     module = _first_mixer(before, after, kept, allowed)
     moved = "the examples of a batch look at each other: others were changed, and one example's gradient moved by "
@@ -181,15 +181,16 @@ def _mixing(patient: Patient, batch: Any, kept: int, apart: float) -> Finding:
         name = next(name for name, value in patient.model.named_modules() if value is module)
         fix = "normalise over features instead of the batch (nn.GroupNorm, nn.LayerNorm); take nothing over dimension 0"
         return Finding(severity="error", what=moved + consequence, where=named(name, module), fix=fix)
-    if before and before[-1].module is patient.model and _row_same(before[-1].outputs, after[-1].outputs, kept, allowed):
+    whole = bool(before) and before[-1].module is patient.model
+    same_output = whole and _row_same(before[-1].outputs, after[-1].outputs, kept, allowed)
+    if same_output and not _row_same([losses], [changed], kept, allowed):
         if losses.numel() > 1 and torch.allclose(losses, losses[0].expand_as(losses)):
-            return Finding(
-                severity="error", what="the loss repeats one averaged value for each example", where="the loss", fix=PER_EXAMPLE
-            )
+            what = "the loss repeats one averaged value for each example"
+            return Finding(severity="error", what=what, where="the loss", fix=PER_EXAMPLE)
         what = "the loss of one example depends on the others (contrastive, ranked, or scaled by the batch)" + consequence
         fix = "use a loss of each example by itself; for pairs, let a pair be the example; take scales from public data"
         return Finding(severity="error", what=what, where="the loss", fix=fix)
-    fix = "take nothing over dimension 0, in the model and in its loss"
+    fix = "take nothing over dimension 0, in the model and in its loss, nor in the backward() of a function of your own"
     return Finding(severity="error", what=moved + consequence, fix=fix)
 
 
