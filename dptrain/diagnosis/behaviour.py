@@ -5,7 +5,6 @@ runs it: through :class:`~dptrain.clipping.Clipper`, on chunks.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -247,14 +246,15 @@ def engine(patient: Patient, clipper: Clipper) -> Outcome:
     return Outcome(kept=f"the engine equals one example at a time (largest relative error {worst:.1e}, {len(finite)} examples)")
 
 
-def unfit(patient: Patient) -> Iterator[tuple[str, nn.Module, str]]:
+def unfit(patient: Patient) -> list[tuple[str, nn.Module, str]]:
     """Modules whose own weights the one-pass engine cannot serve even where nothing else is trained, and why."""
+    found: dict[str, tuple[nn.Module, str]] = {}
     trainable = set(patient.parameters().values())
     first = patient.rows(range(min(VERIFIED, patient.examples)))
     try:
         for name, module in patient.model.named_modules():
             own = [value for value in module.parameters(recurse=False) if value in trainable]
-            if not own:
+            if not own or any(name.startswith(f"{parent}.") for parent in found):
                 continue
             for value in trainable:
                 value.requires_grad_(any(value is mine for mine in own))
@@ -262,7 +262,8 @@ def unfit(patient: Patient) -> Iterator[tuple[str, nn.Module, str]]:
             one_pass = OnePass(patient.model, patient.loss)
             one_pass(first)
             if one_pass.reason:
-                yield name, module, one_pass.reason
+                found[name] = (module, one_pass.reason)
     finally:
         for value in trainable:
             value.requires_grad_(True)
+    return [(name, module, reason) for name, (module, reason) in found.items()]

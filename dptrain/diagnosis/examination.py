@@ -139,35 +139,58 @@ class _Visit:
 
     def look(self) -> bool:
         """Makes the probes of behaviour; whether the engine can be measured."""
-        patient, static = self.patient, tuple(self.findings)
-        static_errors = any(finding.severity == "error" for finding in static)
+        patient, seen_before = self.patient, self._errors()
         self._note("the loss", lambda: losses.shape(patient))
-        if any(finding.severity == "error" and finding not in static for finding in self.findings):
+        if self._errors() > seen_before or not self._leave_out_non_finite():
             return False
         before = time.process_time()
         self._try("buffers", lambda: behaviour.buffers(patient))
         if time.process_time() - before > SLOW:
-            patient.shorten(FEWEST)
-        patient = self.precise = patient.precise()
-        apart = self._note("other examples", lambda: losses.influence(patient))
+            patient.keep(range(min(FEWEST, patient.examples)))
+        self.precise = patient.precise()
+        apart = self._note("other examples", lambda: losses.influence(self.precise))
         if apart:
-            self.kept.append(f"other examples do not change an example's gradient (first and last of {patient.examples})")
-        with patient.quiet(), self.patient.quiet():
-            if static_errors or not (apart and self._note("one example alone", lambda: losses.alone(patient))):
-                self._try("unused weights", lambda: behaviour.unused(patient))
+            last = self.precise.examples
+            self.kept.append(f"other examples do not change an example's gradient (first and last of {last})")
+        with self.patient.quiet(), self.precise.quiet():
+            fit = apart and not self._errors()
+            if not (fit and self._note("one example alone", lambda: losses.alone(self.precise)) and self._sizes_and_kinds()):
+                self._try("unused weights", lambda: behaviour.unused(self.precise))
                 return False
-            self._set_clipping()
-            clippers = {sight: behaviour.clipper_for(sight, self.clipping) for sight in (patient, self.patient)}
-            self.draws = not self._note("random numbers", lambda: losses.draws(patient))
-            if self.draws:
-                self._try("weights", lambda: self._seen(behaviour.weights, clippers))
-                return True
-            if not self._note("the batch size", lambda: losses.batch_size(patient)):
-                self._try("unused weights", lambda: behaviour.unused(patient))
-                return False
-            self.kept.append("an example's loss and gradient do not depend on the size of its batch")
-            for what, probe in BEHAVIOUR.items():
-                self._try(what, lambda probe=probe: self._seen(probe, clippers))
+        return True
+
+    def _errors(self) -> int:
+        return sum(finding.severity == "error" for finding in self.findings)
+
+    def _leave_out_non_finite(self) -> bool:
+        """Whether two examples remain whose loss is a number: 0 · NaN would speak for the others."""
+        finite = torch.isfinite(self.patient.losses(self.patient.batch).detach()).nonzero().flatten().tolist()
+        if len(finite) < self.patient.examples:
+            what = f"{self.patient.examples - len(finite)} of {self.patient.examples} examples have a loss that is not finite"
+            severity = "note" if len(finite) >= 2 else "error"
+            fix = (
+                "look at these examples: each contributes zero to every step"
+                if severity == "note"
+                else "give ordinary examples"
+            )
+            self.findings.append(Finding(severity=severity, what=what, fix=fix))
+            self.patient.keep(finite)
+        return len(finite) >= 2
+
+    def _sizes_and_kinds(self) -> bool:
+        """Batches of any size, examples of any kind. Whether an example's gradient is its own."""
+        patient = self.precise
+        self._set_clipping()
+        clippers = {sight: behaviour.clipper_for(sight, self.clipping) for sight in (patient, self.patient)}
+        self.draws = not self._note("random numbers", lambda: losses.draws(patient))
+        if self.draws:
+            self._try("weights", lambda: self._seen(behaviour.weights, clippers))
+            return True
+        if not self._note("the batch size", lambda: losses.batch_size(patient)):
+            return False
+        self.kept.append("an example's loss and gradient do not depend on the size of its batch")
+        for what, probe in BEHAVIOUR.items():
+            self._try(what, lambda probe=probe: self._seen(probe, clippers))
         return True
 
     def _seen(self, probe: Callable[[Patient, Clipper], Outcome], clippers: dict[Patient, Clipper]) -> Outcome:
@@ -194,9 +217,12 @@ class _Visit:
         memory = cost.examples * sum(value.numel() * value.element_size() for value in whole.parameters().values())
         costs = f"; a private step takes {cost.ratio:.1f} times as long as an ordinary one and keeps {in_bytes(memory)}"
         reason = clipper.method.removeprefix("torch.func: ")
-        culprits = [] if self.draws else list(behaviour.unfit(self.patient))
+        coarse = any(value.dtype.itemsize < 4 for value in whole.parameters().values())
+        with self.patient.quiet():
+            culprits = [] if self.draws or coarse else list(behaviour.unfit(self.patient))
         if not culprits:
             fix = "keep dropout to nn.Dropout layers, and the first dimension for the examples throughout"
+            fix = "keep weights in float32: model.float()" if coarse else fix
             self.findings.append(Finding(severity="warning", what=f"left to torch.func: {reason}{costs}", fix=fix))
             return
         names = [name for name, _, _ in culprits]

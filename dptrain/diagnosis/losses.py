@@ -162,7 +162,7 @@ def _others_changed(batch: Any, kept: int) -> list[Any]:
 
 def _apart(first: Tensor, second: Tensor) -> float:
     """Relative to the second; infinite where one is not finite and the other is."""
-    first, second = first.nan_to_num(1e300, 1e300, -1e300), second.nan_to_num(1e300, 1e300, -1e300)
+    first, second = first.nan_to_num(1e150, 1e150, -1e150), second.nan_to_num(1e150, 1e150, -1e150)
     if torch.equal(first, second):
         return 0.0
     return float((first - second).norm() / second.norm().clamp_min(torch.finfo(torch.float32).tiny))
@@ -179,7 +179,8 @@ def _mixing(patient: Patient, batch: Any, kept: int, apart: float) -> Finding:
     consequence = ", so that no clipping bounds what one example changes"
     if module is not None:
         name = next(name for name, value in patient.model.named_modules() if value is module)
-        fix = "normalise over features instead of the batch (nn.GroupNorm, nn.LayerNorm); take nothing over dimension 0"
+        fix = "take nothing over dimension 0: normalise over features (nn.GroupNorm, nn.LayerNorm), and give attention and "
+        fix += "recurrent layers batch_first=True"
         return Finding(severity="error", what=moved + consequence, where=named(name, module), fix=fix)
     whole = bool(before) and before[-1].module is patient.model
     same_output = whole and _row_same(before[-1].outputs, after[-1].outputs, kept, allowed)

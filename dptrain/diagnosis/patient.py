@@ -118,10 +118,9 @@ class Patient:
         outputs = [value for call in calls for value in call.outputs if value.is_floating_point()]
         return double if all(value.dtype == torch.float64 for value in (losses, *outputs)) else self
 
-    def shorten(self, examples: int) -> None:
-        """Leaves only the first examples of the batch."""
-        self.examples = min(examples, self.examples)
-        self.batch = self.rows(range(self.examples))
+    def keep(self, rows: Sequence[int]) -> None:
+        """Leaves only these examples in the batch."""
+        self.batch, self.examples = self.rows(rows), len(rows)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """The trainable ones."""
@@ -138,7 +137,9 @@ class Patient:
                     value.copy_(self._state[name])
         for generator, state in self._generators:
             generator.set_state(state)
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed devices that are not in use yet
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed_all(seed)
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002  the user's model may draw from it
 

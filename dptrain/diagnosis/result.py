@@ -112,6 +112,8 @@ class Diagnosis:
     def _lines(self) -> Iterator[str]:
         counted = [_count(self.findings, kind) for kind in ("error", "warning", "note")]
         yield from _wrapped("doctor", f"{self.about}: {', '.join(counted)}")
+        if self.fixed is not None and not self.changes:
+            yield from _wrapped("changed", "nothing: no module has to be replaced")
         for change in self.changes:
             yield from _wrapped("changed", change)
         for kind in ("error", "warning", "note"):

@@ -145,6 +145,20 @@ def test_a_module_that_subtracts_the_batch_mean_is_named():
     assert "look at each other" in found.what
 
 
+def test_a_layer_that_takes_time_for_the_batch_is_named():
+    class Confused(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention, self.out = nn.MultiheadAttention(8, 2), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.attention(x, x, x, need_weights=False)[0]).mean(1)
+
+    found = only_error(examine(Confused(), example_batch=(torch.randn(6, 4, 8), batch()[1])))
+    assert found.where == "attention (MultiheadAttention)"
+    assert "batch_first=True" in found.fix
+
+
 def test_even_a_faint_leak_is_found():
     """One part in a million of another example's values, below what float32 would show."""
     found = only_error(examine(small(Each(lambda x: x + 1e-6 * x.roll(1, 0)))))
@@ -185,6 +199,17 @@ def test_nan_that_spreads_by_a_zero_factor_is_found():
     """Sharp edge 6: 0 · NaN of one example would take all others out of the sum."""
     found = only_error(examine(small(Each(lambda x: x + 0 * x.sum(0)))))
     assert "NaN changes what others contribute" in found.what
+
+
+def test_an_example_that_is_not_finite_speaks_for_no_other():
+    """0 · NaN in the very batch that is given must not look like a model that mixes."""
+    inputs, targets = batch()
+    inputs[2] = torch.nan
+    diagnosis = examine(small(), example_batch=(inputs, targets))
+    assert diagnosis.ok
+    assert "1 of 6 examples" in diagnosis.findings[0].what
+    inputs[1:] = torch.nan
+    assert "5 of 6 examples" in only_error(examine(small(), example_batch=(inputs, targets))).what
 
 
 def test_a_model_that_refuses_nan_is_found():
@@ -430,6 +455,7 @@ def test_fix_leaves_alone_what_is_fine_and_replaces_what_is_shared_once():
     assert isinstance(fixed[5], nn.LayerNorm)
     healthy = examine(small(), fix=True)
     assert healthy.changes == ()
+    assert "changed   nothing" in str(healthy)
 
 
 def test_fix_of_a_model_that_is_a_norm_itself():
