@@ -76,18 +76,18 @@ def doctor(
     blocked = blocking(model)
     if blocked:
         return Diagnosis(about=about, findings=tuple(blocked), kept=())
-    changes: tuple[str, ...] = ()
-    if fix:
-        model, changes = replaced(model)
-    few = Patient(model, loss, take(example_batch, range(min(PROBED, examples))))
+    some = take(example_batch, range(min(PROBED, examples)))
+    own = Patient(model, loss, some)
+    model, changes = replaced(model) if fix else (model, ())
+    few = Patient(model, loss, some) if fix else own
     visit = _Visit(few, plan)
-    with few.alive(), warnings.catch_warnings():
+    with own.alive(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="There is a performance drop", category=UserWarning)  # it is measured
         visit.findings += scan(model)
         if visit.look():
             whole = Patient(few.model, few.loss, example_batch) if examples > PROBED else few
             visit.measure(whole, seconds)
-        if (touched := few.touched_original()) and not any("it is given" in finding.what for finding in visit.findings):
+        if (touched := own.touched_original()) and not any("it is given" in finding.what for finding in visit.findings):
             visit.findings.append(_outside(touched))
     return Diagnosis(
         about=about,

@@ -25,6 +25,8 @@ LEAST_ROUNDS = 2
 MOST_ROUNDS = 9
 PASSES = 3
 """Over which each layer's part is the median."""
+LONG = 1.0
+"""Seconds above which ``torch.func`` is not run a second time."""
 TOO_MUCH_MEMORY = 1 << 30
 """Bytes of per-example gradients for which ``torch.func`` is not tried."""
 
@@ -72,14 +74,15 @@ def step(patient: Patient, clipping: Clipping, seconds: float) -> tuple[StepCost
     ways: dict[str, Callable[[], object]] = {"ordinary": ordinary, "private": private}
     ordinary()
     private()  # decides between the ways to the norms, once for all
-    if clipper.method == "one pass" and _torch_func_can(patient):
+    first = _torch_func_seconds(patient, clock) if clipper.method == "one pass" else None
+    if first is not None and first < LONG:
         ways["torch.func"] = lambda: _torch_func(patient)
     found = medians(ways, clock, seconds)
     cost = StepCost(
         examples=patient.examples,
         ordinary_seconds=found["ordinary"],
         private_seconds=found["private"],
-        torch_func_seconds=found.get("torch.func"),
+        torch_func_seconds=found.get("torch.func", first),
         clock=clock.name,
     )
     return cost, clipper
@@ -90,15 +93,17 @@ def _torch_func(patient: Patient) -> Tensor:
     return squares_of(gradients)
 
 
-def _torch_func_can(patient: Patient) -> bool:
+def _torch_func_seconds(patient: Patient, clock: Clock) -> float | None:
+    """Of one run; none where it cannot."""
     size = sum(value.numel() * value.element_size() for value in patient.parameters().values())
     if size * patient.examples > TOO_MUCH_MEMORY:
-        return False
+        return None
+    before = clock.now()
     try:
         _torch_func(patient)
     except (UserError, RuntimeError, NotImplementedError):
-        return False
-    return True
+        return None
+    return clock.now() - before
 
 
 def without(patient: Patient, names: list[str], clipping: Clipping, seconds: float) -> float | None:
