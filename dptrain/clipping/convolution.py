@@ -13,7 +13,7 @@ A transposed convolution is the same with its input and its output's gradient ex
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,9 @@ from torch import Tensor
 from dptrain.clipping.choice import Workspace
 from dptrain.clipping.clipped import accumulator_dtype, squared_lengths
 from dptrain.clipping.contributions import Chosen, Contribution, Instantiated, blank, ghost_norms
+
+CACHED = 1 << 20
+"""Bytes of the unfolded input that are made at a time: half of a core's second cache, or less."""
 
 
 @dataclass(frozen=True)
@@ -82,53 +85,73 @@ class Convolution(Chosen):
         """The input with its channels as the last dimension, in one piece."""
         return self.inputs.movedim(1, -1).contiguous()
 
-    def _output_positions(self) -> Tensor:
-        """``[examples, positions, d]``, for each group's members one behind the other."""
-        return self.outputs.movedim(1, -1).reshape(self._examples, self.group * self._positions, -1)
+    def _output_positions(self, part: slice) -> Tensor:
+        """``[examples, positions, d]`` of some examples, for each group's members one behind the other."""
+        rows = self.outputs[part.start * self.group : part.stop * self.group]
+        return rows.movedim(1, -1).reshape(part.stop - part.start, self.group * self._positions, -1)
 
-    def _unfold(self, work: Workspace) -> Tensor:
-        """``[examples, positions, kernel · c]``."""
-        a, geometry = self._channels(), self.geometry
-        steps = a.stride()
+    def _blocks(self, values: int) -> Iterator[slice]:
+        """So many examples at a time that what is unfolded, ``values`` an example, stays in the cache."""
+        count = max(1, CACHED // (values * self.inputs.element_size()))
+        for start in range(0, self._examples, count):
+            yield slice(start, min(start + count, self._examples))
+
+    def _unfold(self, work: Workspace, a: Tensor, part: slice) -> Tensor:
+        """``[examples, positions, kernel · c]`` of some examples of ``a``, which has its channels last."""
+        geometry, steps = self.geometry, a.stride()
         inner = [step * e for step, e in zip(steps[1:-1], geometry.dilation, strict=True)]
         outer = [step * s for step, s in zip(steps[1:-1], geometry.stride, strict=True)]
-        shape = (len(a), *self._places, *geometry.kernel, a.shape[-1])
+        count = (part.stop - part.start) * self.group
+        shape = (count, *self._places, *geometry.kernel, a.shape[-1])
         unfolded = work.take("unfolded", shape, a)
-        unfolded.copy_(a.as_strided(shape, (steps[0], *outer, *inner, 1)))
-        return unfolded.view(self._examples, self.group * self._positions, -1)
+        start = a.storage_offset() + part.start * self.group * steps[0]
+        unfolded.copy_(a.as_strided(shape, (steps[0], *outer, *inner, 1), start))
+        return unfolded.view(part.stop - part.start, self.group * self._positions, -1)
 
     def _unfolded(self, work: Workspace, name: str) -> None:
-        unfolded, outputs = self._unfold(work), self._output_positions()
-        kept = work.take((name, "gradients"), (self._examples, outputs.shape[2], unfolded.shape[2]), unfolded)
-        torch.bmm(outputs.mT, unfolded, out=kept)
-        self._set(kept)
+        a, (d, c) = self._channels(), self.geometry.shape[:2]
+        size = math.prod(self.geometry.kernel) * c
+        kept = work.take((name, "gradients"), (self._examples, d, size), a)
+        squares = torch.empty(self._examples, dtype=torch.float64, device=a.device)
+        for part in self._blocks(self.group * self._positions * size):
+            torch.bmm(self._output_positions(part).mT, self._unfold(work, a, part), out=kept[part])
+            squares[part] = squared_lengths(kept[part].flatten(1))
+        self._set(kept, squares)
 
-    def _set(self, kept: Tensor) -> None:
+    def _set(self, kept: Tensor, squares: Tensor) -> None:
         """Gradients with the channels last."""
         shape = self.geometry.shape
         self._channels_last = True
-        self._keep_gradients(kept.view(-1, shape[0], *self.geometry.kernel, shape[1]))
+        self._keep_gradients(kept.view(-1, shape[0], *self.geometry.kernel, shape[1]), squares)
 
     def _rows(self, work: Workspace, name: str) -> None:
         (high, wide), (down, right) = self.geometry.kernel, self.geometry.stride
         places_down, places_right = self._places
-        a = self._channels()
-        needed = (places_down - 1) * down + high
-        rows = needed // down  # the height of a kernel is whole strides, and so is what it covers
+        a, d = self._channels(), self.geometry.shape[0]
+        rows = ((places_down - 1) * down + high) // down  # a kernel is whole strides high, and so is what it covers
         steps = a.stride()
-        shape = (len(a), rows, places_right, down, wide, a.shape[3])
-        unfolded = work.take("unfolded", shape, a)
-        unfolded.copy_(a.as_strided(shape, (steps[0], steps[1] * down, steps[2] * right, steps[1], steps[2], 1)))
-        outputs = self.outputs.movedim(1, -1).reshape(len(a), self._positions, -1).mT
-        kept = work.take((name, "gradients"), (self._examples, outputs.shape[1], high // down, math.prod(shape[3:])), a)
-        for offset in range(high // down):
-            shifted = unfolded[:, offset : offset + places_down].flatten(3).flatten(1, 2)
-            product = torch.bmm(outputs, shifted)
-            kept[:, :, offset] = product if self.group == 1 else product.unflatten(0, (-1, self.group)).sum(1)
-        self._set(kept)
+        strides = (steps[0], steps[1] * down, steps[2] * right, steps[1], steps[2], 1)
+        width = down * wide * a.shape[3]
+        kept = work.take((name, "gradients"), (self._examples, d, high // down, width), a)
+        squares = torch.empty(self._examples, dtype=torch.float64, device=a.device)
+        for part in self._blocks(self.group * rows * places_right * width):
+            count = (part.stop - part.start) * self.group
+            shape = (count, rows, places_right, down, wide, a.shape[3])
+            unfolded = work.take("unfolded", shape, a)
+            unfolded.copy_(a.as_strided(shape, strides, a.storage_offset() + part.start * self.group * steps[0]))
+            members = self.outputs[part.start * self.group : part.stop * self.group]
+            outputs = members.movedim(1, -1).reshape(count, self._positions, d).mT
+            for offset in range(high // down):
+                product = torch.bmm(outputs, unfolded[:, offset : offset + places_down].view(count, self._positions, width))
+                kept[part, :, offset] = product if self.group == 1 else product.unflatten(0, (-1, self.group)).sum(1)
+            squares[part] = squared_lengths(kept[part].flatten(1))
+        self._set(kept, squares)
 
     def _ghost(self, work: Workspace) -> None:
-        self._measure_only(ghost_norms(self._unfold(work), self._output_positions()))
+        a, squares = self._channels(), torch.empty(self._examples, dtype=torch.float64, device=self.inputs.device)
+        for part in self._blocks(self.group * self._positions * math.prod(self.geometry.kernel) * a.shape[-1]):
+            squares[part] = ghost_norms(self._unfold(work, a, part), self._output_positions(part))
+        self._measure_only(squares)
 
     def _gradient(self, inputs: Tensor, outputs: Tensor, groups: int, shape: tuple[int, ...]) -> Tensor:
         geometry, none = self.geometry, [0] * len(self.geometry.kernel)
@@ -138,15 +161,18 @@ class Convolution(Chosen):
         )[1]
 
     def _one_by_one(self, work: Workspace, name: str) -> None:
-        """An ordinary weight gradient for each example, measured while it lies in the cache."""
+        """An ordinary weight gradient for each example, measured while it lies in the cache, and kept as it is laid out."""
         shape, group = self.geometry.shape, self.group
-        kept = work.take((name, "gradients"), (self._examples, *shape), self.inputs)
+        last = self.inputs.stride(1) == 1 and self.geometry.groups == 1
+        laid = (shape[0], *shape[2:], shape[1]) if last else shape
+        kept = work.take((name, "gradients"), (self._examples, *laid), self.inputs)
         squares = torch.empty(self._examples, dtype=torch.float64, device=kept.device)
         for index in range(self._examples):
             members = slice(index * group, (index + 1) * group)
-            kept[index] = self._gradient(self.inputs[members], self.outputs[members], self.geometry.groups, shape)
+            gradient = self._gradient(self.inputs[members], self.outputs[members], self.geometry.groups, shape)
+            kept[index] = gradient.movedim(1, -1) if last else gradient
             squares[index] = squared_lengths(kept[index].view(-1))
-        self._channels_last = False
+        self._channels_last = last
         self._keep_gradients(kept, squares)
 
     def _grouped(self) -> None:
