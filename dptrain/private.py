@@ -183,7 +183,7 @@ class PrivateTraining:
         """Private: what happened in the latest batch, for telemetry that is not released."""
         self._examples = examples
         self._performance = performance
-        self._clipper = Clipper(model, loss, Clipping.of(plan), performance)
+        self._clipper = Clipper(model, loss, Clipping.of(plan), performance, divisor=plan.expected_batch_size)
         self._views, self._augment = views, augment
         self._chunk_size = performance.max_physical_batch
         """Rows that are in memory at once; halved where it runs out."""
@@ -310,7 +310,7 @@ class PrivateTraining:
         clipped = self.ranks.sum(f"step {batch.step}", lambda: self._own_sum(batch))
         check_sensitivity(clipped, self.plan)
         event = self.plan.event(batch.step + 1, batch.step)
-        update = Update.of(self._noise.add(clipped), event=event, expected_batch_size=self.plan.expected_batch_size)
+        update = Update.of(self._noise.add(clipped), event=event)
         if isinstance(self.optimizer, NoiseAware):
             self.optimizer.noise_deviation = update.standard_deviation
         self.optimizer.zero_grad(set_to_none=True)  # whatever a backward() outside left there
@@ -515,12 +515,16 @@ class PrivateTraining:
 
 
 def check_sensitivity(clipped: ClippedSum, plan: PrivacyPlan) -> None:
-    """Raises PlanError where a sum states less than the plan's relation lets neighbours differ: σ would multiply too little."""
-    if clipped.sensitivity < plan.sensitivity:
+    """Raises PlanError where a sum states less than the plan's relation lets neighbours differ, or is not over the public
+    batch size: σ would multiply too little."""
+    stated = clipped.sensitivity * clipped.divisor
+    if stated < plan.sensitivity * (1 - 1e-12):
         raise PlanError(
-            f"the clipped sum states a sensitivity of {clipped.sensitivity:g}, and under {plan.relation} neighbours differ by "
-            f"up to {plan.sensitivity:g}; clip by the plan's own relation"
+            f"the clipped sum states a sensitivity of {stated:g}, and under {plan.relation} neighbours differ by up to "
+            f"{plan.sensitivity:g}; clip by the plan's own relation"
         )
+    if clipped.divisor != plan.expected_batch_size:
+        raise PlanError(f"the sum was divided by {clipped.divisor:g}, and the plan says {plan.expected_batch_size:g}")
 
 
 def per_example(loss: Callable[..., Tensor], **options: Any) -> LossFunction:

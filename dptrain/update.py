@@ -1,6 +1,7 @@
 """One released step: a noised sum with what it cost, the only thing that reaches an optimizer.
 
-    update = Update.of(noise.add(clipper.sum(chunks)), event=plan.event(step + 1, step), expected_batch_size=512)
+    clipper = Clipper(model, loss, Clipping.of(plan), divisor=plan.expected_batch_size)
+    update = Update.of(noise.add(clipper.sum(chunks)), event=plan.event(step + 1, step))
     with update.in_gradients(model):
         optimizer.step()
 
@@ -28,7 +29,7 @@ _BUILT_BY_OF = object()
 
 @dataclass(frozen=True, eq=False)
 class Update:
-    """A noised sum over the expected batch size, and its price; made by :meth:`of` alone."""
+    """A noised sum, over the expected batch size, and its price; made by :meth:`of` alone."""
 
     gradients: dict[str, Tensor]
     """Parameter name to what the optimizer sees."""
@@ -40,10 +41,10 @@ class Update:
 
     def __post_init__(self) -> None:
         if self._token is not _BUILT_BY_OF:
-            raise ProtocolError("an Update is built by Update.of(noised_sum, event=..., expected_batch_size=...), not by hand")
+            raise ProtocolError("an Update is built by Update.of(noised_sum, event=...), not by hand")
 
     @classmethod
-    def of(cls, noised: NoisedSum, *, event: "DpEvent", expected_batch_size: float) -> "Update":
+    def of(cls, noised: NoisedSum, *, event: "DpEvent") -> "Update":
         """The update of a noised sum; the sum's memory becomes the update's.
 
         Raises:
@@ -65,11 +66,7 @@ class Update:
             )
         if noised.standard_deviation == 0 and not isinstance(event, NonPrivateDpEvent):
             raise ProtocolError(f"the sum holds no noise and the event says {event}; without noise it is NonPrivateDpEvent()")
-        divide = (
-            Tensor.div if noised.standard_deviation == 0 else Tensor.div_
-        )  # without noise it is the clipped sum's own memory
-        gradients = {name: divide(gradient, expected_batch_size) for name, gradient in noised.gradients.items()}
-        return cls(gradients, event, noised.standard_deviation / expected_batch_size, _BUILT_BY_OF)
+        return cls(noised.gradients, event, noised.standard_deviation, _BUILT_BY_OF)
 
     @contextmanager
     def in_gradients(self, model: nn.Module) -> Iterator[None]:

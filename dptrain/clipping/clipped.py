@@ -91,8 +91,10 @@ class ClippedSum:
     gradients: dict[str, Tensor]
     """Parameter name to the sum, shaped like the parameter, in float32 or better; parts of ``flat``."""
     sensitivity: float
-    """The most, in L2 norm over all parameters together, that one example (or group) can change the sum."""
+    """The most, in L2 norm over all parameters together, that one example (or group) can change these gradients."""
     counts: Counts
+    divisor: float = 1.0
+    """What the sum has been divided by, and the sensitivity with it: the public expected batch size."""
     flat: Tensor | None = None
     """All gradients in one piece of memory, where they share their type and device."""
 
@@ -127,13 +129,14 @@ class Clipping:
         return self.clipping_norm * (2.0 if self.relation == "replace_one" else 1.0)
 
     def factors(
-        self, squares: Float[Tensor, "layers examples"], dtype: torch.dtype
+        self, squares: Float[Tensor, "layers examples"], dtype: torch.dtype, divisor: float = 1.0
     ) -> tuple[Float[Tensor, "parts examples"], Bool[Tensor, " examples"], Bool[Tensor, " examples"]]:
         """What to multiply each gradient by; which examples are finite; which are longer than the bound.
 
         Args:
             squares: squared norm of each layer's part of each example's gradient, float64.
             dtype: in which the products are taken; decides how much is kept clear of the bound for rounding.
+            divisor: of the sum.
 
         Returns:
             Factors of all layers together (``parts`` = 1), or of each layer by itself.
@@ -151,4 +154,4 @@ class Clipping:
         else:
             least = torch.finfo(norms.dtype).tiny
             factors = (bound * MARGIN[accumulator_dtype(dtype)] / norms.clamp_min(least)).clamp_max(1.0)
-        return torch.where(finite, factors, torch.zeros_like(factors)), finite, long
+        return torch.where(finite, factors / divisor, torch.zeros_like(factors)), finite, long

@@ -60,16 +60,25 @@ class Clipper:
 
     Args:
         clipping: the rule and its bound; a number is flat clipping to that norm.
+        divisor: what sums are divided by, and their sensitivity with them: a public number, for noise and optimizer to see the
+            mean. Dividing the factors costs nothing; dividing the sum would be one more pass over all weights.
         performance: which way to take, where several give the same; left out, the fastest is measured.
     """
 
     def __init__(
-        self, model: nn.Module, loss: LossFunction, clipping: Clipping | float, performance: Performance | None = None
+        self,
+        model: nn.Module,
+        loss: LossFunction,
+        clipping: Clipping | float,
+        performance: Performance | None = None,
+        *,
+        divisor: float = 1.0,
     ):
         self.model = model
         self.loss = loss
         self.clipping = clipping if isinstance(clipping, Clipping) else Clipping(float(clipping))
         self.performance = performance or Performance()
+        self.divisor = divisor
         self.choice = Choice.shared(self.performance.norms)
         self._layout: str | None = None
         """In which the model lies, once that was decided."""
@@ -80,7 +89,7 @@ class Clipper:
     @property
     def sensitivity(self) -> float:
         """The most that one example, changed as the neighbouring relation says, changes a sum in L2 norm."""
-        return self.clipping.sensitivity
+        return self.clipping.sensitivity / self.divisor
 
     @property
     def method(self) -> str:
@@ -120,7 +129,7 @@ class Clipper:
         if first:
             for value in total.values():
                 value.zero_()
-        return ClippedSum(total, self.sensitivity, counts, flat)
+        return ClippedSum(total, self.sensitivity, counts, self.divisor, flat)
 
     def _arrange(self, chunk: Chunk) -> None:
         """Decides once in which layout model and images are computed with; a matter of speed alone."""
@@ -208,7 +217,7 @@ class Clipper:
 
     def _factors(self, squares: Tensor, chunk: Chunk, losses: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Counts]:
         """Factors of each layer or of all together, which examples are finite, and how many did what."""
-        factors, finite, long = self.clipping.factors(squares, dtype)
+        factors, finite, long = self.clipping.factors(squares, dtype, self.divisor)
         present = torch.ones_like(finite) if chunk.real is None else chunk.real.to(finite.device)
         if chunk.real is not None:
             factors = torch.where(present, factors, torch.zeros_like(factors))
@@ -231,7 +240,7 @@ class Clipper:
         weighted = losses if weights is None else losses * weights.to(losses.dtype)
         if chunk.real is not None:
             weighted = weighted[chunk.real.to(losses.device).repeat_interleave(chunk.group)]
-        gradients = torch.autograd.grad(weighted.sum(), list(parameters.values()), allow_unused=True)
+        gradients = torch.autograd.grad(weighted.sum() / self.divisor, list(parameters.values()), allow_unused=True)
         for name, gradient in zip(parameters, gradients, strict=True):
             if gradient is not None:
                 total[name].copy_(gradient) if first else total[name].add_(gradient)

@@ -194,7 +194,7 @@ def test_noise_for_one_norm_is_never_sold_as_noise_for_an_exchange():
         sampling="fixed_size", max_examples=40, relation="replace_one",
     )  # fmt: skip
     private = training(plan, dataset(40))
-    assert private._clipper.sensitivity == 1.0
+    assert private._clipper.sensitivity == 1.0 / 20
     private.step(next(private.batches()))
     careless = training(plan, dataset(40))
     careless._clipper.clipping = Clipping(0.5)

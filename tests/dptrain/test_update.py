@@ -19,31 +19,31 @@ def clipped(value: float = 1.0) -> ClippedSum:
 
 def test_a_sum_without_noise_is_refused_and_told_why():
     with pytest.raises(ProtocolError, match=r"clipped and not noised.*noise\.add"):
-        Update.of(clipped(), event=GaussianDpEvent(1.0), expected_batch_size=4)  # pyright: ignore[reportArgumentType]
+        Update.of(clipped(), event=GaussianDpEvent(1.0))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ProtocolError, match="dict is no NoisedSum"):
-        Update.of({"weight": torch.zeros(2, 3)}, event=GaussianDpEvent(1.0), expected_batch_size=4)  # pyright: ignore[reportArgumentType]
+        Update.of({"weight": torch.zeros(2, 3)}, event=GaussianDpEvent(1.0))  # pyright: ignore[reportArgumentType]
 
 
 def test_an_update_without_its_price_is_refused():
     noised = GaussianNoise(1.0).add(clipped())
     with pytest.raises(ProtocolError, match="nothing would count this release"):
-        Update.of(noised, event=None, expected_batch_size=4)  # pyright: ignore[reportArgumentType]
+        Update.of(noised, event=None)  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="event"):
-        Update.of(noised, expected_batch_size=4)  # pyright: ignore[reportCallIssue]
+        Update.of(noised)  # pyright: ignore[reportCallIssue]
 
 
 def test_a_price_beside_a_sum_without_noise_is_refused():
     quiet = GaussianNoise(0.0).add(clipped())
     with pytest.raises(ProtocolError, match="holds no noise"):
-        Update.of(quiet, event=GaussianDpEvent(1.0), expected_batch_size=4)
-    update = Update.of(quiet, event=NonPrivateDpEvent(), expected_batch_size=4)
-    assert update.gradients["weight"].tolist() == [[0.25] * 3] * 2
+        Update.of(quiet, event=GaussianDpEvent(1.0))
+    update = Update.of(quiet, event=NonPrivateDpEvent())
+    assert update.gradients["weight"].tolist() == [[1.0] * 3] * 2
 
 
 def test_an_update_is_not_made_by_hand():
     with pytest.raises(ProtocolError, match=r"Update\.of"):
         Update({"weight": torch.zeros(2, 3)}, GaussianDpEvent(1.0), 1.0)
-    update = Update.of(GaussianNoise(1.0).add(clipped()), event=GaussianDpEvent(1.0), expected_batch_size=4)
+    update = Update.of(GaussianNoise(1.0).add(clipped()), event=GaussianDpEvent(1.0))
     forged = {"gradients": {"weight": torch.zeros(2, 3)}, "_token": None}
     with pytest.raises(ProtocolError, match=r"Update\.of"):
         dataclasses.replace(update, **forged)
@@ -51,15 +51,15 @@ def test_an_update_is_not_made_by_hand():
 
 def test_a_sum_without_noise_keeps_its_memory():
     total = clipped()
-    Update.of(GaussianNoise(0.0).add(total), event=NonPrivateDpEvent(), expected_batch_size=4)
+    Update.of(GaussianNoise(0.0).add(total), event=NonPrivateDpEvent())
     assert total.gradients["weight"].unique().tolist() == [1.0]
 
 
 def test_gradients_are_there_for_the_step_alone():
     model = nn.Linear(3, 2)
     model.bias.grad = torch.ones(2)  # of a backward() outside
-    update = Update.of(GaussianNoise(1.0).add(clipped()), event=GaussianDpEvent(1.0), expected_batch_size=4)
-    assert update.standard_deviation == pytest.approx(0.5 / 4, rel=1e-5)
+    update = Update.of(GaussianNoise(1.0).add(clipped()), event=GaussianDpEvent(1.0))
+    assert update.standard_deviation == pytest.approx(0.5, rel=1e-5)
 
     def interrupted() -> None:
         with update.in_gradients(model):
