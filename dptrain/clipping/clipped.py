@@ -18,16 +18,21 @@ thousand examples moves by several C when one joins it.
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from dptrain.errors import PlanError, unknown_name
+
 if TYPE_CHECKING:
     from dptrain.plan import PrivacyPlan
 
 Rule = Literal["flat", "per_layer", "automatic"]
+
+SENSITIVITY = {"add_or_remove_one": 1.0, "zero_out_one": 1.0, "replace_one": 2.0}
+"""How many times C one neighbour changes a sum, by the relation."""
 
 BLOCK = 1024
 MARGIN = {torch.float32: 1 - 2.0**-14, torch.float64: 1 - 2.0**-36}
@@ -42,6 +47,7 @@ def squared_lengths(values: Tensor) -> Tensor:
     float32 values are not copied to float64, which costs several times as much: blocks are summed in float32, where few
     terms can lose little, and the blocks in float64. What overflows comes out as infinity.
     """
+    accumulator_dtype(values.dtype)
     if values.dtype not in MARGIN:
         values = values.float()
     count = values.shape[-1]
@@ -99,8 +105,21 @@ class ClippedSum:
     """All gradients in one piece of memory, where they share their type and device."""
 
 
+REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""What can be clipped and noised. Complex numbers cannot: their imaginary part would have neither norm nor noise."""
+
+
 def accumulator_dtype(dtype: torch.dtype) -> torch.dtype:
-    """In what a sum over examples of this dtype is kept: float32, or the dtype itself where that is finer."""
+    """In what a sum over examples of this dtype is kept: float32, or the dtype itself where that is finer.
+
+    Raises:
+        PlanError: it is no real floating-point number.
+    """
+    if dtype not in REAL:
+        raise PlanError(
+            f"a gradient is in {dtype}, and only real numbers are clipped and noised; keep real and imaginary parts as two "
+            "real parameters (torch.view_as_complex in forward)"
+        )
     return torch.promote_types(dtype, torch.float32)
 
 
@@ -110,6 +129,9 @@ class Clipping:
 
     >>> Clipping(1.0, relation="replace_one").sensitivity
     2.0
+
+    Raises:
+        PlanError: a number or a name for which no sensitivity could be stated.
     """
 
     clipping_norm: float
@@ -117,6 +139,16 @@ class Clipping:
     stability: float = 0.01
     """γ of ``automatic``."""
     relation: str = "add_or_remove_one"
+
+    def __post_init__(self) -> None:
+        if not self.clipping_norm > 0:  # NaN included
+            raise PlanError(f"clipping_norm is {self.clipping_norm}; give a number above 0, such as 1.0")
+        if self.rule not in get_args(Rule):
+            raise unknown_name("clipping", self.rule, get_args(Rule), PlanError)
+        if not (math.isfinite(self.stability) and self.stability > 0):
+            raise PlanError(f"stability is {self.stability}; give a finite number above 0, such as 0.01")
+        if self.relation not in SENSITIVITY:
+            raise unknown_name("relation", self.relation, SENSITIVITY, PlanError)
 
     @classmethod
     def of(cls, plan: "PrivacyPlan") -> "Clipping":
@@ -126,7 +158,7 @@ class Clipping:
     @property
     def sensitivity(self) -> float:
         """The most that one example changes a sum in L2 norm, under the neighbouring relation."""
-        return self.clipping_norm * (2.0 if self.relation == "replace_one" else 1.0)
+        return self.clipping_norm * SENSITIVITY[self.relation]
 
     def factors(
         self, squares: Float[Tensor, "layers examples"], dtype: torch.dtype, divisor: float = 1.0

@@ -76,9 +76,12 @@ class Instantiated(Contribution):
 
     def __init__(self, gradients: Tensor):
         self.gradients = gradients.detach().to(accumulator_dtype(gradients.dtype))
+        self._squares: Tensor | None = None
 
     def squared_norms(self) -> Tensor:
-        return squared_lengths(by_example(self.gradients))
+        if self._squares is None:
+            self._squares = squared_lengths(by_example(self.gradients))
+        return self._squares
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         flat = by_example(self.gradients)
@@ -270,8 +273,14 @@ class Rows(Contribution):
     def __init__(self, indices: Tensor, outputs: Tensor, rows: int):
         self.indices, self.rows = indices, rows
         self.outputs = outputs.detach().to(accumulator_dtype(outputs.dtype))
+        self._squares: Tensor | None = None
 
     def squared_norms(self) -> Tensor:
+        if self._squares is None:
+            self._squares = self._measured()
+        return self._squares
+
+    def _measured(self) -> Tensor:
         same = self.indices[:, :, None] == self.indices[:, None, :]
         products = torch.bmm(self.outputs, self.outputs.mT).where(same, torch.zeros((), dtype=self.outputs.dtype))
         squares = products.flatten(1).sum(1, dtype=torch.float64).clamp_min(0)

@@ -27,7 +27,7 @@ from torch.utils import _pytree as pytree
 from dptrain.clipping.choice import Choice, bucket
 from dptrain.clipping.clipped import ClippedSum, Clipping, Counts, accumulator_dtype
 from dptrain.clipping.fallback import LossFunction, PerExampleGradients, check_losses, squares_of
-from dptrain.clipping.onepass import OnePass
+from dptrain.clipping.onepass import OnePass, Pass, without_autocast
 from dptrain.errors import ProtocolError
 from dptrain.recipe import Performance
 
@@ -156,12 +156,13 @@ class Clipper:
         add(parameters, self._arranged(chunk), self._totals(parameters, reuse=False)[0], True)
 
     def _arranged(self, chunk: Chunk) -> Chunk:
-        if self._layout in (None, "contiguous"):
-            return chunk
-        layout = LAYOUTS[self._layout]
+        layout = LAYOUTS[self._layout or "contiguous"]
 
         def lay(leaf: Any) -> Any:
-            return leaf.contiguous(memory_format=layout) if isinstance(leaf, Tensor) and _is_image(leaf) else leaf
+            if not isinstance(leaf, Tensor):
+                return leaf
+            leaf = leaf.detach()  # examples are no parameters
+            return leaf.contiguous(memory_format=layout) if self._layout == "channels_last" and _is_image(leaf) else leaf
 
         return dataclasses.replace(chunk, batch=pytree.tree_map(lay, chunk.batch))
 
@@ -186,25 +187,41 @@ class Clipper:
         rows = _rows(chunk.batch)
         weights = chunk.row_weights(rows, next(iter(parameters.values())).device)
         layers = self.layers() if self.clipping.rule == "per_layer" else None
-        dtype = next(iter(total.values())).dtype
         done = self._one_pass(chunk.batch, chunk.group, weights)
         if done is not None:
-            squares = done.squares(layers)
-            factors, finite, counts = self._factors(squares, chunk, done.losses, dtype)
-            by_name = self._by_name(factors, layers, total)
-            whole = bool(finite.all())
-            for name, sum_of in total.items():
-                part = done.contributions.get(name)
-                if part is not None:
-                    (part if whole else part.keep(finite)).add_to(sum_of, by_name[name], first)
-                elif first:
-                    sum_of.zero_()
-            return counts
+            return self._add_pass(done, chunk, layers, total, first)
         gradients, losses = self._per_example(parameters, chunk.batch)
         if weights is not None:
             gradients = {name: _averaged(value, weights, chunk.group) for name, value in gradients.items()}
+        return self._add_instantiated(gradients, losses, chunk, layers, total, first)
+
+    @without_autocast
+    def _add_pass(
+        self, done: Pass, chunk: Chunk, layers: list[list[str]] | None, total: dict[str, Tensor], first: bool
+    ) -> Counts:
+        factors, finite, counts = self._factors(done.squares(layers), chunk, done.losses, _coarsest(total))
+        by_name = self._by_name(factors, layers, total)
+        whole = bool(finite.all())
+        for name, sum_of in total.items():
+            part = done.contributions.get(name)
+            if part is not None:
+                (part if whole else part.keep(finite)).add_to(sum_of, by_name[name], first)
+            elif first:
+                sum_of.zero_()
+        return counts
+
+    @without_autocast
+    def _add_instantiated(
+        self,
+        gradients: dict[str, Tensor],
+        losses: Tensor,
+        chunk: Chunk,
+        layers: list[list[str]] | None,
+        total: dict[str, Tensor],
+        first: bool,
+    ) -> Counts:
         squares = squares_of(gradients, layers)
-        factors, finite, counts = self._factors(squares, chunk, losses, dtype)
+        factors, finite, counts = self._factors(squares, chunk, losses, _coarsest(total))
         by_name = self._by_name(factors, layers, total)
         for name, gradient in gradients.items():
             if not bool(finite.all()):  # 0 · NaN is NaN: what is not finite must be replaced, not multiplied away
@@ -251,6 +268,11 @@ class Clipper:
 
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+def _coarsest(total: dict[str, Tensor]) -> torch.dtype:
+    """The type whose rounding is the largest."""
+    return torch.float32 if any(value.dtype == torch.float32 for value in total.values()) else torch.float64
 
 
 def _is_image(leaf: Tensor) -> bool:

@@ -8,13 +8,23 @@ attention are run by forwards of their own; parameters that no such layer owns a
 
 **It is used only where it was seen to be right.** A rule knows a layer's input and output, not what the model does around
 it: a layer whose first dimension is time, a weight used outside of its layer, a module that looks across examples would
-all give wrong norms, and with them a false ε. So the first examples of each new shape are also computed one at a time, by
-ordinary autograd, and where the two disagree the model is left to ``torch.func``, with the reason.
+all give wrong norms, and with them a false ε. So for each new shape and size of a batch, and now and then later,
+
+* examples drawn at random are also computed by themselves, by ordinary autograd, and their gradients must agree;
+* all other examples are replaced, by others a thousand times as large and by NaN, and an example's gradient must not move.
+
+Where that fails at first, the model is left to ``torch.func``, with the reason; where it fails after steps were taken, the
+training ends: they were clipped on a false assumption. This finds what a model does, not what it might do: that examples do
+not look at each other stays an assumption of the guarantee.
+
+The loss runs under the caller's autocast, and everything else without: norms, factors and sums are in float32 or better.
 """
 
 from collections.abc import Callable, Iterator, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import wraps
+from random import SystemRandom
 from typing import Any
 
 import torch
@@ -23,15 +33,17 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.utils import _pytree as pytree
 
 from dptrain.clipping import attention, recurrent  # noqa: F401  their forwards register themselves
-from dptrain.clipping.choice import Choice, Workspace
+from dptrain.clipping.choice import Choice, Workspace, bucket
 from dptrain.clipping.contributions import Contribution, Instantiated
 from dptrain.clipping.fallback import LossFunction, check_losses
 from dptrain.clipping.loose import LooseParameters
-from dptrain.clipping.rules import FORWARDS, RULES, Forward, Rule, Unfit
-from dptrain.errors import is_out_of_memory
+from dptrain.clipping.rules import FORWARDS, RULES, Forward, Rule, Unfit, Wrong
+from dptrain.errors import ProtocolError, UserError, is_out_of_memory
 
 VERIFIED = 3
-"""Examples that are also computed one at a time."""
+"""Examples, or groups, that are also computed by themselves."""
+AGAIN = 256
+"""Of so many chunks, one on average is looked at again."""
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
 """Largest difference between the two, relative to an example's own gradient, by the parameters' type."""
 HALF_TOLERANCE = 0.05
@@ -39,8 +51,20 @@ HALF_TOLERANCE = 0.05
 
 DRAWING = (_DropoutNd, nn.RNNBase, nn.MultiheadAttention)
 """Modules that draw dropout in training."""
-UNMEASURED = Choice(measure=False)
-"""For a handful of examples, whose speed says nothing."""
+SAME_SHAPE = {torch.float32: 1e-5, torch.float64: 1e-12}
+"""How much an example's gradient may move where only the other examples of a batch are replaced."""
+
+
+def without_autocast(function: Any) -> Any:
+    """A decorator: in it, products are in the type of their factors, whatever the caller's autocast says."""
+
+    @wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return function(*args, **kwargs)
+
+    return run
+
 
 Observe = Callable[[str], AbstractContextManager[object]]
 """``observe(name)`` is entered while the norms of that parameter's gradients are measured: for who wants to know what costs."""
@@ -96,7 +120,10 @@ class OnePass:
     def __init__(self, model: nn.Module, loss: LossFunction, choice: Choice | None = None, observe: Observe = nullcontext):
         self._model, self._loss, self._observe = model, loss, observe
         self._choice, self._work = choice or Choice.shared(), Workspace()
-        self._verified: dict[Any, list[tuple[str, str]]] = {}
+        self._verified: set[Any] = set()
+        self._logs: dict[Any, list[tuple[str, str]]] = {}
+        """What happened to loose parameters, by the shapes of a batch."""
+        self._served = False
         self._copy_first = False
         self.reason = self._obstacle()
 
@@ -119,19 +146,32 @@ class OnePass:
         if not leaves or any(leaf.dim() == 0 for leaf in leaves):
             return None
         trainable = tuple(name for name, value in self._model.named_parameters() if value.requires_grad)
-        shapes = (trainable, tuple((leaf.shape[1:], leaf.dtype) for leaf in leaves), self._model.training)
+        kind = (trainable, tuple((leaf.shape[1:], leaf.dtype) for leaf in leaves), self._model.training)
+        examples = len(leaves[0]) // group
+        key = (kind, group, bucket(examples))
         try:
-            if shapes not in self._verified:
-                log = self._verify(pytree.tree_map(lambda leaf: leaf[:VERIFIED] if isinstance(leaf, Tensor) else leaf, chunk))
-                if log is None:
+            log = self._logs.get(kind)
+            if (key not in self._verified and (examples > 1 or log is None)) or _CHANCE.random() * AGAIN < 1:
+                found = self._verify(chunk, group, weights)
+                if found is None and log is None:
                     return None
-                self._verified[shapes] = log
+                log = self._logs.setdefault(kind, found if found is not None else [])
+                self._verified.add(key)
             done = self._pass(chunk, group, weights)
-            if done.log != self._verified[shapes]:
-                raise Unfit("its parameters take another way in a batch of another size")
+            if done.log != log:
+                raise Wrong("its parameters take another way in another batch")
+        except Wrong as wrong:
+            if self._served:
+                raise ProtocolError(
+                    f"{wrong}, and steps were taken on the assumption that they are: examples look at each other, or the model "
+                    "changed under way; what was trained so far has no guarantee"
+                ) from None
+            self.reason = str(wrong)
+            return None
         except Unfit as unfit:
             self.reason = str(unfit)
             return None
+        self._served = True
         return done
 
     # -- the pass ---------------------------------------------------------------------------------------------------
@@ -143,8 +183,7 @@ class OnePass:
             losses = self._loss(self._model, chunk)
             check_losses(losses, examples)
             if losses.requires_grad:
-                total = (losses if weights is None else losses * weights.to(losses.dtype)).sum()
-                tape.backward(total)
+                tape.backward(losses, weights)
         with torch.no_grad():
             found = tape.finish()
         log = tape.loose.log if tape.loose is not None else []
@@ -152,68 +191,136 @@ class OnePass:
 
     # -- the proof by example ---------------------------------------------------------------------------------------
 
-    def _verify(self, chunk: Any) -> list[tuple[str, str]] | None:
-        """What happened to loose parameters, where at least two examples with finite gradients could be compared; dropout is
-        off meanwhile.
+    def _verify(self, chunk: Any, group: int, weights: Tensor | None) -> list[tuple[str, str]] | None:
+        """What happened to loose parameters, where at least two examples with finite gradients could be compared; layers that
+        draw dropout do not, meanwhile.
 
         Raises:
-            Unfit: an example's gradient is not what autograd gives for it alone.
+            Wrong: an example's gradient is not what autograd gives for it alone, or depends on the others.
+            Unfit: the pass cannot be made.
         """
-        compared = 0
         modes = [(module, module.training) for module in self._model.modules() if isinstance(module, DRAWING)]
         for module, _ in modes:
-            module.eval()
+            module.training = False
         try:
-            found = self._attempt(chunk)
-            parameters = {name: value for name, value in self._model.named_parameters() if value.requires_grad}
-            for index in range(len(found.losses)):
-                alone = pytree.tree_map(lambda leaf, i=index: leaf[i : i + 1] if isinstance(leaf, Tensor) else leaf, chunk)
-                with torch.enable_grad():
-                    loss = check_losses(self._loss(self._model, alone), 1)[0]
-                    truth = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-                compared += self._compare(found, index, dict(zip(parameters, truth, strict=True)))
-            return found.log if compared >= 2 else None
+            found = self._attempt(chunk, group, weights)
+            order = _CHANCE.sample(range(found.examples), found.examples)
+            finite = torch.isfinite(found.norms())
+            chosen = [index for index in order if bool(finite[index])][:VERIFIED]
+            for index in chosen:
+                self._compare(found, index, self._alone(chunk, group, weights, index))
+            if len(chosen) < 2:
+                return None
+            index = chosen[0]
+            before = self._gradient_of(found, index)  # now: the next pass takes over the memory
+            for change in (_foreign, _damaged):
+                other = pytree.tree_map(lambda leaf, c=change: _beside(leaf, index, group, c), chunk)
+                self._influence(before, other, group, weights, index)
+            return found.log
         finally:
             for module, mode in modes:
                 module.training = mode
 
-    def _attempt(self, chunk: Any) -> Pass:
+    def _attempt(self, chunk: Any, group: int, weights: Tensor | None) -> Pass:
         try:
-            return self._pass(chunk, choice=UNMEASURED)
-        except RuntimeError as error:
+            return self._pass(chunk, group, weights)
+        except (Unfit, UserError):
+            raise
+        except Exception as error:
             if is_out_of_memory(error):
                 raise
             if self._copy_first or "leaf Variable that requires grad" not in str(error):
-                raise Unfit(f"the pass to layer outputs failed: {' '.join(str(error).split())[:200]}") from error
+                said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+                raise Unfit(f"the pass to layer outputs failed: {said}") from error
             self._copy_first = True  # an in-place activation on the very first layer's output
-            return self._attempt(chunk)
+            return self._attempt(chunk, group, weights)
+
+    def _alone(self, chunk: Any, group: int, weights: Tensor | None, index: int) -> dict[str, Tensor]:
+        """The gradient of one example, or group, by ordinary autograd."""
+        rows = slice(index * group, (index + 1) * group)
+        alone = pytree.tree_map(lambda leaf: leaf[rows] if isinstance(leaf, Tensor) else leaf, chunk)
+        parameters = {name: value for name, value in self._model.named_parameters() if value.requires_grad}
+        with torch.enable_grad():
+            losses = check_losses(self._loss(self._model, alone), group)
+            total = (losses if weights is None else losses * weights[rows].to(losses.dtype)).sum()
+            gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+        found = zip(parameters, gradients, strict=True)
+        return {name: value.to_dense() if value.is_sparse else value for name, value in found if value is not None}
 
     @staticmethod
-    def _compare(found: Pass, index: int, truth: dict[str, Tensor | None]) -> bool:
-        known = {name: value.to_dense() if value.is_sparse else value for name, value in truth.items() if value is not None}
-        if not known:
-            raise Unfit("no parameter takes part in the loss")
-        length = torch.stack([value.double().norm() for value in known.values()]).norm()
-        if not bool(torch.isfinite(length)):
-            return False
-        chosen = torch.zeros(found.examples, dtype=torch.float64, device=length.device)
+    @without_autocast
+    def _gradient_of(found: Pass, index: int) -> dict[str, Tensor]:
+        chosen = torch.zeros(found.examples, dtype=torch.float64, device=found.losses.device)
         chosen[index] = 1.0
-        apart = [torch.zeros_like(length)]
-        for name in {*known, *found.contributions}:
-            part, value = found.contributions.get(name), known.get(name)
-            if part is not None and not bool(torch.isfinite(part.squared_norms()).all()):
-                part = part.keep(chosen > 0)
-            if part is None:
-                apart.append(known[name].double().norm())
-                continue
-            mine = part.weighted_sum(chosen)
-            apart.append((mine if value is None else mine - value).double().norm())
-        dtype = next(iter(known.values())).dtype
-        allowed = (HALF_TOLERANCE if found.half else TOLERANCE[dtype]) * float(length) + torch.finfo(dtype).tiny
-        difference = float(torch.stack(apart).norm())
-        if not difference <= allowed or abs(float(found.norms()[index]) - float(length)) > allowed:
-            raise Unfit("its per-example gradients are not those of the examples one at a time")
-        return True
+        gradients = {}
+        for name, part in found.contributions.items():
+            whole = bool(torch.isfinite(part.squared_norms()).all())
+            gradients[name] = (part if whole else part.keep(chosen > 0)).weighted_sum(chosen).clone()
+        return gradients
+
+    @without_autocast
+    def _compare(self, found: Pass, index: int, truth: dict[str, Tensor]) -> None:
+        if not truth:
+            raise Unfit("no parameter takes part in the loss")
+        length = _length(truth)
+        dtype = next(iter(truth.values())).dtype
+        allowed = (HALF_TOLERANCE if found.half else TOLERANCE[dtype]) * length + torch.finfo(dtype).tiny
+        apart = _apart(self._gradient_of(found, index), truth)
+        norm = float(found.norms()[index])
+        if not apart <= allowed or not length - allowed <= norm <= 1.05 * length + allowed:  # ghost norms are enlarged a little
+            raise Wrong("its per-example gradients are not those of the examples one at a time")
+
+    def _influence(self, before: dict[str, Tensor], other: Any, group: int, weights: Tensor | None, index: int) -> None:
+        """Raises Wrong where the gradient of one example is another one beside other examples."""
+        try:
+            found = self._pass(other, group, weights)
+        except Unfit as unfit:
+            raise Wrong(str(unfit)) from None
+        except (RuntimeError, ValueError, AssertionError) as error:
+            if is_out_of_memory(error):
+                raise
+            return  # a model that refuses such inputs cannot be asked
+        after = self._gradient_of(found, index)
+        dtype = next(iter(before.values())).dtype
+        if not _apart(after, before) <= SAME_SHAPE[dtype] * _length(before) + torch.finfo(dtype).tiny:
+            raise Wrong("an example's gradient depends on the other examples of its batch")
+
+
+_CHANCE = SystemRandom()
+"""Neither repeats a user's seed nor disturbs it."""
+
+
+def _length(gradient: dict[str, Tensor]) -> float:
+    return float(torch.stack([value.double().norm() for value in gradient.values()]).norm())
+
+
+def _apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """The length of the difference; what is missing is 0."""
+    parts = []
+    for name in {*one, *other}:
+        mine, theirs = one.get(name), other.get(name)
+        parts.append((mine if theirs is None else theirs if mine is None else mine - theirs).double().norm())  # pyright: ignore[reportOptionalMemberAccess]
+    return float(torch.stack(parts).norm())
+
+
+def _beside(leaf: Any, index: int, group: int, change: Any) -> Any:
+    """The same rows of one example, and changed ones in place of all others."""
+    if not isinstance(leaf, Tensor):
+        return leaf
+    rows = slice(index * group, (index + 1) * group)
+    changed = change(leaf, group)
+    changed[rows] = leaf[rows]
+    return changed
+
+
+def _foreign(leaf: Tensor, group: int) -> Tensor:
+    """Rows of other examples, a thousand times as large where they are numbers."""
+    rolled = leaf.roll(group, 0)
+    return -1000 * rolled if leaf.is_floating_point() else rolled
+
+
+def _damaged(leaf: Tensor, group: int) -> Tensor:
+    return torch.full_like(leaf, float("nan")) if leaf.is_floating_point() else leaf.roll(group, 0)
 
 
 class _Tape:
@@ -239,6 +346,7 @@ class _Tape:
         self._found: dict[str, Contribution] = {}
         self._several: set[str] = set()
         """Parameters of more than one layer: their gradients add up before they are measured."""
+        self._running = False
         self.half = False
         self.loose: LooseParameters | None = None
         self._assign(model)
@@ -296,16 +404,25 @@ class _Tape:
             for module in self._forwards:
                 module.__dict__.pop("forward", None)
 
-    def backward(self, total: Tensor) -> None:
+    @without_autocast
+    def backward(self, losses: Tensor, weights: Tensor | None) -> None:
+        """To all layers' outputs; what arrives there is measured on the way."""
         leaves = [*self._leaves, *(self.loose.leaves if self.loose is not None else ())]
-        if leaves:
-            torch.autograd.grad(total, leaves, allow_unused=True)
+        self._running = True
+        try:
+            if leaves:
+                total = (losses if weights is None else losses * weights.to(losses.dtype)).sum()
+                torch.autograd.grad(total, leaves, allow_unused=True)
+        finally:
+            self._running = False
 
     def _keep(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> Tensor:
         inputs = [*args, *kwargs.values()]
         inputs = [value for value in inputs if value is not None]
         if len(inputs) != 1 or not isinstance(inputs[0], Tensor) or not isinstance(outputs, Tensor):
             raise Unfit(f"a {type(module).__name__} was not called with one tensor for one tensor")
+        if not torch.is_grad_enabled():
+            return outputs  # a branch that the loss' gradient does not reach
         call = _Call(inputs[0].detach(), inputs[0]._version, inputs[0])
         made = self._calls.setdefault(module, [])
         made.append(call)
@@ -315,6 +432,8 @@ class _Tape:
         self.half |= outputs.dtype.itemsize < 4
 
         def arrive(gradient: Tensor) -> None:
+            if not self._running or call.outputs is not None:
+                raise Unfit(f"the loss takes a gradient of its own through a {type(module).__name__}")
             call.outputs = gradient.detach()
             if len(made) == 1:  # the forward pass is over, so this was the module's only call
                 with torch.no_grad():
@@ -341,6 +460,8 @@ class _Tape:
             raise Unfit(f"a {kind} does not have the examples as its first dimension")
         own = dict(module.named_parameters(recurse=False))
         for key, part in self._rules[module](module, used).items():
+            if key not in own:
+                raise Unfit(f"a {kind} has no parameter {key}: it is computed from others")
             if own[key] in self._names:
                 self.add(self._names[own[key]], part)
 
@@ -353,8 +474,11 @@ class _Tape:
         elif name not in self._several:
             with self._observe(name):
                 part.settle(self._choice, self._work, name)
+        if len(part.squared_norms()) * self._group != self._examples:
+            raise Unfit(f"{name} does not have its gradients by example")
         self._found[name] = part
 
+    @without_autocast
     def finish(self) -> dict[str, Contribution]:
         """Everything that the pass learned, by parameter."""
         for module, made in self._calls.items():

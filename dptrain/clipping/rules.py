@@ -26,6 +26,10 @@ class Unfit(Exception):
     """This call of a layer is outside of what its rule covers; the gradient has to be computed another way."""
 
 
+class Wrong(Unfit):
+    """What a rule gives is not the gradient of the example by itself."""
+
+
 Calls = list[tuple[Tensor, Tensor]]
 """A layer's calls in one forward pass: input and output gradient of each, ``[examples, ...]``."""
 Rule = Callable[..., Mapping[str, Contribution]]
