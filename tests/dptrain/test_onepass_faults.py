@@ -1,0 +1,237 @@
+"""Ways in which a wrong gradient once passed for a right one, or a right one for a wrong one."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dptrain.clipping import Chunk, Clipper, Clipping, onepass
+from dptrain.clipping.contributions import OuterProducts
+from dptrain.clipping.onepass import OnePass
+from dptrain.errors import PlanError, ProtocolError
+from tests.dptrain.test_clipping import flat
+from tests.dptrain.test_onepass import rand, squares
+
+
+class Coupled(nn.Module):
+    """Adds a little of the batch's mean to each example."""
+
+    def __init__(self, share: float):
+        super().__init__()
+        self.share, self.layer = share, nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x + self.share * x.mean(0, keepdim=True) if self.share and len(x) > 1 else x)
+
+
+class Conditional(nn.Module):
+    """One example that is not finite blanks all others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.layer(x)
+        return out if bool(torch.isfinite(out).all()) else out.nan_to_num() * 0
+
+
+@pytest.mark.parametrize("build", [lambda: Coupled(2e-4), lambda: Coupled(1.0), Conditional])
+@pytest.mark.parametrize("group", [1, 4])
+def test_a_model_whose_examples_look_at_each_other_is_never_trusted(build: Callable[[], nn.Module], group: int):
+    """Also where coupling is weak, where it begins with an odd example, and where the first rows are views of one example."""
+    torch.manual_seed(0)
+    engine = OnePass(build(), squares)
+    inputs = torch.randn(8, 4).repeat_interleave(group, 0)
+    assert engine((inputs,), group, torch.full((len(inputs),), 1 / group)) is None
+    assert "depends on the other" in engine.reason or "one at a time" in engine.reason
+
+
+def test_coupling_that_begins_after_steps_were_taken_ends_the_training(monkeypatch: pytest.MonkeyPatch):
+    """A silent change to another method would leave the steps before with a false ε."""
+    torch.manual_seed(0)
+    model = Coupled(0.0)
+    clipper = Clipper(model, squares, 1.0)
+    batch = torch.randn(8, 4)
+    clipper.sum([(batch,)])
+    assert clipper.method == "one pass"
+    model.share = 0.1
+    monkeypatch.setattr(onepass, "AGAIN", 1)
+    with pytest.raises(ProtocolError, match="no guarantee"):
+        clipper.sum([(batch,)])
+
+
+def cancelling(count: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(count, 4, 64, generator=generator)
+    return torch.cat([base, -base + 0.02 * torch.randn(count, 4, 64, generator=generator)], 1)
+
+
+def test_autocast_around_the_step_leaves_norms_in_float32(monkeypatch: pytest.MonkeyPatch):
+    """Sharp edge 19: eight bits in a ghost norm let an example contribute six times C; also where nothing is compared."""
+    monkeypatch.setattr(onepass, "HALF_TOLERANCE", 1e9)
+    torch.manual_seed(0)
+    model = nn.Linear(64, 48, bias=False)
+
+    def loss(module: nn.Module, batch: tuple[Tensor]) -> Tensor:
+        return module(batch[0]).float().flatten(1).sum(1) * 3
+
+    inputs = cancelling(12)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        clipper = Clipper(model, loss, 1.0)
+        whole = flat(clipper.sum([(inputs,)]).gradients).double()
+        part = OuterProducts(inputs, torch.ones(12, 8, 48), (48, 64))
+        for index in range(12):
+            kept = [i for i in range(12) if i != index]
+            apart = whole - flat(clipper.sum([(inputs[kept],)]).gradients).double()
+            assert float(apart.norm()) <= 1.0 + 1e-4
+    assert bool((part.squared_norms() >= part.instantiate().squared_norms() * (1 - 1e-4)).all())
+    assert clipper.method == "one pass"
+
+
+def test_complex_weights_are_refused_before_anything_is_summed():
+    class Spectral(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.k = nn.Linear(4, 4), nn.Parameter(torch.randn(3, dtype=torch.cfloat))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.fft.irfft(torch.fft.rfft(self.layer(x)) * self.k, 4)
+
+    with pytest.raises(PlanError, match="complex64"):
+        Clipper(Spectral(), squares, 1.0).sum([(torch.randn(5, 4),)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"clipping_norm": math.nan}, "clipping_norm is nan"),
+        ({"clipping_norm": -1.0}, "clipping_norm is -1"),
+        ({"clipping_norm": 1.0, "rule": "automatic", "stability": 0.0}, "stability is 0"),
+        ({"clipping_norm": 1.0, "relation": "replace-one"}, "did you mean 'replace_one'"),
+    ],
+)
+def test_a_clipping_that_has_no_sensitivity_is_refused(arguments: dict[str, Any], message: str):
+    with pytest.raises(PlanError, match=message):
+        Clipping(**arguments)
+
+
+def test_the_margin_is_that_of_the_coarsest_type():
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(1.0, dtype=torch.float64))
+            self.layer = nn.Linear(50, 40)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) * self.scale
+
+    torch.manual_seed(0)
+    model, inputs = Mixed(), torch.randn(20, 50)
+    for index in range(20):
+        total = Clipper(model, squares, 0.7).sum([(inputs[index : index + 1],)])
+        assert float(torch.cat([value.double().flatten() for value in total.gradients.values()]).norm()) <= 0.7
+
+
+def reads(module: nn.Module, batch: tuple[Tensor]) -> Tensor:
+    out = module(batch[0])
+    return (out[0] if isinstance(out, tuple) else out).square().flatten(1).sum(1)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_weight_that_is_computed_from_others_before_the_forward_steps_aside():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 3))).double()
+    clipper = Clipper(model, squares, 0.7)
+    clipper.sum([(rand(5, 4),)])
+    assert clipper.method.startswith("torch.func")
+
+
+def test_a_gradient_inside_of_the_loss_is_not_mistaken_for_the_losses_own():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 1)).double()
+
+    def penalised(module: nn.Module, batch: tuple[Tensor]) -> Tensor:
+        x = batch[0].clone().requires_grad_()
+        out = module(x).sum()
+        (slope,) = torch.autograd.grad(out, x, create_graph=True)
+        return slope.square().sum(1)
+
+    engine = OnePass(model, penalised)
+    assert engine((rand(5, 4),)) is None
+    assert engine.reason
+
+
+def test_examples_that_require_a_gradient_are_examples_all_the_same():
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3).double()
+    clipper = Clipper(model, squares, 0.7)
+    found = clipper.sum([(rand(5, 4).requires_grad_(),)])
+    assert clipper.method == "one pass"
+    torch.testing.assert_close(flat(found.gradients), flat(Clipper(model, squares, 0.7).sum([(rand(5, 4),)]).gradients))
+
+
+def test_a_branch_without_gradients_does_not_hide_the_engine():
+    class Siamese(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                target = self.layer(-x)
+            return self.layer(x) - target
+
+    torch.manual_seed(0)
+    model = Siamese().double()
+    clipper = Clipper(model, squares, 1e6)
+    found = clipper.sum([(rand(5, 4),)])
+    assert clipper.method == "one pass"
+    truth = torch.autograd.grad(squares(model, (rand(5, 4),)).sum(), [model.layer.weight])[0]
+    torch.testing.assert_close(found.gradients["layer.weight"], truth, rtol=1e-9, atol=1e-9)
+
+
+def test_long_sequences_keep_the_engine():
+    """Ghost norms are enlarged by their rounding, which grows with the sequence: that is no sign of a wrong gradient."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(50, 64), nn.Linear(64, 8))
+    clipper = Clipper(model, squares, 1.0)
+    clipper.sum([(torch.randint(50, (4, 1024)),)])
+    assert clipper.method == "one pass"
+
+
+def test_a_recurrent_layer_with_its_time_first_steps_aside():
+    torch.manual_seed(0)
+    engine = OnePass(nn.LSTM(4, 3).double(), reads)  # batch_first forgotten: it mixes examples
+    assert engine((rand(5, 6, 4),)) is None
+    assert engine.reason
+
+
+def test_a_batch_of_one_group_is_served_where_its_kind_was_proved():
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3).double()
+    clipper = Clipper(model, squares, 0.7)
+    clipper.sum([(rand(8, 4),)])
+    calls = []
+    clipper._per_example = lambda *args: calls.append(args)  # pyright: ignore[reportAttributeAccessIssue]
+    clipper.sum([Chunk((rand(1, 4),))])
+    assert calls == []
+
+
+def test_dropout_by_function_is_left_to_torch_func():
+    class Dropping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(40, 30)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.dropout(self.layer(x), 0.5, training=True)
+
+    torch.manual_seed(0)
+    clipper = Clipper(Dropping(), squares, 0.7)
+    clipper.sum([(torch.randn(6, 40),)])
+    assert clipper.method.startswith("torch.func")
