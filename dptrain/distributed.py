@@ -44,7 +44,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dptrain.clipping import ClippedSum, Counts
 from dptrain.errors import ElsewhereError, PlanError, ProtocolError, RankError
-from dptrain.noise import NoisedSum, secret_generator
+from dptrain.noise import NoisedSum, noised_sum, secret_generator
 
 if TYPE_CHECKING:
     from dptrain.sampling import Sampler
@@ -193,10 +193,10 @@ class Group(Ranks):
     def noised(self, noise: Noise | None, clipped: ClippedSum) -> NoisedSum:
         """The sum with the first rank's noise; the others have no stream, and are sent what it made."""
         noised, error = (None, None) if noise is None else _attempt(lambda: noise.add(clipped))
-        facts = [item.name for item in dataclasses.fields(NoisedSum) if item.name != "gradients"]
+        facts = [item.name for item in dataclasses.fields(NoisedSum) if item.init and item.name != "gradients"]
         notes = self._meet("noise", error, {name: getattr(noised, name, None) for name in facts})
         shaped = clipped.gradients if noised is None else noised.gradients
-        return NoisedSum(_in_one_piece(shaped, self._from_first), **notes[0]["said"])
+        return noised_sum(_in_one_piece(shaped, self._from_first), **notes[0]["said"])
 
     def check_weights(self, model: nn.Module) -> None:
         self._meet("comparing weights")

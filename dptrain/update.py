@@ -12,7 +12,7 @@ stand beside a sum without noise. So whoever holds an update holds noise and pri
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -37,11 +37,7 @@ class Update:
     """What releasing it costs, as the sampler states it."""
     standard_deviation: float
     """Of the noise in each coordinate. Public."""
-    _token: object = None
-
-    def __post_init__(self) -> None:
-        if self._token is not _BUILT_BY_OF:
-            raise ProtocolError("an Update is built by Update.of(noised_sum, event=...), not by hand")
+    _built: object = field(init=False, repr=False, default=None)
 
     @classmethod
     def of(cls, noised: NoisedSum, *, event: "DpEvent") -> "Update":
@@ -57,20 +53,32 @@ class Update:
                 "this sum was clipped and not noised, so it cannot be released; call noise.add(clipped_sum) first, and give "
                 "what it returns"
             )
-        if not isinstance(noised, NoisedSum):
-            raise ProtocolError(f"a {type(noised).__name__} is no NoisedSum; give what noise.add(clipped_sum) returns")
+        if not isinstance(noised, NoisedSum) or not noised.is_genuine:
+            raise ProtocolError(
+                f"this {type(noised).__name__} was not made by a noise; give what noise.add(clipped_sum) returns"
+            )
         if not isinstance(event, DpEvent):
             raise ProtocolError(
                 f"the event is {event!r}, so nothing would count this release; give what the plan states, such as "
                 "plan.event(step + 1, step)"
             )
+        counted = _noise_of(event)
         if noised.standard_deviation == 0 and not isinstance(event, NonPrivateDpEvent):
             raise ProtocolError(f"the sum holds no noise and the event says {event}; without noise it is NonPrivateDpEvent()")
-        return cls(noised.gradients, event, noised.standard_deviation, _BUILT_BY_OF)
+        if not isinstance(event, NonPrivateDpEvent) and counted != {noised.noise_multiplier}:
+            raise ProtocolError(
+                f"the noise of this sum is {noised.noise_multiplier:g} times its sensitivity and the event counts "
+                f"{', '.join(f'{value:g}' for value in sorted(counted)) or 'none'}; give the event of the same plan"
+            )
+        update = cls(noised.gradients, event, noised.standard_deviation)
+        object.__setattr__(update, "_built", _BUILT_BY_OF)
+        return update
 
     @contextmanager
     def in_gradients(self, model: nn.Module) -> Iterator[None]:
         """While it lasts, ``.grad`` of the model's trainable parameters is this update; afterwards, and before, nothing."""
+        if self._built is not _BUILT_BY_OF:
+            raise ProtocolError("this Update was made by hand; an Update is built by Update.of(noised_sum, event=...)")
         parameters: dict[str, Any] = dict(model.named_parameters())
         try:
             for name, parameter in parameters.items():
@@ -80,3 +88,11 @@ class Update:
         finally:
             for parameter in parameters.values():
                 parameter.grad = None
+
+
+def _noise_of(event: Any) -> set[float]:
+    """Every noise multiplier that an event counts."""
+    inner = [getattr(event, "event", None), *getattr(event, "events", ())]
+    found = {value for part in inner if part is not None for value in _noise_of(part)}
+    own = getattr(event, "noise_multiplier", None)
+    return found if own is None else found | {float(own)}

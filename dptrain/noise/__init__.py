@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING
 
 from dptrain.errors import PlanError
 from dptrain.noise.banded import BandedNoise
-from dptrain.noise.mechanism import GaussianNoise, NoisedSum, NoiseMechanism
+from dptrain.noise.mechanism import GaussianNoise, NoisedSum, NoiseMechanism, noised_sum
 from dptrain.noise.stream import secret_generator
 
 if TYPE_CHECKING:
     from dptrain.plan import PrivacyPlan
 
-__all__ = ["BandedNoise", "GaussianNoise", "NoiseMechanism", "NoisedSum", "noise_for", "secret_generator"]
+__all__ = ["BandedNoise", "GaussianNoise", "NoiseMechanism", "NoisedSum", "noise_for", "noised_sum", "secret_generator"]
 
 
 def noise_for(plan: "PrivacyPlan", insecure_seed: int | None = None, first: int = 0) -> NoiseMechanism:

@@ -11,7 +11,7 @@ A mechanism cannot be copied and refuses to go on in a forked process: both woul
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,15 +26,33 @@ from dptrain.noise.stream import secret_generator
 ROUNDING_MARGIN = 1 + 2.0**-20
 
 
+_MADE_BY_NOISE = object()
+
+
 @dataclass(frozen=True, eq=False)
 class NoisedSum:
-    """A clipped sum with its noise: all that an optimizer may see."""
+    """A clipped sum with its noise: all that an optimizer may see. Made by a mechanism alone, see :func:`noised_sum`."""
 
     gradients: dict[str, Tensor]
     """Parameter name to the noised sum, shaped like the parameter. Its own memory, which may be kept or changed in place; but
     where σ = 0 these are the clipped sum's own tensors."""
     standard_deviation: float
     """Of the noise in each coordinate of this sum. Public, so an optimizer may correct its moments by it."""
+    noise_multiplier: float
+    """σ, by which it is counted."""
+    _made: object = field(init=False, repr=False, default=None)
+
+    @property
+    def is_genuine(self) -> bool:
+        """Whether a mechanism made it, and nobody by hand."""
+        return self._made is _MADE_BY_NOISE
+
+
+def noised_sum(gradients: dict[str, Tensor], standard_deviation: float, noise_multiplier: float) -> NoisedSum:
+    """What a noise mechanism, or the rank that was sent its sum, hands on."""
+    noised = NoisedSum(gradients, standard_deviation, noise_multiplier)
+    object.__setattr__(noised, "_made", _MADE_BY_NOISE)
+    return noised
 
 
 class NoiseMechanism(ABC):
@@ -66,7 +84,7 @@ class NoiseMechanism(ABC):
             ProtocolError: in a forked process.
         """
         if self.noise_multiplier == 0:
-            return NoisedSum(clipped.gradients, 0.0)
+            return noised_sum(clipped.gradients, 0.0, 0.0)
         scale = self.noise_multiplier * clipped.sensitivity
         if not np.isfinite(scale) or scale <= 0:
             raise PlanError(f"noise of standard deviation {scale} hides nothing; the sensitivity must be finite, above 0")
@@ -84,7 +102,7 @@ class NoiseMechanism(ABC):
         for name, gradient in gradients.items():
             noised[name] = _added(gradient, flat[offset : offset + gradient.numel()], scale)
             offset += gradient.numel()
-        return NoisedSum(noised, scale * deviation)
+        return noised_sum(noised, scale * deviation, self.noise_multiplier)
 
     @abstractmethod
     def _unit_noise(self, size: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, float]:

@@ -69,13 +69,15 @@ def random_words(generator: np.random.Generator, count: int) -> np.ndarray:
 
 
 class SecretBits:
-    """Two streams out of one secret generator, which nobody else may draw from: its own, and bits of OpenSSL's AES.
+    """Two streams of its own, a generator and bits of OpenSSL's AES, under two keys that a secret generator gives.
 
-    The second one's key is the generator's first 128 bits. ``state`` is in memory alone and never written down.
+    The given generator goes on and is never set back, so that whoever else draws keys from it gets others. ``state`` is in
+    memory alone and never written down.
     """
 
     def __init__(self, generator: np.random.Generator):
-        self.generator = generator
+        low, high = (int(word) for word in random_words(generator, 2))
+        self.generator = _generator(high << 64 | low)
         self._key = random_words(generator, 2).tobytes()
         self._blocks = 0
         """Blocks of 16 bytes that were drawn."""

@@ -214,3 +214,14 @@ def test_a_resume_drops_what_was_drawn_ahead(tmp_path: Path):
     del job, first
     gc.collect()
     assert gone() is None
+
+
+def test_two_mechanisms_of_one_generator_never_draw_the_same():
+    """Sharp edge 24: what one draws ahead and puts back is its own."""
+    generator = secret_generator()
+    first = GaussianNoise(1.0, generator)
+    first._source.draw(LONG)
+    second = GaussianNoise(1.0, generator)
+    first._source.draw(10)
+    third = GaussianNoise(1.0, generator)
+    assert not torch.equal(second._source.draw(100), third._source.draw(100))

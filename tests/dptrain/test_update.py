@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 import torch
-from dp_accounting import GaussianDpEvent, NonPrivateDpEvent
+from dp_accounting import GaussianDpEvent, NonPrivateDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
 from torch import nn
 
 from dptrain.clipping import ClippedSum, Counts
 from dptrain.errors import ProtocolError
-from dptrain.noise import GaussianNoise
+from dptrain.noise import GaussianNoise, NoisedSum
 from dptrain.update import Update
 
 
@@ -20,7 +20,7 @@ def clipped(value: float = 1.0) -> ClippedSum:
 def test_a_sum_without_noise_is_refused_and_told_why():
     with pytest.raises(ProtocolError, match=r"clipped and not noised.*noise\.add"):
         Update.of(clipped(), event=GaussianDpEvent(1.0))  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ProtocolError, match="dict is no NoisedSum"):
+    with pytest.raises(ProtocolError, match="dict was not made by a noise"):
         Update.of({"weight": torch.zeros(2, 3)}, event=GaussianDpEvent(1.0))  # pyright: ignore[reportArgumentType]
 
 
@@ -40,19 +40,27 @@ def test_a_price_beside_a_sum_without_noise_is_refused():
     assert update.gradients["weight"].tolist() == [[1.0] * 3] * 2
 
 
-def test_an_update_is_not_made_by_hand():
-    with pytest.raises(ProtocolError, match=r"Update\.of"):
-        Update({"weight": torch.zeros(2, 3)}, GaussianDpEvent(1.0), 1.0)
+def test_the_price_of_another_noise_is_refused():
+    noised = GaussianNoise(1e-6).add(clipped())
+    plan_event = SelfComposedDpEvent(PoissonSampledDpEvent(0.5, GaussianDpEvent(10.0)), 1)
+    with pytest.raises(ProtocolError, match="1e-06 times its sensitivity and the event counts 10"):
+        Update.of(noised, event=plan_event)
+    assert Update.of(GaussianNoise(10.0).add(clipped()), event=plan_event).event == plan_event
+
+
+def test_neither_an_update_nor_a_noised_sum_is_made_by_hand():
+    model = nn.Linear(3, 2)
     update = Update.of(GaussianNoise(1.0).add(clipped()), event=GaussianDpEvent(1.0))
-    forged = {"gradients": {"weight": torch.zeros(2, 3)}, "_token": None}
-    with pytest.raises(ProtocolError, match=r"Update\.of"):
-        dataclasses.replace(update, **forged)
-
-
-def test_a_sum_without_noise_keeps_its_memory():
-    total = clipped()
-    Update.of(GaussianNoise(0.0).add(total), event=NonPrivateDpEvent())
-    assert total.gradients["weight"].unique().tolist() == [1.0]
+    by_hand = Update({"weight": torch.zeros(2, 3)}, GaussianDpEvent(1.0), 1.0)
+    copied = dataclasses.replace(update, gradients=clipped().gradients)
+    for forged in (by_hand, copied):
+        with pytest.raises(ProtocolError, match=r"Update\.of"), forged.in_gradients(model):
+            pass
+    with pytest.raises(ProtocolError, match="not made by a noise"):
+        Update.of(NoisedSum(clipped().gradients, 1.0, 1.0), event=GaussianDpEvent(1.0))
+    genuine = GaussianNoise(1.0).add(clipped())
+    with pytest.raises(ProtocolError, match="not made by a noise"):
+        Update.of(dataclasses.replace(genuine, gradients=clipped().gradients), event=GaussianDpEvent(1.0))
 
 
 def test_gradients_are_there_for_the_step_alone():
