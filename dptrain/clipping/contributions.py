@@ -165,6 +165,15 @@ class Chosen(Contribution):
         self._kept, self._squares = None, squares
 
 
+ROOM = 4
+"""How many times the memory of a layer's input and output gradient the per-example gradients that are kept may take."""
+
+
+def too_large(values: int, inputs: Tensor, outputs: Tensor) -> bool:
+    """Whether so many values would be too much to keep."""
+    return values > ROOM * (inputs.numel() + outputs.numel())
+
+
 def ghost_norms(inputs: Tensor, outputs: Tensor) -> Tensor:
     """‖Σ_t g_t a_tᵀ‖² of ``[examples, positions, *]``, without the products themselves.
 
@@ -203,6 +212,8 @@ class OuterProducts(Chosen):
             "ghost": lambda: self._measure_only(ghost_norms(self.inputs, self.outputs)),
             "instantiated": lambda: self._instantiate(work, name),
         }
+        if too_large(self._examples * self.d * self.p, self.inputs, self.outputs) and "ghost" in found:
+            return {"ghost": found["ghost"]}
         if self.d * self.p >= 1 << 14:
             found["one by one"] = lambda: self._one_by_one(work, name)
         if 2 * self.positions * self.positions > self.p * self.d:  # the first one is taken where nothing is measured

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from dptrain.clipping.choice import Workspace
 from dptrain.clipping.clipped import accumulator_dtype, squared_lengths
-from dptrain.clipping.contributions import Chosen, Contribution, Instantiated, blank, ghost_norms
+from dptrain.clipping.contributions import Chosen, Contribution, Instantiated, blank, ghost_norms, too_large
 
 CACHED = 1 << 20
 """Bytes of the unfolded input that are made at a time: half of a core's second cache, or less."""
@@ -72,6 +72,8 @@ class Convolution(Chosen):
                 found["rows"] = lambda: self._rows(work, name)
             if (self._positions * self.group) ** 2 < 16 * numel:
                 found["ghost"] = lambda: self._ghost(work)
+        if "ghost" in found and too_large(self._examples * numel, self.inputs, self.outputs):
+            return {"ghost": found["ghost"]}
         found["one by one"] = lambda: self._one_by_one(work, name)
         if self.group == 1 and (geometry.groups > 1 or self._examples * numel < 1 << 24):
             found["grouped"] = self._grouped

@@ -72,12 +72,17 @@ Observe = Callable[[str], AbstractContextManager[object]]
 
 @dataclass(eq=False)
 class _Call:
-    inputs: Tensor
+    inputs: Tensor | None
     version: int
     """Of the input when it was kept: what is changed in place later is no longer what the layer saw."""
-    original: Tensor
+    original: Tensor | None
     outputs: Tensor | None = None
     """The gradient of the output, once the backward pass was there."""
+    arrived: bool = False
+
+    def let_go(self) -> None:
+        """Hooks outlive their use by the whole backward pass; what they keep must not."""
+        self.inputs = self.original = self.outputs = None
 
 
 @dataclass(eq=False)
@@ -432,9 +437,9 @@ class _Tape:
         self.half |= outputs.dtype.itemsize < 4
 
         def arrive(gradient: Tensor) -> None:
-            if not self._running or call.outputs is not None:
+            if not self._running or call.arrived:
                 raise Unfit(f"the loss takes a gradient of its own through a {type(module).__name__}")
-            call.outputs = gradient.detach()
+            call.outputs, call.arrived = gradient.detach(), True
             if len(made) == 1:  # the forward pass is over, so this was the module's only call
                 with torch.no_grad():
                     self._measure(module, made)
@@ -450,9 +455,11 @@ class _Tape:
     def _measure(self, module: nn.Module, made: list[_Call]) -> None:
         """Applies a module's rule to its calls."""
         kind = type(module).__name__
-        if any(call.original._version != call.version for call in made):
+        if any(call.original is not None and call.original._version != call.version for call in made):
             raise Unfit(f"the input of a {kind} is changed in place after it was used")
-        used = [(call.inputs, call.outputs) for call in made if call.outputs is not None]
+        used = [(call.inputs, call.outputs) for call in made if call.outputs is not None and call.inputs is not None]
+        for call in made:
+            call.let_go()
         made.clear()
         if not used:
             return
