@@ -43,4 +43,5 @@ def noise_for(plan: "PrivacyPlan", insecure_seed: int | None = None, first: int 
             f"noise is banded and sampling is {plan.sampling}, which may take an example twice within {plan.bands} updates: "
             "the noise would hide less than is counted; give sampling cyclic_poisson"
         )
-    return BandedNoise.over(plan.steps - first, plan.bands, plan.noise_multiplier, generator)
+    left = max(plan.steps - first, 1)  # a finished run is resumed as well, and has noise that it never draws
+    return BandedNoise.over(left, plan.bands, plan.noise_multiplier, generator)

@@ -4,14 +4,20 @@ import copy
 import dataclasses
 import math
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm, toeplitz
+from torch import nn
+from torch.utils.data import TensorDataset
 
+from dptrain import PrivacyPlan, make_private, per_example
 from dptrain.clipping import ClippedSum, Counts
 from dptrain.errors import PlanError, ProtocolError
 from dptrain.noise import BandedNoise, GaussianNoise, NoiseMechanism, noise_for, secret_generator
@@ -23,6 +29,7 @@ from dptrain.noise.factorization import (
     square_root_coefficients,
     workload_coefficients,
 )
+from dptrain.recipe import Noise
 
 
 @dataclass(frozen=True)
@@ -264,3 +271,27 @@ def test_a_resumed_training_begins_a_block_of_fresh_noise():
     short = noise_for(Plan(), first=10)  # pyright: ignore[reportArgumentType]
     assert isinstance(short, BandedNoise)
     assert short.bands == 2
+
+
+@pytest.mark.parametrize("kind", get_args(Noise))
+@pytest.mark.filterwarnings("ignore:delta is")
+def test_a_finished_training_resumes_under_every_noise(kind: Noise, tmp_path: Path):
+    """Sharp edge 17: no update is left, and the account is the one that it ended with."""
+    cyclic: dict[str, Any] = {"sampling": "cyclic_poisson", "bands": 4} if kind == "banded" else {}
+    plan = PrivacyPlan(
+        sampling_rate=0.1, expected_batch_size=4, steps=8, clipping_norm=1, delta=1e-3, noise_multiplier=2, noise=kind, **cyclic
+    )
+
+    def training():
+        model = nn.Linear(5, 3)
+        data = TensorDataset(torch.randn(40, 5), torch.randint(3, (40,)))
+        return make_private(model, torch.optim.SGD(model.parameters(), lr=0.5), data, plan, loss=per_example(F.cross_entropy))
+
+    whole, again = training(), training()
+    for batch in whole.batches():
+        whole.step(batch)
+    whole.save(tmp_path)
+    assert again.resume(tmp_path) == 8
+    assert list(again.batches()) == []
+    assert again.epsilon() == whole.epsilon()
+    assert all(torch.equal(one, other) for one, other in zip(whole.model.parameters(), again.model.parameters(), strict=True))
