@@ -99,7 +99,7 @@ def epsilon(event: DpEvent, delta: float, relation: str = "add_or_remove_one") -
 
 def prv_can_count(event: DpEvent) -> bool:
     """Whether an event consists of nothing but Gaussians, Poisson-sampled or not."""
-    return not any(isinstance(leaf, _PAIRED) for leaf, times in _leaves(event, 1) if times)
+    return not any(isinstance(leaf, _PAIRED) for leaf, _ in _leaves(event, 1))
 
 
 def steps_of(event: DpEvent) -> list[Steps] | None:
@@ -110,14 +110,14 @@ def steps_of(event: DpEvent) -> list[Steps] | None:
     """
     merged: dict[tuple[float, float], int] = {}
     for leaf, times in _leaves(event, 1):
-        if isinstance(leaf, _PAIRED) and times:
+        if isinstance(leaf, _PAIRED):
             raise PlanError(f"the PRV accountant cannot count the event {leaf}; use epsilon_pld() or count()")
         sigma = _noise_of(leaf)
         if sigma == 0:
             return None
         rate = leaf.sampling_probability if isinstance(leaf, PoissonSampledDpEvent) else 1.0
         merged[sigma, rate] = merged.get((sigma, rate), 0) + times
-    return [(sigma, rate, times) for (sigma, rate), times in merged.items() if times and rate]
+    return [(sigma, rate, times) for (sigma, rate), times in merged.items() if rate]
 
 
 _PAIRED = (SampledWithoutReplacementDpEvent, TruncatedPoissonDpEvent)
@@ -125,7 +125,7 @@ _PAIRED = (SampledWithoutReplacementDpEvent, TruncatedPoissonDpEvent)
 
 
 def _leaves(event: DpEvent, times: int) -> list[tuple[DpEvent, int]]:
-    """The single mechanisms of an event, and how often each is applied."""
+    """The single mechanisms of an event, and how often each is applied: at least once."""
     match event:
         case NoOpDpEvent():
             return []
@@ -134,7 +134,7 @@ def _leaves(event: DpEvent, times: int) -> list[tuple[DpEvent, int]]:
         case PoissonSampledDpEvent(event=GaussianDpEvent()) | SampledWithoutReplacementDpEvent(event=GaussianDpEvent()):
             return [(event, times)]
         case SelfComposedDpEvent():
-            return _leaves(event.event, times * event.count)
+            return _leaves(event.event, times * event.count) if event.count else []
         case ComposedDpEvent():
             return [leaf for inner in event.events for leaf in _leaves(inner, times)]
     raise PlanError(
@@ -157,11 +157,11 @@ def _promises_nothing(event: DpEvent) -> bool:
 
 
 def _merged(event: DpEvent) -> tuple[tuple[DpEvent, int], ...]:
-    """The single mechanisms that are applied at least once, each once, and how often."""
+    """The single mechanisms of an event, each once, and how often it is applied."""
     merged: dict[DpEvent, int] = {}
     for leaf, times in _leaves(event, 1):
         merged[leaf] = merged.get(leaf, 0) + times
-    return tuple((leaf, times) for leaf, times in merged.items() if times)
+    return tuple(merged.items())
 
 
 def _poisson_floor(event: DpEvent) -> DpEvent:
@@ -225,7 +225,7 @@ class _Profile:
 def _pld(event: DpEvent, relation: str) -> PLDAccountant | _Profile:
     if prv_can_count(event):
         accountant = PLDAccountant(RELATIONS[relation])
-        accountant.compose(event)
+        accountant.compose(ComposedDpEvent([SelfComposedDpEvent(leaf, times) for leaf, times in _leaves(event, 1)]))
         return accountant
     return _paired_profile(_merged(event), relation)
 

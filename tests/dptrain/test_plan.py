@@ -162,6 +162,17 @@ def test_calibration_and_two_accountants_serve_every_kind_of_plan(kind: str):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_before_the_first_update_nothing_is_spent(kind: str):
+    """Sharp edge 20: by both accountants, and also where no updates stand beside others, as in a run resumed at once."""
+    plan = dataclasses.replace(KINDS[kind], noise_multiplier=2.0)
+    nothing = plan.guarantee(0)
+    assert (nothing.epsilon, nothing.cross_check) == (0.0, 0.0)
+    assert "(0.00, 1e-05)-differential privacy" in nothing.statement
+    whole, beside_nothing = plan.guarantee(), plan.guarantee(50, ((0, 0), (0, 50)))
+    assert (beside_nothing.epsilon, beside_nothing.cross_check) == (whole.epsilon, whole.cross_check)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_a_plan_permits_is_what_its_own_delta_allows(kind: str):
     """At the plan's (ε, δ) no attack may pass e^ε FPR + δ; and the curve is no tighter than that at every other δ."""
     plan = dataclasses.replace(KINDS[kind], noise_multiplier=2.0)
