@@ -1,8 +1,9 @@
 """Many models of one recipe: the shadow models of a membership attack.
 
 Each model is trained by the target's own recipe (architecture, optimizer, loss, plan, noise and all) on its own subset of
-the data set, drawn by independent coins whose rate makes the expected set size that of the target. What attacks need is
-kept: which example was in which model, and each model's logits on every example.
+the data set, drawn by independent coins whose rate makes the expected set size that of the target. A test part that is kept
+for utility alone has no coins: no shadow model is trained on it. What attacks need is kept: which example was in which model,
+and each model's logits on every example.
 
     fleet = train_fleet(recipe_trainer(recipe, data), data, models=32, rate=0.5, digest=recipe_digest(recipe, steps))
     fleet.logits      # [models, examples, classes]
@@ -22,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import nn
 from tqdm import tqdm
 
@@ -71,16 +72,29 @@ def recipe_digest(recipe: Recipe, steps: int) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def fleet_digest(training: str, data: DataSet, models: int, rate: float) -> str:
+def fleet_digest(training: str, data: DataSet, models: int, rate: float, test: Int[np.ndarray, " test"]) -> str:
     """A hash of everything that defines a fleet, code version included."""
-    parts = (training, data.fingerprint, str(models), repr(rate), *(f"{k}={v}" for k, v in versions().items()))
+    held_out, made_by = map(str, test.tolist()), (f"{name}={value}" for name, value in versions().items())
+    parts = (training, data.fingerprint, str(models), repr(rate), *held_out, *made_by)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def draw_membership(models: int, examples: int, rate: float, seed: int = 0) -> Bool[np.ndarray, "models examples"]:
-    """Independent coins: a design with exactly balanced rows would bias leave-one-out attacks."""
+NO_TEST = np.empty(0, dtype=np.int64)
+
+
+def draw_membership(
+    models: int, examples: int, rate: float, seed: int = 0, test: Int[np.ndarray, " test"] = NO_TEST
+) -> Bool[np.ndarray, "models examples"]:
+    """Independent coins: a design with exactly balanced rows would bias leave-one-out attacks.
+
+    Args:
+        test: indices of examples that have no coin and are in no model.
+    """
     generator = np.random.default_rng(np.random.SeedSequence([seed, *b"fleet"]))
-    return generator.random((models, examples)) < rate
+    has_coin = np.setdiff1d(np.arange(examples), test)
+    membership = np.zeros((models, examples), dtype=bool)
+    membership[:, has_coin] = generator.random((models, len(has_coin))) < rate
+    return membership
 
 
 def logits_of(model: nn.Module, data: DataSet, chunk: int = 4096) -> Float[np.ndarray, "examples classes"]:
@@ -98,6 +112,7 @@ def train_fleet(
     models: int,
     rate: float,
     digest: str,
+    test: Int[np.ndarray, " test"] = NO_TEST,
     folder: Path | None = None,
     progress: bool = True,
 ) -> Fleet:
@@ -106,15 +121,16 @@ def train_fleet(
     Args:
         train: see :data:`Train`; :func:`recipe_trainer` gives a recipe's.
         models: how many; an attack that compares "in" with "out" needs several of each for every example.
-        rate: the chance of an example to be in a model; the target's members over all examples.
+        rate: the chance of an example outside of ``test`` to be in a model; the target's members over all such examples.
         digest: of what ``train`` does, such as :func:`recipe_digest`; data, numbers and code version are added to it.
+        test: indices of the split's test part, on which no model is trained.
         folder: where the cache lies; without it nothing is kept.
     """
-    digest = fleet_digest(digest, data, models, rate)
+    digest = fleet_digest(digest, data, models, rate, test)
     path = folder / f"{digest}.npz" if folder is not None else None
     if path is not None and (cached := _read(path, digest)) is not None:
         return cached
-    membership = draw_membership(models, len(data), rate)
+    membership = draw_membership(models, len(data), rate, test=test)
     logits = np.empty((models, len(data), len(data.classes)))
     for index in tqdm(range(models), desc="shadow models", unit="model", disable=None if progress else True, leave=False):
         logits[index] = logits_of(train(np.flatnonzero(membership[index]), 1_000_000 + index), data)

@@ -41,12 +41,13 @@ class SplitConfig:
     non_members: float = 0.3
     """Held out: stands against the members in every membership attack, and measures utility unless `test` says otherwise."""
     population: float = 0.1
-    """Held out from everything that the attacker uses: trains the independent evaluator of inversion attacks."""
+    """Held out from the model and from inversion attacks: trains their independent evaluator."""
     public: float = 0.1
     """Known to everyone, the attacker included."""
     test: Literal["non_members", "published"] = "non_members"
-    """What measures utility: the non-members, or the test part that came with the data set, which then does nothing else:
-    figures compare with published ones, and members differ from non-members in nothing but their coins."""
+    """What measures utility: the non-members, or the test part that came with the data set, which then does nothing else and
+    trains no shadow model either: figures compare with published ones, and members differ from non-members in nothing but
+    their coins."""
 
     def __post_init__(self) -> None:
         shares = (self.members, self.non_members, self.population, self.public)

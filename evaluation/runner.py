@@ -98,9 +98,9 @@ def evaluate(
         seed=int(identity.get("seed", 0)),
         folder=folder,
     )
-    trainable = 1 - len(split.test) / split.size
-    rate = recipe.data.split.members * trainable if recipe is not None else len(split.members) / split.size
-    fleet = _Fleets(train, digest, data, rate, plan, kept_in, progress)
+    with_coins = split.size - len(split.test)
+    rate = recipe.data.split.members if recipe is not None else len(split.members) / with_coins
+    fleet = _Fleets(train, digest, data, split, rate, plan, kept_in, progress)
     attacks = tuple(run_attack(case, name, fleet) for name in plan.attacks)
     attacked = hashlib.sha256((run / "release" / MANIFEST).read_bytes()).hexdigest()
     if keep_others and (folder / "result.json").exists():
@@ -168,13 +168,14 @@ class _Fleets:
         train: Train | None,
         digest: str,
         data: DataSet,
+        split: Split,
         rate: float,
         plan: EvaluationPlan,
         folder: Path | None,
         progress: bool,
     ):
         self._trained: Fleet | None = None
-        self._train, self._digest, self._data, self._rate = train, digest, data, rate
+        self._train, self._digest, self._data, self._test, self._rate = train, digest, data, split.test, rate
         self._plan, self._folder, self._progress = plan, folder, progress
 
     def __call__(self) -> Fleet | None:
@@ -187,6 +188,7 @@ class _Fleets:
                 models=self._plan.shadow_models,
                 rate=self._rate,
                 digest=self._digest,
+                test=self._test,
                 folder=self._folder,
                 progress=self._progress,
             )

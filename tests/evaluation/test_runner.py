@@ -16,8 +16,9 @@ from dptrain import PrivacyPlan, make_private, per_example
 from dptrain.checkpoint import save_release
 from dptrain.data.dataset import DataSet
 from dptrain.data.examples import Examples
-from dptrain.data.split import Split, draw
+from dptrain.data.split import SHARED, Split, draw
 from dptrain.errors import CheckpointError
+from dptrain.fleet import draw_membership, fleet_digest
 from dptrain.recipe import DataConfig, OptimizerConfig, PrivacyConfig, Recipe, SplitConfig, TrainingConfig
 from dptrain.trainer import Trainer
 from evaluation import EvaluationPlan, analysis, evaluate, metrics
@@ -121,8 +122,8 @@ def test_one_broken_attack_leaves_the_others_intact(run_folder: Path, digits: Da
     assert "RuntimeError: it broke" in (run_folder / "evaluation" / "step=000020" / f"{broken[0]}.failed.txt").read_text()
 
 
-def test_a_published_test_part_measures_utility_and_does_not_make_shadow_models_larger(tmp_path: Path, digits: DataSet):
-    """Rule 6: shadow models have the target's set size, which is a share of what coins decide on."""
+def test_a_published_test_part_measures_utility_and_trains_no_shadow_model(tmp_path: Path, digits: DataSet):
+    """Rule 6: shadow models have the target's set size, which is a share of what coins decide on, and come from there."""
     published = dataclasses.replace(digits, published_test=400)
     shares = dataclasses.replace(SHARES, test="published")
     recipe = dataclasses.replace(FAST, data=DataConfig(split=shares))
@@ -135,9 +136,38 @@ def test_a_published_test_part_measures_utility_and_does_not_make_shadow_models_
     assert result.utility["test_accuracy"] == pytest.approx(float(right.float().mean()))
     assert attack_of(result, "membership.lira").status == "ok"
     (fleet,) = (tmp_path / "private" / "fleet").glob("*.npz")
-    in_shadow = np.load(fleet)["membership"].sum(1)
+    membership = np.load(fleet)["membership"]
     expected = shares.members * (len(published) - 400)
-    assert abs(in_shadow.mean() - expected) < 40
+    assert abs(membership.sum(1).mean() - expected) < 40
+    assert not membership[:, split.test].any()
+
+
+def test_shadow_models_of_a_function_are_not_trained_on_the_test_part_either(tmp_path: Path, digits: DataSet):
+    """Rule 6: without a recipe the rate is that of the split's own members; another test part makes other shadow models."""
+    test = np.arange(0, len(digits), 3)
+    drawn = draw(len(digits) - len(test), SHARES, 0)
+    with_coins = np.setdiff1d(np.arange(len(digits)), test)
+    members, non_members, population, public = (with_coins[getattr(drawn, part)] for part in SHARED)
+    split = Split(members, non_members, population, public, salt=drawn.salt, test=test)
+    Trainer(FAST, digits, split, seed=0, folder=tmp_path, progress=False).run()
+    seen: list[np.ndarray] = []
+
+    def retrain(members: np.ndarray, seed: int) -> nn.Module:
+        seen.append(members)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+
+    plan = dataclasses.replace(FEW, attacks=("membership.lira",))
+    evaluate(tmp_path, digits, split=split, plan=plan, retrain=retrain, progress=False)
+    assert len(seen) == FEW.shadow_models
+    assert not np.isin(np.concatenate(seen), test).any()
+    assert np.mean([len(members) for members in seen]) == pytest.approx(len(split.members), abs=30)
+    assert fleet_digest("", digits, 8, 0.5, test) != fleet_digest("", digits, 8, 0.5, test + 1)
+
+
+def test_without_a_test_part_every_example_has_the_coin_that_it_always_had():
+    """Rule 6: the fleets of earlier runs stay what they are."""
+    generator = np.random.default_rng(np.random.SeedSequence([0, *b"fleet"]))
+    assert np.array_equal(draw_membership(5, 300, 0.5), generator.random((5, 300)) < 0.5)
 
 
 def test_controls_and_baselines_stand_beside_each_figure(run_folder: Path, digits: DataSet):
