@@ -11,11 +11,11 @@ reach it only as arguments of a method.
 
 The mechanism is DP-SGD (Abadi et al. 2016, "Deep Learning with Differential Privacy"): each step releases
 
-    (Σ_{i in batch} g_i · min(1, C / ‖g_i‖) + N(0, (σ C)² I)) / expected batch size
+    (Σ_{i in batch} g_i · min(1, C / ‖g_i‖) + N(0, (σ Δ)² I)) / expected batch size
 
-with σ the noise multiplier and C the clipping norm. Dividing by the public *expected* batch size keeps the divisor free
-of private facts. σ multiplies the sensitivity under the plan's relation: C, and 2 C where one example is replaced by another
-(``replace_one``). Where the unit is the user, i counts users, and g_i is one gradient made of a user's examples.
+with C the clipping norm, σ the noise multiplier and Δ the sensitivity, the most by which neighbours' sums differ in L2 norm:
+C, and 2 C where one example is replaced by another (``replace_one``). Dividing by the public *expected* batch size keeps the
+divisor free of private facts. Where the unit is the user, i counts users, and g_i is one gradient made of a user's examples.
 """
 
 import dataclasses
@@ -69,7 +69,8 @@ class PrivacyPlan:
     """C, the most that one example can contribute, in L2 norm. Infinity clips nothing, and then nothing is promised."""
     delta: float
     noise_multiplier: float = 0.0
-    """σ, the noise's standard deviation over C. 0 adds no noise, and then nothing is promised."""
+    """σ, the noise's standard deviation over the sensitivity: C, or 2 C under ``replace_one``. 0 adds no noise, and then
+    nothing is promised."""
     unit: Unit = "example"
     """Whose presence is hidden."""
     max_examples_per_unit: int | None = None
