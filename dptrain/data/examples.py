@@ -75,9 +75,21 @@ class Examples:
 
     @property
     def facts(self) -> tuple[object, ...]:
-        """Private: what tells these examples from others, for processes that must have the same."""
+        """Private: what tells these examples from others, for processes that must have the same, in the same order.
+
+        Of a :class:`DataSet` and of a ``TensorDataset`` the content is in it. That of another map-style data set is not
+        compared: whoever gives it to several processes sees to it that index for index they find the same people.
+        """
         of_unit = None if self._of_unit is None else [held.tolist() for held in self._of_unit]
-        return len(self), self.units, self.fingerprint, hashlib.sha256(repr(of_unit).encode()).hexdigest()
+        content = self.fingerprint
+        if isinstance(self._dataset, TensorDataset):
+            hashed = hashlib.sha256()
+            for tensor in self._dataset.tensors:
+                bits = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+                hashed.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode() + hashlib.sha256(bits.numpy().data).digest())
+            content = hashed.hexdigest()
+        order = hashlib.sha256(np.ascontiguousarray(self._indices).data).hexdigest()
+        return len(self), self.units, content, order, hashlib.sha256(repr(of_unit).encode()).hexdigest()
 
     @property
     def fingerprint(self) -> str:
