@@ -31,8 +31,9 @@ def statement(plan: "PrivacyPlan", counted: "Counted", steps: int) -> str:
         f"probability of any outcome by a factor of at most e^{counted.epsilon:.2f}, except with probability "
         f"{plan.delta:g}. It covers the weights after each of {steps} updates together. Each update {_mechanism(plan)}; "
         f"{_drawn(plan)}; sums are divided by the public expected batch size {plan.expected_batch_size:g}. "
-        f"{_counted(counted)} It assumes that {_assumed(plan)}, that the batches drawn stay secret, and exact real "
-        f"arithmetic: rounding in floating point is not part of the proof."
+        f"{_counted(counted)} It assumes that {_assumed(plan)}, that examples do not look at each other, in model, loss and "
+        f"augmentation, that the batches drawn stay secret, and exact real arithmetic: rounding in floating point is not part "
+        f"of the proof."
     )
 
 
