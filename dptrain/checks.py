@@ -1,15 +1,16 @@
-"""What a private training refuses before its first step, and watches while it runs.
+"""What a private training refuses before its first step.
 
     check_model(model, private=True)    # raises PlanError with the module's name and the fix
 
 All modules and all buffers are looked at, trainable or not: a frozen or affine-free BatchNorm still mixes examples and
 still writes un-noised statistics of private data into the ``state_dict``. What can only be seen by running the model is
-:func:`dptrain.doctor`'s matter.
+:func:`dptrain.doctor`'s matter; what is watched while it runs is in :mod:`dptrain.guards`.
 """
 
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +19,10 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
-from dptrain.errors import PlanError, ProtocolError
+from dptrain.errors import PlanError
+
+NOISED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Types of weights whose every bit of freedom gets noise. Of a complex one, only the real part would."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,13 +56,17 @@ def obstacles(model: nn.Module) -> Iterator[Obstacle]:
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)) and module.max_norm is not None:
             what = "shortens the rows that a batch uses, so private examples change its weights without noise"
             yield Obstacle(name, module, what, "build it with max_norm=None")
+        if type(module).get_extra_state is not nn.Module.get_extra_state:
+            what = "puts a state of its own into the state_dict (get_extra_state), which nobody clips, noises or looks at"
+            yield Obstacle(name, module, what, "keep what it needs in parameters or buffers, or outside of the model")
 
 
 def check_model(model: nn.Module, *, private: bool) -> None:
     """Refuses what no clipping can make private.
 
     Raises:
-        PlanError: nothing to train; or, where ``private``, a module that mixes examples or keeps statistics of them.
+        PlanError: nothing to train; or, where ``private``, a module that mixes examples or keeps statistics of them, or
+            trainable weights of a type that gets no noise.
     """
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise PlanError(f"{type(model).__name__} has no trainable parameter; call requires_grad_(True) on what to train")
@@ -66,6 +74,23 @@ def check_model(model: nn.Module, *, private: bool) -> None:
         return
     for found in obstacles(model):
         raise PlanError(f"{found.where} {found.what}; {found.fix}")
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.dtype not in NOISED:
+            raise PlanError(
+                f"parameter {name!r} is of the type {parameter.dtype}, and noise is drawn for real numbers alone; make it "
+                "float16, bfloat16, float32 or float64 (a complex weight as two real ones), or freeze it"
+            )
+
+
+def released(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What of a model can be published: its parameters and persistent buffers, whatever else it puts into a ``state_dict``."""
+    transient = {
+        f"{name}.{key}" if name else key
+        for name, module in model.named_modules(remove_duplicate=False)
+        for key in module._non_persistent_buffers_set
+    }
+    buffers = {name: value for name, value in model.named_buffers(remove_duplicate=False) if name not in transient}
+    return {**dict(model.named_parameters(remove_duplicate=False)), **buffers}
 
 
 def check_fresh_optimizer(optimizer: Optimizer) -> None:
@@ -75,7 +100,7 @@ def check_fresh_optimizer(optimizer: Optimizer) -> None:
         PlanError: it holds state from earlier steps, needs a closure, or has an option that is no plain value.
     """
     name = type(optimizer).__name__
-    if any(optimizer.state.values()):
+    if any(state and not _unused(state) for state in optimizer.state.values()):
         raise PlanError(
             f"{name} already holds state, such as momentum, of earlier steps, which would reach the weights without noise; "
             "build a new optimizer"
@@ -87,6 +112,11 @@ def check_fresh_optimizer(optimizer: Optimizer) -> None:
         for option, value in group.items():
             if isinstance(value, torch.Tensor):
                 raise PlanError(f"{name} has {option} as a tensor, which a checkpoint cannot keep; give a plain number")
+
+
+def _unused(state: dict[str, Any]) -> bool:
+    """Whether no step was made with it: Adagrad makes its state when it is built, of a constant."""
+    return "step" in state and float(state["step"]) == 0
 
 
 def check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:
@@ -108,26 +138,3 @@ def check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:
             f"the optimizer holds {len(held - set(trainable))} tensors that are not trainable parameters of the model; "
             "build it from model.parameters() after freezing"
         )
-
-
-class BufferWatch:
-    """Notices a forward pass that writes into the model: such statistics carry no noise.
-
-    watch = BufferWatch(model)
-    ...                           # one step
-    watch.check()
-    """
-
-    def __init__(self, model: nn.Module):
-        self._model = model
-        self._before = {name: buffer.detach().clone() for name, buffer in model.named_buffers()}
-
-    def check(self) -> None:
-        """Raises ProtocolError, with the buffer's name, where one changed."""
-        for name, buffer in self._model.named_buffers():
-            before = self._before.get(name)
-            if before is None or before.shape != buffer.shape or not bool(before.eq(buffer).all()):
-                raise ProtocolError(
-                    f"buffer {name!r} changed during a training step: it holds a statistic of private examples without "
-                    "noise; make its module keep none"
-                )

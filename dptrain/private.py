@@ -16,7 +16,6 @@ import dataclasses
 import math
 import threading
 import warnings
-import weakref
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,7 +29,7 @@ from torch.utils import _pytree as pytree
 
 from dptrain import checkpoint, distributed
 from dptrain.averaging import WeightAverage
-from dptrain.checks import BufferWatch, check_fresh_optimizer, check_model, check_optimizer
+from dptrain.checks import check_fresh_optimizer, check_model, check_optimizer, released
 from dptrain.chunks import Augment, chunks_of
 from dptrain.clipping import Chunk, ClippedSum, Clipper, Clipping, Counts
 from dptrain.clipping.fallback import LossFunction
@@ -38,6 +37,7 @@ from dptrain.data.examples import Examples
 from dptrain.data.split import Split
 from dptrain.data.split import save as save_split
 from dptrain.errors import CheckpointError, PlanError, ProtocolError, UserError, is_out_of_memory
+from dptrain.guards import BITS_EVERY, BITS_FIRST, StateWatch, check_augment, claim
 from dptrain.ledger import Ledger
 from dptrain.noise import noise_for, secret_generator
 from dptrain.optimizers import NoiseAware
@@ -49,10 +49,6 @@ from dptrain.update import Update
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
-
-
-_TRAINED_BY: "weakref.WeakKeyDictionary[nn.Module, object]" = weakref.WeakKeyDictionary()
-"""Which training moved a model's weights: a second one would state its own part of the spending for all of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +88,8 @@ def make_private(
         loss: ``loss(model, batch)`` gives one value an example, ``[examples]``.
         views: how often each example is taken in a batch; the averaged gradient of its views is clipped as one, so that they
             cost no privacy.
-        augment: changes collated rows at random, each by itself; a data set that draws its own augmentation needs none.
+        augment: changes collated rows, each by itself, with random numbers of torch, numpy or ``random``; tried on a few
+            examples before the first step. A data set that draws its own augmentation needs none.
         units: whose each example is, where the plan's unit is the user: a private array of whole numbers, ``[examples]``.
         performance: what may change the speed, never the mechanism.
         ledger: file in which steps are announced before they are taken.
@@ -100,8 +97,8 @@ def make_private(
         insecure_seed: repeatable batches and noise, for tests alone: whoever knows the seed can remove the noise.
 
     Raises:
-        PlanError: δ is not below 1/N, N is not what the plan states, the model cannot be made private, or the optimizer is not
-            fresh.
+        PlanError: δ is not below 1/N, N is not what the plan states, the model cannot be made private, the optimizer is not
+            fresh, or ``augment`` mixes examples.
         DataError: the data set is empty or cannot be indexed, or ``units`` does not fit it.
     """
     if not isinstance(plan, PrivacyPlan):
@@ -124,6 +121,8 @@ def make_private(
             f"what is clipped as one has up to {largest} rows, and performance.max_physical_batch is "
             f"{performance.max_physical_batch}; give at least {largest}, or fewer views or examples a user"
         )
+    if augment is not None and private:
+        check_augment(augment, examples, views)
     return PrivateTraining(
         model,
         optimizer,
@@ -172,8 +171,8 @@ class PrivateTraining:
         views: int = 1,
         augment: Augment | None = None,
     ):
-        self.model = model
-        self.optimizer = optimizer
+        self._model = model
+        self._optimizer = optimizer
         self.ranks = distributed.current()
         """The processes that train this model together; one, where there are no others."""
         self._plan = plan
@@ -188,7 +187,13 @@ class PrivateTraining:
         self._chunk_size = performance.max_physical_batch
         """Rows that are in memory at once; halved where it runs out."""
         self._insecure_seed = insecure_seed
-        facts = {"plan": plan, "examples": examples.facts, "insecure_seed": insecure_seed, "views": views, "average": average}
+        facts = {
+            "plan": plan,
+            "examples": examples.facts if self.ranks.size > 1 else None,
+            "insecure_seed": insecure_seed,
+            "views": views,
+            "average": average,
+        }
         self.ranks.start(model, facts)
         self._average = None if average is None else WeightAverage(model, average)
         self._noise = self.ranks.noise(lambda: noise_for(plan, insecure_seed))
@@ -204,8 +209,22 @@ class PrivateTraining:
         self._entered = threading.Lock()
         self._permit: int | None = None
         """The thread whose next optimizer step is the released one."""
-        self._buffers: BufferWatch | None = None
+        self._owner = object()
+        """Stands for this training where weights are marked as moved by it."""
+        self._laid = False
+        """Whether examples were clipped, after which the engine lays the weights in another way no more."""
+        self._watch = StateWatch(model, loss) if math.isfinite(plan.clipping_norm) else None
         optimizer.register_step_pre_hook(self._refuse_foreign_step)
+
+    @property
+    def model(self) -> nn.Module:
+        """Whose weights this training moves; fixed for good."""
+        return self._model
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """Moves the weights in :meth:`step`, and there alone; fixed for good. Its options may be changed between steps."""
+        return self._optimizer
 
     @property
     def plan(self) -> PrivacyPlan:
@@ -238,7 +257,7 @@ class PrivateTraining:
         anew would let the loop choose its batches.
         """
         last = self.plan.steps if until is None else min(until, self.plan.steps)
-        self._own_model()
+        claim(self._model, self._owner)
         walk = self._walk = object()
         if self._taken >= last:
             return
@@ -265,8 +284,15 @@ class PrivateTraining:
             sampler, units = sampler_for(self.plan), self._examples.units
             drawn = self.ranks.batches(sampler, units, self._first, self.plan.steps, self._insecure_seed)
             self._stream = self._drawn_examples(drawn)
-        positions, offsets = next(self._stream)
-        batch = self._last_batch = Batch(self._taken, positions, id(self), offsets)
+        stream, self._stream = self._stream, iter(())  # what an interrupt cuts off is not taken up in its middle
+        drawn = next(stream, None)
+        if drawn is None:
+            raise ProtocolError(
+                "an interrupt cut off the draw of a batch, and another in its place would be one that the plan did not draw; "
+                "save(), and go on from there with make_private() and resume()"
+            )
+        batch = self._last_batch = Batch(self._taken, drawn[0], id(self), drawn[1])
+        self._stream = stream
         return batch
 
     def _drawn_examples(self, drawn: Iterator[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
@@ -285,7 +311,8 @@ class PrivateTraining:
         The step is counted before the weights move: whatever breaks in between, ε is never less than what was released.
 
         Raises:
-            ProtocolError: the batch is not the one that ``batches()`` gave last, or a step is under way.
+            ProtocolError: the batch is not the one that ``batches()`` gave last, or a step is under way; or something but this
+                method wrote into model or loss, and then for good. :class:`~dptrain.guards.StateWatch` says what is seen of it.
         """
         if not self._entered.acquire(blocking=False):
             raise ProtocolError("step() was called inside of a step, or by two threads at once; one step at a time")
@@ -303,32 +330,35 @@ class PrivateTraining:
             )
         if self._average is not None and self._average.is_shown:
             raise ProtocolError("step() was called inside of averaged(), where the model does not hold its trained weights")
-        self._own_model()
-        check_optimizer(self.model, self.optimizer)
-        if self._buffers is None:
-            self._buffers = BufferWatch(self.model)
+        claim(self._model, self._owner)
+        check_optimizer(self._model, self._optimizer)
         clipped = self.ranks.sum(f"step {batch.step}", lambda: self._own_sum(batch))
         check_sensitivity(clipped, self.plan)
         event = self.plan.event(batch.step + 1, batch.step)
         update = Update.of(self._noise.add(clipped), event=event)
-        if isinstance(self.optimizer, NoiseAware):
-            self.optimizer.noise_deviation = update.standard_deviation
-        self.optimizer.zero_grad(set_to_none=True)  # whatever a backward() outside left there
-        with update.in_gradients(self.model):
-            self._taken = batch.step + 1
-            self._permit = threading.get_ident()
-            self.optimizer.step()
+        if isinstance(self._optimizer, NoiseAware):
+            self._optimizer.noise_deviation = update.standard_deviation
+        self._optimizer.zero_grad(set_to_none=True)  # whatever a backward() outside left there
+        self._laid = self._laid or clipped.counts.examples > 0
+        try:
+            with update.in_gradients(self._model):
+                self._taken = batch.step + 1
+                self._permit = threading.get_ident()
+                self._optimizer.step()
+        finally:
+            self._moved()
         if self._average is not None:
             self._average.update()
         self.last_counts = clipped.counts
         if self._taken % distributed.CHECK_EVERY == 0:
-            self.ranks.check_weights(self.model)
+            self.ranks.check_weights(self._model)
 
     def _own_sum(self, batch: Batch) -> ClippedSum:
         """The clipped sum of this process' part of the batch, by a model that kept nothing of it.
 
         Where memory does not suffice, it begins anew with chunks of half the size, and keeps to them.
         """
+        self._look("what came before a step")
         while True:
             try:
                 clipped = self._clipper.sum(self._chunks(batch), reuse=True)
@@ -338,9 +368,21 @@ class PrivateTraining:
                     raise
             self._chunk_size //= 2
             warnings.warn(f"memory ran out: chunks hold {self._chunk_size} rows from here on", stacklevel=5)
-        if self._buffers is not None and math.isfinite(self.plan.clipping_norm):
-            self._buffers.check()
+        self._look("the forward pass of a training step")
         return clipped
+
+    def _bits(self) -> bool:
+        """Whether content is compared around the step to come; version counters are at each."""
+        return not self._laid or self._taken - self._first < BITS_FIRST or self._taken % BITS_EVERY == 0
+
+    def _look(self, during: str) -> None:
+        if self._watch is not None:
+            self._watch.check(during, bits=self._bits())
+
+    def _moved(self) -> None:
+        """The weights were just moved by right."""
+        if self._watch is not None:
+            self._watch.record(bits=self._bits())
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:
@@ -349,28 +391,24 @@ class PrivateTraining:
         Without ``average`` the two are the same.
 
         Raises:
-            ProtocolError: a step was tried inside, or this was entered twice.
+            ProtocolError: this was entered twice, or the weights were moved outside of a step.
         """
         if self._average is None:
-            yield self.model
+            yield self._model
             return
         if self._average.is_shown:
             raise ProtocolError("averaged() was entered twice; leave the first one before")
-        self._average.show()
+        self._look("what came before averaged()")
         try:
-            yield self.model
+            self._average.show()
+            self._moved()
+            yield self._model
         finally:
             self._average.hide()
-
-    def _own_model(self) -> None:
-        if _TRAINED_BY.setdefault(self.model, self._noise) is not self._noise:
-            raise ProtocolError(
-                "another training has already moved this model's weights, and this one's ε would leave that out; train a "
-                "new model, or a copy.deepcopy of this one if those examples were public"
-            )
+            self._moved()
 
     def _chunks(self, batch: Batch) -> Iterator[Chunk]:
-        device = next(self.model.parameters()).device
+        device = next(self._model.parameters()).device
         chunks = chunks_of(
             batch._positions,
             batch._offsets,
@@ -450,9 +488,15 @@ class PrivateTraining:
         Args:
             about: public facts to add to the card.
             split: who was trained on and who was held out; kept under ``private/``, and without it no attack can be judged.
+
+        Raises:
+            ProtocolError: something wrote into model or loss but :meth:`step`; or this is inside of :meth:`averaged`.
         """
         path = Path(path)
-        self.ranks.check_weights(self.model)
+        if self._watch is not None:
+            watch = self._watch
+            self.ranks.together("save()", lambda: watch.check("what came before save()", bits=True))
+        self.ranks.check_weights(self._model)
         self.ranks.first("save()", lambda: self._write(path, about, split))
         return path
 
@@ -462,18 +506,18 @@ class PrivateTraining:
             about = {"split_commitment": split.digest, **(about or {})}
         if self._average is not None and self._average.is_shown:
             raise ProtocolError("save() was called inside of averaged(); call it outside, and it releases the averaged weights")
-        tensors, plain = checkpoint.pack_optimizer(self.optimizer)
+        tensors, plain = checkpoint.pack_optimizer(self._optimizer)
         average, kept = ({}, None) if self._average is None else self._average.pack()
         state = {"steps_taken": self.steps_taken, "drawn": self._drawn, "plan": as_plain(self.plan), "optimizer": plain}
         state |= {"insecure_randomness": self.insecure, "average": kept}
-        weights = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        weights = {f"model/{name}": value for name, value in self._model.state_dict().items()}
         packed = checkpoint.pack_tensors({**weights, **tensors, **average})
         checkpoint.write_folder(
             path / "private" / "checkpoint",
             {"state.safetensors": packed, "state.json": checkpoint.pack_json(state)},
         )
         with self.averaged() as model:
-            checkpoint.save_release(path / "release", dict(model.state_dict()), self.card(about))
+            checkpoint.save_release(path / "release", released(model), self.card(about))
 
     def resume(self, path: str | Path) -> int:
         """Takes weights, optimizer and step count from ``private/checkpoint/`` below ``path``; gives the step count.
@@ -502,15 +546,17 @@ class PrivateTraining:
                 f"{folder} was made with average={state['average']['decay']}; give the same to make_private()"
             )
         try:
-            self.model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
+            self._model.load_state_dict({k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")})
         except RuntimeError as error:
             raise CheckpointError(f"{folder} does not fit the model: {error}") from None
-        checkpoint.unpack_optimizer(self.optimizer, tensors, state["optimizer"])
+        checkpoint.unpack_optimizer(self._optimizer, tensors, state["optimizer"])
         self._earlier = tuple((int(first), int(last)) for first, last in state["drawn"])
         self._first = self._taken = int(state["steps_taken"])
         self._noise = self.ranks.noise(lambda: noise_for(self.plan, self._insecure_seed, self._first))
         self.insecure = self.insecure or bool(state["insecure_randomness"])
-        _TRAINED_BY[self.model] = self._noise  # every weight was just replaced
+        claim(self._model, self._owner, all_replaced=True)
+        if self._watch is not None:
+            self._watch.renew(self._model)
         return self.steps_taken
 
 

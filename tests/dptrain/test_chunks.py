@@ -144,10 +144,9 @@ def test_views_are_averaged_and_clipped_as_one_example():
     """Sharp edge 12: K augmented views move the sum by at most C, as one example does."""
     torch.manual_seed(0)
     model = nn.Linear(5, 3)
-    shifts = iter([torch.linspace(-1, 1, 4).repeat(40)[:, None]])
 
     def augment(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        return batch[0] + next(shifts), batch[1]
+        return batch[0] + torch.linspace(-1, 1, 4).repeat(len(batch[0]) // 4)[:, None], batch[1]
 
     plan = dataclasses.replace(QUIET, sampling_rate=1.0, expected_batch_size=40.0)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
