@@ -10,12 +10,14 @@ gradients, without noise; one of the loss carries them to later gradients. And w
 in the account.
 """
 
+import dis
 import functools
 import hashlib
 import operator
 import random
+import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -46,27 +48,31 @@ def digest(value: Tensor) -> bytes:
 
 
 def modules_of(function: Any) -> list[nn.Module]:
-    """The modules that a function brings along: itself, what it is a method of, or what it holds bound or enclosed."""
-    if isinstance(function, nn.Module):
-        return [function]
-    held: list[Any] = []
-    if isinstance(function, functools.partial):
-        held = [function.func, *function.args, *function.keywords.values()]
-    elif hasattr(function, "__func__"):
-        held = [function.__self__, function.__func__]
-    else:
-        for cell in getattr(function, "__closure__", None) or ():
-            try:
-                held.append(cell.cell_contents)
-            except ValueError:  # not filled yet
-                continue
-    found = [module for part in held if part is not function for module in _modules_in(part)]
-    return list({id(module): module for module in found}.values())
+    """The modules that a function brings along: itself, what it is a method of, what it holds bound or enclosed, and what it
+    names among its globals. Those in lists and in attributes of other objects are not found."""
+    found: dict[int, nn.Module] = {}
+    seen: dict[int, Any] = {}
+    waiting = [function]
+    while waiting:
+        part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen[id(part)] = part
+        if isinstance(part, nn.Module):
+            found[id(part)] = part
+        elif isinstance(part, functools.partial):
+            waiting += [part.func, *part.args, *part.keywords.values()]
+        elif isinstance(part, types.MethodType):
+            waiting += [part.__self__, part.__func__]
+        elif isinstance(part, types.FunctionType):
+            waiting += [cell.cell_contents for cell in part.__closure__ or () if cell != _EMPTY]
+            named = {code.argval for code in dis.get_instructions(part) if code.opname == "LOAD_GLOBAL"}
+            waiting += [part.__globals__[name] for name in named if isinstance(part.__globals__.get(name), nn.Module)]
+    return list(found.values())
 
 
-def _modules_in(part: Any) -> list[nn.Module]:
-    callable_ = isinstance(part, nn.Module | functools.partial) or hasattr(part, "__func__") or hasattr(part, "__closure__")
-    return modules_of(part) if callable_ else []
+_EMPTY = types.CellType()
+"""A variable that was not given a value yet."""
 
 
 class StateWatch:
@@ -87,6 +93,9 @@ class StateWatch:
         self._bits_known = True
         """Whether there are digests of the trainable weights."""
         self._fired: str | None = None
+        self._modules = [module for _, root in self._roots for module in root.modules()]
+        self._tree = [(module._modules, list(module._modules.values())) for module in self._modules]
+        """Children of each, by which it is seen that there are others: to walk through all modules anew takes longer."""
         self._tensors, self._marks = self._look()
         """As they were when last seen. Held, so that none that takes their place can have their address."""
         self._digests = {name: digest(value) for name, value in self._named()}
@@ -158,10 +167,12 @@ class StateWatch:
         )
 
     def _look(self) -> tuple[list[Tensor], list[tuple[int, int]]]:
+        if not all(children == list(held.values()) for held, children in self._tree):
+            self._modules = [module for _, root in self._roots for module in root.modules()]
+            self._tree = [(module._modules, list(module._modules.values())) for module in self._modules]
         tensors = [
             value
-            for _, root in self._roots
-            for module in root.modules()
+            for module in self._modules
             for held in (module._parameters, module._buffers)
             for value in held.values()
             if value is not None
@@ -195,17 +206,17 @@ parameter does.
 """
 
 
-def claim(model: nn.Module, training: object, *, all_replaced: bool = False) -> None:
-    """Marks the trainable parameters as moved by this training.
+def claim(parameters: Iterable[Tensor], training: object, *, all_replaced: bool = False) -> None:
+    """Marks those of the parameters that are trainable as moved by this training.
 
     Args:
         training: stands for it.
         all_replaced: whatever moved them before, every parameter was just replaced.
 
     Raises:
-        ProtocolError: one of the model's parameters, frozen or not, was moved by another training.
+        ProtocolError: one of them, frozen or not, was moved by another training.
     """
-    for parameter in model.parameters():
+    for parameter in parameters:
         owner = _TRAINED_BY.get(id(parameter))
         if owner is training:
             continue

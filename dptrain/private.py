@@ -257,7 +257,7 @@ class PrivateTraining:
         anew would let the loop choose its batches.
         """
         last = self.plan.steps if until is None else min(until, self.plan.steps)
-        claim(self._model, self._owner)
+        claim(self._model.parameters(), self._owner)
         walk = self._walk = object()
         if self._taken >= last:
             return
@@ -330,8 +330,8 @@ class PrivateTraining:
             )
         if self._average is not None and self._average.is_shown:
             raise ProtocolError("step() was called inside of averaged(), where the model does not hold its trained weights")
-        claim(self._model, self._owner)
         check_optimizer(self._model, self._optimizer)
+        claim((value for group in self._optimizer.param_groups for value in group["params"]), self._owner)
         clipped = self.ranks.sum(f"step {batch.step}", lambda: self._own_sum(batch))
         check_sensitivity(clipped, self.plan)
         event = self.plan.event(batch.step + 1, batch.step)
@@ -493,10 +493,10 @@ class PrivateTraining:
             ProtocolError: something wrote into model or loss but :meth:`step`; or this is inside of :meth:`averaged`.
         """
         path = Path(path)
+        self.ranks.check_weights(self._model)
         if self._watch is not None:
             watch = self._watch
             self.ranks.together("save()", lambda: watch.check("what came before save()", bits=True))
-        self.ranks.check_weights(self._model)
         self.ranks.first("save()", lambda: self._write(path, about, split))
         return path
 
@@ -554,7 +554,7 @@ class PrivateTraining:
         self._first = self._taken = int(state["steps_taken"])
         self._noise = self.ranks.noise(lambda: noise_for(self.plan, self._insecure_seed, self._first))
         self.insecure = self.insecure or bool(state["insecure_randomness"])
-        claim(self._model, self._owner, all_replaced=True)
+        claim(self._model.parameters(), self._owner, all_replaced=True)
         if self._watch is not None:
             self._watch.renew(self._model)
         return self.steps_taken

@@ -127,18 +127,34 @@ def closing_over(module: nn.Module) -> Callable[..., Tensor]:
     return lambda model, batch: module(model, batch)
 
 
-@pytest.mark.parametrize("way", ["module", "method", "partial", "closure"])
+REMEMBERS = Centred()
+
+
+def by_a_global(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return REMEMBERS(model, batch)
+
+
+@pytest.mark.parametrize("way", ["module", "method", "partial", "closure", "global"])
 def test_a_loss_that_remembers_private_examples_is_refused(way: str):
-    centred = Centred()
+    centred = REMEMBERS if way == "global" else Centred()
     loss = {
         "module": centred,
         "method": centred.losses,
         "partial": functools.partial(Centred.forward, centred),
         "closure": closing_over(centred),
+        "global": by_a_global,
     }[way]
     assert modules_of(loss) == [centred]
     with pytest.raises(ProtocolError, match=r"'loss\.mean' changed"):
         run(trained_by(loss))
+
+
+def test_a_loss_that_calls_itself_is_searched_once():
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor], again: bool = False) -> Tensor:
+        return written_loss(model, batch) if again else loss(model, batch, True)
+
+    assert modules_of(loss) == []
+    assert run(trained_by(loss), until=1).steps_taken == 1
 
 
 def test_a_weight_written_quietly_late_is_seen_where_the_bits_are_compared(monkeypatch: pytest.MonkeyPatch):
@@ -252,7 +268,7 @@ def test_weights_of_another_training_are_known_in_any_wrapping(way: str):
 
 def test_a_mark_goes_with_its_parameter():
     model = nn.Linear(5, 3)
-    guards.claim(model, object())
+    guards.claim(model.parameters(), object())
     held = [id(value) for value in model.parameters()]
     assert all(key in guards._TRAINED_BY for key in held)
     del model
