@@ -87,7 +87,7 @@ class StateWatch:
     def __init__(self, model: nn.Module, loss: Any):
         self._roots: tuple[tuple[str, nn.Module], ...] = (
             ("", model),
-            *(("loss", module) for module in modules_of(loss) if module is not model),
+            *((f"loss{number or ''}", module) for number, module in enumerate(m for m in modules_of(loss) if m is not model)),
         )
         self._trainable = {id(value) for value in model.parameters() if value.requires_grad}
         self._bits_known = True

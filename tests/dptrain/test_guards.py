@@ -149,6 +149,12 @@ def test_a_loss_that_remembers_private_examples_is_refused(way: str):
         run(trained_by(loss))
 
 
+def test_two_modules_of_one_loss_are_told_apart():
+    one, two = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    two.running_mean = torch.ones(2)
+    StateWatch(nn.Linear(5, 3), lambda: (one, two)).check("a test", bits=True)
+
+
 def test_a_loss_that_calls_itself_is_searched_once():
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor], again: bool = False) -> Tensor:
         return written_loss(model, batch) if again else loss(model, batch, True)
