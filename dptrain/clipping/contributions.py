@@ -165,13 +165,14 @@ class Chosen(Contribution):
         self._kept, self._squares = None, squares
 
 
-ROOM = 4
-"""How many times the memory of a layer's input and output gradient the per-example gradients that are kept may take."""
+ROOM = 1.5
+"""How many times the memory of a layer's input and output gradient the per-example gradients that are kept may take, where a
+ghost norm costs a little more than they do."""
 
 
-def too_large(values: int, inputs: Tensor, outputs: Tensor) -> bool:
+def too_large(values: int, inputs: Tensor, outputs: Tensor, room: float = ROOM) -> bool:
     """Whether so many values would be too much to keep."""
-    return values > ROOM * (inputs.numel() + outputs.numel())
+    return values > room * (inputs.numel() + outputs.numel())
 
 
 def ghost_norms(inputs: Tensor, outputs: Tensor) -> Tensor:

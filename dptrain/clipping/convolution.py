@@ -24,6 +24,8 @@ from dptrain.clipping.choice import Workspace
 from dptrain.clipping.clipped import accumulator_dtype, squared_lengths
 from dptrain.clipping.contributions import Chosen, Contribution, Instantiated, blank, ghost_norms, too_large
 
+ROOM = 4.0
+"""See :func:`~dptrain.clipping.contributions.too_large`; the ghost norm of a convolution costs twice its gradients."""
 CACHED = 1 << 20
 """Bytes of the unfolded input that are made at a time: half of a core's second cache, or less."""
 
@@ -72,7 +74,7 @@ class Convolution(Chosen):
                 found["rows"] = lambda: self._rows(work, name)
             if (self._positions * self.group) ** 2 < 16 * numel:
                 found["ghost"] = lambda: self._ghost(work)
-        if "ghost" in found and too_large(self._examples * numel, self.inputs, self.outputs):
+        if "ghost" in found and too_large(self._examples * numel, self.inputs, self.outputs, ROOM):
             return {"ghost": found["ghost"]}
         found["one by one"] = lambda: self._one_by_one(work, name)
         if self.group == 1 and (geometry.groups > 1 or self._examples * numel < 1 << 24):

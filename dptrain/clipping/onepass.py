@@ -420,6 +420,9 @@ class _Tape:
                 torch.autograd.grad(total, leaves, allow_unused=True)
         finally:
             self._running = False
+            self._leaves.clear()  # each has a hook that knows this tape: a cycle would keep the whole pass in memory
+            if self.loose is not None:
+                self.loose.leaves.clear()
 
     def _keep(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: Any) -> Tensor:
         inputs = [*args, *kwargs.values()]
@@ -494,7 +497,9 @@ class _Tape:
         if self.loose is not None:
             for name, part in self.loose.deposits():
                 self.add(name, part)
-        return self._found
+        found, self._found = self._found, {}
+        self._calls.clear()
+        return found
 
 
 class _Deposit:
