@@ -1,7 +1,8 @@
 """What moves the weights once the gradient carries its noise: optimizers, and how their step shrinks over a training.
 
-Any ``torch.optim`` optimizer works, and any torch scheduler in one's own loop: what is done with noised gradients is
-post-processing and costs no privacy. Two things here know that the gradient is noised.
+Any ``torch.optim`` optimizer that evaluates the loss once a step works (not LBFGS), and any torch scheduler in one's own
+loop: what is done with noised gradients is post-processing and costs no privacy. Two things here know that the gradient is
+noised.
 
 **DP-AdamW** (Tang, Shpilevskiy, Lécuyer 2023, "DP-AdamBC: Your DP-Adam Is Actually DP-SGD (Unless You Apply Bias
 Correction)"; decoupled weight decay after Loshchilov and Hutter 2019). Adam divides by the root of the gradient's second
