@@ -363,6 +363,9 @@ class PrivateTraining:
             try:
                 clipped = self._clipper.sum(self._chunks(batch), reuse=True)
                 break
+            except ProtocolError:
+                self._look("the forward pass of a training step", bits=True)  # what was written there is the cause, and latches
+                raise
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or self._chunk_size <= self._views * (self.plan.max_examples_per_unit or 1):
                     raise
@@ -375,9 +378,9 @@ class PrivateTraining:
         """Whether content is compared around the step to come; version counters are at each."""
         return not self._laid or self._taken - self._first < BITS_FIRST or self._taken % BITS_EVERY == 0
 
-    def _look(self, during: str) -> None:
+    def _look(self, during: str, bits: bool = False) -> None:
         if self._watch is not None:
-            self._watch.check(during, bits=self._bits())
+            self._watch.check(during, bits=bits or self._bits())
 
     def _moved(self) -> None:
         """The weights were just moved by right."""
