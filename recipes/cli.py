@@ -298,8 +298,14 @@ COMMANDS: dict[str, tuple[Command, str]] = {
 
 
 def entry() -> None:
-    """The console script."""
-    sys.exit(main())
+    """The console script. One of several processes ends at once: threads of the library through which they speak may abort
+    it where it ends while another one still waits, and its exit code would be lost."""
+    code = main()
+    if "RANK" in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":
