@@ -20,6 +20,7 @@ steps at once and put where the δ will be, so that a step back of an LSTM is fi
 In a packed sequence a step covers the examples that are still running, the first few, since they are sorted by length.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,7 +137,7 @@ def _through(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(inputs.flatten(0, 1), weight, bias).view(*inputs.shape[:2], -1)
 
 
-class Walk:
+class Walk(ABC):
     """The steps of one kind of cell, forward and back, with what one keeps for the other."""
 
     def __init__(self, weights: Weights, steps: Steps):
@@ -144,13 +145,13 @@ class Walk:
         self.before = self.after = torch.empty(0)
         """The states that each step starts from and gives, ``[time, examples, size]``."""
 
+    @abstractmethod
     def forward(self, inputs: Tensor, *initial: Tensor) -> tuple[Tensor, ...]:
         """Fills the states; gives the last ones of any other kind."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backward(self, gradients: Tensor, *last: Tensor | None) -> Found:
         """From the gradients of the states after each step, which are changed in place, and of the last ones of other kinds."""
-        raise NotImplementedError
 
     def gradients(self, outputs: Tensor | None, last: Tensor | None) -> Tensor:
         """Of the state after each step, from outside of the recurrence; to be changed in place."""

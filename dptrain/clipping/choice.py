@@ -26,11 +26,10 @@ class Choice:
 
     Args:
         only: one way that is taken wherever it is offered.
-        measure: off, the first way offered is taken.
     """
 
-    def __init__(self, only: str | None = None, *, measure: bool = True):
-        self._only, self._measure = only, measure
+    def __init__(self, only: str | None = None):
+        self._only = only
         self._known: dict[Hashable, str] = {}
 
     @classmethod
@@ -43,7 +42,7 @@ class Choice:
         """The name of the fastest way; each is run where the key is new and there is more than one."""
         if self._only in ways:
             return str(self._only)
-        if len(ways) == 1 or not self._measure:
+        if len(ways) == 1:
             return next(iter(ways))
         key = (key, torch.get_num_threads())
         if key not in self._known:

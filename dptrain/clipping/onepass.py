@@ -181,9 +181,9 @@ class OnePass:
 
     # -- the pass ---------------------------------------------------------------------------------------------------
 
-    def _pass(self, chunk: Any, group: int = 1, weights: Tensor | None = None, choice: Choice | None = None) -> Pass:
+    def _pass(self, chunk: Any, group: int = 1, weights: Tensor | None = None) -> Pass:
         examples = next(len(leaf) for leaf in pytree.tree_leaves(chunk) if isinstance(leaf, Tensor))
-        tape = _Tape(self._model, examples, group, choice or self._choice, self._work, self._copy_first, self._observe)
+        tape = _Tape(self._model, examples, group, self._choice, self._work, self._copy_first, self._observe)
         with tape.watching(), torch.enable_grad():
             losses = self._loss(self._model, chunk)
             check_losses(losses, examples)
