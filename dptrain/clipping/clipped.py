@@ -160,6 +160,15 @@ class Clipping:
         """The most that one example changes a sum in L2 norm, under the neighbouring relation."""
         return self.clipping_norm * SENSITIVITY[self.relation]
 
+    @property
+    def floor(self) -> float:
+        """The length of a gradient below which an error in it no longer counts relative to its length, but relative to this.
+
+        An error of ε max(‖g‖, floor) changes the clipped sum by ε C at most: factors are 1 below C, and C / (‖g‖ + γ) where
+        clipping is automatic.
+        """
+        return self.stability if self.rule == "automatic" else self.clipping_norm
+
     def factors(
         self, squares: Float[Tensor, "layers examples"], dtype: torch.dtype, divisor: float = 1.0
     ) -> tuple[Float[Tensor, "parts examples"], Bool[Tensor, " examples"], Bool[Tensor, " examples"]]:

@@ -83,7 +83,7 @@ class Clipper:
         self._layout: str | None = None
         """In which the model lies, once that was decided."""
         self._per_example = PerExampleGradients(model, loss)
-        self._one_pass = OnePass(model, loss, self.choice)
+        self._one_pass = OnePass(model, loss, self.choice, floor=self.clipping.floor)
         self._flat: Tensor | None = None
 
     @property

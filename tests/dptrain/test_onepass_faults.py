@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dptrain.clipping import Chunk, Clipper, Clipping, onepass
 from dptrain.clipping.contributions import OuterProducts
 from dptrain.clipping.onepass import OnePass
+from dptrain.clipping.precise import in_float64
 from dptrain.errors import PlanError, ProtocolError
 from tests.dptrain.test_clipping import flat
 from tests.dptrain.test_onepass import rand, squares
@@ -235,3 +236,80 @@ def test_dropout_by_function_is_left_to_torch_func():
     clipper = Clipper(Dropping(), squares, 0.7)
     clipper.sum([(torch.randn(6, 40),)])
     assert clipper.method.startswith("torch.func")
+
+
+def fitted(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return F.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+
+def test_gradients_of_rounding_alone_end_no_training(monkeypatch: pytest.MonkeyPatch):
+    """Where p - 1 is a few units of 2⁻²⁴, no two ways to compute it agree; the clipped sum does not notice."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(300, 64), nn.Tanh(), nn.Linear(64, 3))
+    inputs = torch.randn(40, 300)
+    clipper = Clipper(model, fitted, 1.0)
+    clipper.sum([(inputs, model(inputs).argmax(1))])
+    assert clipper.method == "one pass"
+    with torch.no_grad():
+        for parameter in model[2].parameters():
+            parameter.mul_(60)
+    targets = model(inputs).argmax(1)
+    sure = torch.softmax(model(inputs), 1).amax(1) > 1 - 3e-6
+    assert 10 < int(sure.sum()) < 40
+    monkeypatch.setattr(onepass, "AGAIN", 1)
+    for _ in range(10):
+        clipper.sum([(inputs[sure], targets[sure])])
+    assert clipper.method == "one pass"
+
+
+class OnTheKink(nn.Module):
+    """Pre-activations that are 0 but for the rounding of one way to add up."""
+
+    def __init__(self, inputs: Tensor) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(inputs.shape[1], 200), nn.Linear(200, 1)
+        with torch.no_grad():
+            self.first.bias.zero_()
+            self.first.bias -= self.first(inputs)[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.relu(self.first(x)))
+
+
+def test_an_activation_that_rounding_pushes_over_a_kink_is_no_coupling(monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    inputs = torch.randn(1000).expand(32, -1).contiguous()
+    model = OnTheKink(inputs)
+    engine = OnePass(model, lambda module, batch: module(batch[0])[:, 0])
+    assert engine((inputs,)) is not None, engine.reason
+    monkeypatch.setattr(onepass, "in_float64", lambda model, loss, chunk: (model, loss, chunk))
+    engine = OnePass(model, lambda module, batch: module(batch[0])[:, 0])
+    assert engine((inputs,)) is None  # what would have been said without
+    assert "one at a time" in engine.reason
+
+
+def test_float64_reaches_what_the_loss_brings_along_and_what_asks_for_less():
+    torch.manual_seed(0)
+    model, weights = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3)), torch.rand(3)
+
+    def loss(module: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        scores = module(batch[0]).to(torch.float32).float() + torch.zeros(3)
+        return F.cross_entropy(scores, batch[1], weights, reduction="none")
+
+    batch = (torch.randn(6, 5), torch.randint(3, (6,)))
+    twin, wide, rows = in_float64(model, loss, batch)
+    found = wide(twin, rows)
+    exact = F.cross_entropy(twin(batch[0].double()), batch[1], weights.double(), reduction="none")
+    assert found.dtype == torch.float64
+    assert torch.equal(found, exact)
+    assert loss(model, batch).dtype == torch.float32
+    assert all(value.dtype == torch.float32 for value in model.parameters())
+
+
+def test_a_norm_shorter_than_what_goes_into_the_sum_is_wrong(monkeypatch: pytest.MonkeyPatch):
+    """Whatever float64 would say: the bound C rests on it."""
+    torch.manual_seed(0)
+    monkeypatch.setattr(OuterProducts, "squared_norms", lambda self: torch.full((self.examples,), 1e-9, dtype=torch.float64))
+    engine = OnePass(nn.Linear(4, 3), lambda module, batch: module(batch[0]).sum(1), floor=1e6)
+    assert engine((torch.randn(6, 4),)) is None
+    assert "not those of its per-example gradients" in engine.reason
