@@ -131,12 +131,11 @@ class Chosen(Contribution):
 
     def settle(self, choice: Choice, work: Workspace, name: str) -> None:
         ways = self.ways(work, name)
-        ones = torch.ones(self.examples)
 
         def whole(way: Callable[[], None]) -> Callable[[], object]:
             def run() -> object:
                 way()
-                return self.weighted_sum(ones)
+                return self.weighted_sum(torch.ones_like(self.squared_norms()))
 
             return run
 

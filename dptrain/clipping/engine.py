@@ -235,13 +235,15 @@ class Clipper:
     def _factors(self, squares: Tensor, chunk: Chunk, losses: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Counts]:
         """Factors of each layer or of all together, which examples are finite, and how many did what."""
         factors, finite, long = self.clipping.factors(squares, dtype, self.divisor)
-        present = torch.ones_like(finite) if chunk.real is None else chunk.real.to(finite.device)
+        present, bad = len(finite), ~finite
         if chunk.real is not None:
-            factors = torch.where(present, factors, torch.zeros_like(factors))
-            losses = losses[present.repeat_interleave(chunk.group)]
-        loss = float(losses[torch.isfinite(losses)].sum()) / chunk.group
-        counts = Counts(int(present.sum()), int((long & present).sum()), int((present & ~finite).sum()), loss)
-        return factors, finite, counts
+            real = chunk.real.to(finite.device)
+            factors, long, bad = torch.where(real, factors, torch.zeros_like(factors)), long & real, bad & real
+            losses, present = losses[real.repeat_interleave(chunk.group)], int(real.sum())
+        loss = float(losses.sum())
+        if not math.isfinite(loss):
+            loss = float(losses[torch.isfinite(losses)].sum())
+        return factors, finite, Counts(present, int(long.sum()), int(bad.sum()), loss / chunk.group)
 
     @staticmethod
     def _by_name(factors: Tensor, layers: list[list[str]] | None, total: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -70,7 +70,7 @@ class GPT(nn.Module):
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        places = torch.arange(x.shape[1], device=x.device).expand_as(x)
+        places = torch.arange(x.shape[1], device=x.device).expand_as(x).contiguous()  # Opacus takes views of its indices
         x = self.tokens(x) + self.positions(places)
         for norms, attention, mlp in zip(self.norms, self.attention, self.mlp, strict=True):
             x = x + attention(norms[0](x))  # pyright: ignore[reportIndexIssue]
