@@ -53,6 +53,9 @@ TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-9}
 HALF_TOLERANCE = 0.05
 """The same where autocast computes in 16 bits, of which bfloat16 keeps eight."""
 
+UNDERFLOW = 1e3
+"""Squares of numbers below the root of the smallest one are lost, of up to a million numbers together."""
+
 DRAWING = (_DropoutNd, nn.RNNBase, nn.MultiheadAttention)
 """Modules that draw dropout in training."""
 SAME_SHAPE = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -315,10 +318,10 @@ class OnePass:
         own, norm = self._gradient_of(found, index), float(found.norms()[index])
         length = _length(truth)
         dtype = next(iter(truth.values())).dtype
-        tiny = torch.finfo(dtype).tiny
-        if not _length(own) <= (1 + TOLERANCE[dtype]) * norm + tiny:
+        least = UNDERFLOW * torch.finfo(dtype).tiny ** 0.5
+        if not _length(own) <= norm + TOLERANCE[dtype] * max(norm, floor) + least:
             raise Wrong("its norms are not those of its per-example gradients")
-        allowed = (HALF_TOLERANCE if found.half else TOLERANCE[dtype]) * max(length, floor) + tiny
+        allowed = (HALF_TOLERANCE if found.half else TOLERANCE[dtype]) * max(length, floor) + least
         return _apart(own, truth) <= allowed and norm <= 1.05 * length + allowed  # ghost norms are enlarged a little
 
     def _influence(
@@ -335,7 +338,10 @@ class OnePass:
             return  # a model that refuses such inputs cannot be asked
         after = self._gradient_of(found, index)
         dtype = next(iter(before.values())).dtype
-        if not _apart(after, before) <= SAME_SHAPE[dtype] * max(_length(before), floor) + torch.finfo(dtype).tiny:
+        if (
+            not _apart(after, before)
+            <= SAME_SHAPE[dtype] * max(_length(before), floor) + UNDERFLOW * torch.finfo(dtype).tiny ** 0.5
+        ):
             raise Wrong("an example's gradient depends on the other examples of its batch")
 
 

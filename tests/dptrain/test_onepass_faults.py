@@ -310,6 +310,22 @@ def test_a_norm_shorter_than_what_goes_into_the_sum_is_wrong(monkeypatch: pytest
     """Whatever float64 would say: the bound C rests on it."""
     torch.manual_seed(0)
     monkeypatch.setattr(OuterProducts, "squared_norms", lambda self: torch.full((self.examples,), 1e-9, dtype=torch.float64))
-    engine = OnePass(nn.Linear(4, 3), lambda module, batch: module(batch[0]).sum(1), floor=1e6)
+    engine = OnePass(nn.Linear(4, 3), lambda module, batch: module(batch[0]).sum(1), floor=1.0)
     assert engine((torch.randn(6, 4),)) is None
     assert "not those of its per-example gradients" in engine.reason
+
+
+def test_gradients_whose_squares_underflow_end_no_training(monkeypatch: pytest.MonkeyPatch):
+    """p of all other classes at 1e-25, and p - 1 exactly 0: the gradient is there and its norm is not."""
+    torch.manual_seed(0)
+    model = nn.Linear(30, 3)
+    monkeypatch.setattr(onepass, "AGAIN", 1)
+    inputs = torch.randn(20, 30)
+    clipper = Clipper(model, fitted, 1e-3)
+    clipper.sum([(inputs, model(inputs).argmax(1))])
+    with torch.no_grad():
+        model.weight.zero_()
+        model.bias.copy_(torch.tensor([58.0, 0.0, 0.0]))
+    for _ in range(5):
+        clipper.sum([(inputs, torch.zeros(20, dtype=torch.long))])
+    assert clipper.method == "one pass"
