@@ -12,8 +12,9 @@ changes the sum by at most C in L2 norm, and replacing one by another by at most
 noise reads it from nowhere else.
 
 Norms are summed in float64 over short blocks of float32, and factors are rounded down, so that no clipped gradient exceeds C
-by rounding. Factors, products and sums are kept in float32 or better whatever the parameters are: a bfloat16 sum of a
-thousand examples moves by several C when one joins it.
+by rounding; an example so long that its factor could not be told from 0 contributes nothing. Factors, products and sums are
+kept in float32 or better whatever the parameters are: a bfloat16 sum of a thousand examples moves by several C when one joins
+it.
 """
 
 import math
@@ -45,11 +46,20 @@ def squared_lengths(values: Tensor) -> Tensor:
     """Sum of squares over the last dimension, in float64.
 
     float32 values are not copied to float64, which costs several times as much: blocks are summed in float32, where few
-    terms can lose little, and the blocks in float64. What overflows comes out as infinity.
+    terms can lose little, and the blocks in float64. What overflows comes out as infinity; what underflows is made up for, so
+    that no gradient is longer than it is said to be.
     """
     accumulator_dtype(values.dtype)
     if values.dtype not in MARGIN:
         values = values.float()
+    return _squares(values) + values.shape[-1] * LOST[values.dtype]
+
+
+LOST = {torch.float32: 2.0**-126, torch.float64: 2.0**-1022}
+"""A square below this may come out as 0, where the machine has no denormal numbers."""
+
+
+def _squares(values: Tensor) -> Tensor:
     count = values.shape[-1]
     if count < 2 * BLOCK or values.stride(-1) != 1:
         if count <= BLOCK:
@@ -195,4 +205,6 @@ class Clipping:
         else:
             least = torch.finfo(norms.dtype).tiny
             factors = (bound * MARGIN[accumulator_dtype(dtype)] / norms.clamp_min(least)).clamp_max(1.0)
-        return torch.where(finite, factors / divisor, torch.zeros_like(factors)), finite, long
+        factors = factors / divisor
+        finite &= (factors >= torch.finfo(accumulator_dtype(dtype)).tiny).all(0)  # a denormal one is rounded by half of itself
+        return torch.where(finite, factors, torch.zeros_like(factors)), finite, long & finite

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from dptrain.clipping.choice import Choice, Workspace, bucket
-from dptrain.clipping.clipped import accumulator_dtype, by_example, squared_lengths
+from dptrain.clipping.clipped import LOST, accumulator_dtype, by_example, squared_lengths
 
 
 class Contribution(ABC):
@@ -177,13 +177,16 @@ def too_large(values: int, inputs: Tensor, outputs: Tensor, room: float = ROOM) 
 def ghost_norms(inputs: Tensor, outputs: Tensor) -> Tensor:
     """‖Σ_t g_t a_tᵀ‖² of ``[examples, positions, *]``, without the products themselves.
 
-    Terms may cancel, and then rounding is large beside what is left: it is added, so that no norm comes out short.
+    Terms may cancel, and then rounding is large beside what is left: it is added, so that no norm comes out short. So is what
+    underflows in a product of two positions' inputs or outputs, times the other factor.
     """
     products = torch.bmm(inputs, inputs.mT).mul_(torch.bmm(outputs, outputs.mT))
     squares = products.flatten(1).sum(1, dtype=torch.float64)
-    longest = (squared_lengths(inputs) * squared_lengths(outputs)).sqrt().sum(1).square()
-    terms = inputs.shape[2] + outputs.shape[2]
-    return squares.clamp_min(0) + longest * (torch.finfo(inputs.dtype).eps * terms**0.5)
+    long_in, long_out = squared_lengths(inputs).sqrt(), squared_lengths(outputs).sqrt()
+    longest = (long_in * long_out).sum(1).square()
+    wide_in, wide_out = inputs.shape[2], outputs.shape[2]
+    lost = LOST[inputs.dtype] * (wide_in * long_out.sum(1).square() + wide_out * long_in.sum(1).square())
+    return squares.clamp_min(0) + longest * (torch.finfo(inputs.dtype).eps * (wide_in + wide_out) ** 0.5) + lost
 
 
 class OuterProducts(Chosen):
@@ -296,7 +299,9 @@ class Rows(Contribution):
         products = torch.bmm(self.outputs, self.outputs.mT).where(same, torch.zeros((), dtype=self.outputs.dtype))
         squares = products.flatten(1).sum(1, dtype=torch.float64).clamp_min(0)
         longest = squared_lengths(self.outputs).sqrt().sum(1).square()
-        return squares + longest * (torch.finfo(self.outputs.dtype).eps * self.outputs.shape[2] ** 0.5)
+        width, positions = self.outputs.shape[2], self.indices.shape[1]
+        lost = positions * positions * width * LOST[self.outputs.dtype]
+        return squares + longest * (torch.finfo(self.outputs.dtype).eps * width**0.5) + lost
 
     def weighted_sum(self, factors: Tensor) -> Tensor:
         scaled = self.outputs * _column(factors, self.outputs)

@@ -16,7 +16,9 @@ all give wrong norms, and with them a false ε. So for each new shape and size o
 
 What differs is looked at once more in float64 (:mod:`~dptrain.clipping.precise`), where rounding explains nothing: in float32
 a pre-activation next to 0 may fall to either side of a kink, and then a gradient differs by far more than its rounding. What
-still differs is real. Where that is so at first, the model is left to ``torch.func``, with the reason; where it is so after
+still differs is real. Before the first step one example is looked at there in any case: a penalty on the weights in the loss,
+too small to be seen in float32, has no place in a pass that knows layers alone. All passes of such a look draw the same random
+numbers. Where that is so at first, the model is left to ``torch.func``, with the reason; where it is so after
 steps were taken, the training ends: they were clipped on a false assumption. This finds what a model does, not what it might
 do: that examples do not look at each other stays an assumption of the guarantee.
 
@@ -36,14 +38,19 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.utils import _pytree as pytree
 
 from dptrain.clipping import attention, recurrent  # noqa: F401  their forwards register themselves
+from dptrain.clipping.chance import RandomState
 from dptrain.clipping.choice import Choice, Workspace, bucket
 from dptrain.clipping.contributions import Contribution, Instantiated
 from dptrain.clipping.fallback import LossFunction, check_losses
 from dptrain.clipping.loose import LooseParameters
-from dptrain.clipping.precise import in_float64
+from dptrain.clipping.precise import in_float64, wide, widened
 from dptrain.clipping.rules import FORWARDS, RULES, Forward, Rule, Unfit, Wrong
 from dptrain.errors import ProtocolError, UserError, is_out_of_memory
 
+DOUBTS = 8
+"""Of so many first looks at a model with loose parameters, in batches of one size, the last decides."""
+FEW = 8
+"""Examples that are looked at in float64 before the first step."""
 VERIFIED = 3
 """Examples, or groups, that are also computed by themselves."""
 AGAIN = 256
@@ -149,6 +156,9 @@ class OnePass:
         """What happened to loose parameters, by the shapes of a batch."""
         self._served = False
         self._copy_first = False
+        self._doubted: dict[Any, list[int]] = {}
+        """By the shapes of a batch: sizes at which a model with loose parameters was once seen to be wrong."""
+        self._latest_log: list[tuple[str, str]] = []
         self.reason = self._obstacle()
 
     def _obstacle(self) -> str:
@@ -173,30 +183,41 @@ class OnePass:
         kind = (trainable, tuple((leaf.shape[1:], leaf.dtype) for leaf in leaves), self._model.training)
         examples = len(leaves[0]) // group
         key = (kind, group, bucket(examples))
+        log = self._logs.get(kind)
         try:
-            log = self._logs.get(kind)
             if (key not in self._verified and (examples > 1 or log is None)) or _CHANCE.random() * AGAIN < 1:
-                found = self._verify(chunk, group, weights)
+                found = self._verify(chunk, group, weights, log)
                 if found is None and log is None:
                     return None
                 log = self._logs.setdefault(kind, found if found is not None else [])
                 self._verified.add(key)
             done = self._pass(chunk, group, weights)
             if done.log != log:
-                raise Wrong("its parameters take another way in another batch")
+                return None
+        except _OtherWay:
+            return None
         except Wrong as wrong:
             if self._served:
                 raise ProtocolError(
                     f"{wrong}, and steps were taken on the assumption that they are: examples look at each other, or the model "
                     "changed under way; what was trained so far has no guarantee"
                 ) from None
-            self.reason = str(wrong)
+            if not self._may_be_the_size(kind, examples):
+                self.reason = str(wrong)
             return None
         except Unfit as unfit:
             self.reason = str(unfit)
             return None
         self._served = True
         return done
+
+    def _may_be_the_size(self, kind: Any, examples: int) -> bool:
+        """Whether something that belongs to no example may only have been taken for examples because there are as many."""
+        if not self._latest_log:
+            return False
+        sizes = self._doubted.setdefault(kind, [])
+        sizes.append(examples)
+        return len(set(sizes)) < 2 and len(sizes) < DOUBTS
 
     # -- the pass ---------------------------------------------------------------------------------------------------
 
@@ -210,31 +231,45 @@ class OnePass:
                 tape.backward(losses, weights)
         with torch.no_grad():
             found = tape.finish()
-        log = tape.loose.log if tape.loose is not None else []
+        log = self._latest_log = tape.loose.log if tape.loose is not None else []
         return Pass(found, losses.detach(), examples // group, tape.half, log)
 
     # -- the proof by example ---------------------------------------------------------------------------------------
 
-    def _verify(self, chunk: Any, group: int, weights: Tensor | None) -> list[tuple[str, str]] | None:
+    def _verify(
+        self, chunk: Any, group: int, weights: Tensor | None, log: list[tuple[str, str]] | None
+    ) -> list[tuple[str, str]] | None:
         """What happened to loose parameters, where at least two examples with finite gradients could be compared; layers that
-        draw dropout do not, meanwhile.
+        draw dropout do not, meanwhile. Afterwards, a model will draw what it would have drawn without.
+
+        Args:
+            log: what happened to them before, with examples of these shapes.
 
         Raises:
             Wrong: an example's gradient is not what autograd gives for it alone, or depends on the others.
             Unfit: the pass cannot be made.
+            _OtherWay: what happened is not what happened before.
+            UserError: the loss has nothing to do with the model.
         """
+        chance = RandomState()
         modes = [(module, module.training) for module in self._model.modules() if isinstance(module, DRAWING)]
         for module, _ in modes:
             module.training = False
         try:
-            return self._prove(chunk, group, weights)
+            return self._prove(chunk, group, weights, log, chance)
         finally:
             for module, mode in modes:
                 module.training = mode
+            chance.restore()
 
-    def _prove(self, chunk: Any, group: int, weights: Tensor | None) -> list[tuple[str, str]] | None:
+    def _prove(
+        self, chunk: Any, group: int, weights: Tensor | None, log: list[tuple[str, str]] | None, chance: RandomState
+    ) -> list[tuple[str, str]] | None:
         """See :meth:`_verify`."""
         found = self._attempt(chunk, group, weights)
+        if log is not None and found.log != log:
+            raise _OtherWay
+        drawn = RandomState()
         order = _CHANCE.sample(range(found.examples), found.examples)
         norms = found.norms()
         finite = torch.isfinite(norms)
@@ -242,32 +277,70 @@ class OnePass:
         floor = self._floor
         if not self._served and chosen:
             floor = min(floor, float(norms[finite].median()))
-        differ = [index for index in chosen if not self._agrees(found, index, chunk, group, weights, floor)]
-        if differ and not self._is_rounding(differ, chunk, group, weights, floor):
-            raise Wrong("its per-example gradients are not those of the examples one at a time")
+        differ, reached = [], False
+        for index in chosen:
+            chance.restore()
+            truth = self._alone(chunk, group, weights, index)
+            reached |= bool(truth)
+            if not RandomState().drew_as(drawn):
+                raise Unfit("the model draws random numbers for each row, so that no example can be computed again by itself")
+            if not self._agrees(found, index, truth, floor):
+                differ.append(index)
+        if chosen and not reached and not self._served:
+            raise UserError(
+                "the loss does not depend on any trainable weight of the model that it is given; let it use its own argument "
+                "`model`, not one from outside, and no torch.no_grad() or .detach() on the way"
+            )
+        if differ and not self._is_exact(differ, chunk, group, weights, floor, chance):
+            raise Wrong(_NOT_ALONE)
+        if not self._served and chosen and not differ:
+            few, at = _few(chunk, group, order, chosen[0])
+            some = None if weights is None else _few(weights, group, order, chosen[0])[0]
+            if self._is_exact([at], few, group, some, floor, chance, found.log) is False:
+                raise Wrong(_NOT_ALONE)
         if len(chosen) < 2:
             return None
         index = chosen[0]
         before = self._gradient_of(found, index)  # now: the next pass takes over the memory
-        for change in (_foreign, _damaged):
-            other = pytree.tree_map(lambda leaf, c=change: _beside(leaf, index, group, c), chunk)
-            self._influence(before, other, group, weights, index, floor)
+        for changes in ((_foreign, _strange), (_damaged,)):
+            for change in changes:
+                other = pytree.tree_map(lambda leaf, c=change: _beside(leaf, index, group, c), chunk)
+                chance.restore()
+                if self._influence(before, other, group, weights, index, floor):
+                    break
         return found.log
 
-    def _is_rounding(self, differ: list[int], chunk: Any, group: int, weights: Tensor | None, floor: float) -> bool:
-        """Whether these examples do not differ in float64; what cannot be computed there does."""
+    def _is_exact(
+        self,
+        indices: list[int],
+        chunk: Any,
+        group: int,
+        weights: Tensor | None,
+        floor: float,
+        chance: RandomState,
+        log: list[tuple[str, str]] | None = None,
+    ) -> bool | None:
+        """Whether these examples agree in float64; None where that cannot be computed, or another way would be taken there."""
+        if all(value.dtype == torch.float64 for value in self._model.parameters() if value.requires_grad):
+            return None
         try:
-            model, loss, rows = in_float64(self._model, self._loss, chunk)
-            exact = OnePass(model, loss)
-            if exact.reason:
-                return False
-            exact._copy_first = self._copy_first
-            found = exact._attempt(rows, group, weights)
-            return all(exact._agrees(found, index, rows, group, weights, floor) for index in differ)
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
+            rows = widened(chunk)
+            with in_float64(self._model):
+                exact = OnePass(self._model, wide(self._loss))
+                exact._copy_first = self._copy_first
+                chance.restore()
+                found = exact._attempt(rows, group, weights)
+                if log is not None and found.log != log:
+                    return None
+                for index in indices:
+                    chance.restore()
+                    if not exact._agrees(found, index, exact._alone(rows, group, weights, index), floor):
+                        return False
+            return True
+        except Wrong:
             return False
+        except Exception:  # whatever a model that insists on its type raises
+            return None
 
     def _attempt(self, chunk: Any, group: int, weights: Tensor | None) -> Pass:
         try:
@@ -291,6 +364,8 @@ class OnePass:
         with torch.enable_grad():
             losses = check_losses(self._loss(self._model, alone), group)
             total = (losses if weights is None else losses * weights[rows].to(losses.dtype)).sum()
+            if not total.requires_grad:
+                return {}
             gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
         found = zip(parameters, gradients, strict=True)
         return {name: value.to_dense() if value.is_sparse else value for name, value in found if value is not None}
@@ -306,18 +381,18 @@ class OnePass:
             gradients[name] = (part if whole else part.keep(chosen > 0)).weighted_sum(chosen).clone()
         return gradients
 
-    def _agrees(self, found: Pass, index: int, chunk: Any, group: int, weights: Tensor | None, floor: float) -> bool:
+    @staticmethod
+    def _agrees(found: Pass, index: int, truth: dict[str, Tensor], floor: float) -> bool:
         """Whether an example's gradient and norm are what autograd gives for it alone.
 
         Raises:
             Wrong: the norm is not that of the gradient that goes into the sum, which no rounding excuses.
         """
-        truth = self._alone(chunk, group, weights, index)
-        if not truth:
-            raise Unfit("no parameter takes part in the loss")
-        own, norm = self._gradient_of(found, index), float(found.norms()[index])
+        own, norm = OnePass._gradient_of(found, index), float(found.norms()[index])
+        if not own and not truth:
+            return True
         length = _length(truth)
-        dtype = next(iter(truth.values())).dtype
+        dtype = next(iter((truth or own).values())).dtype
         least = UNDERFLOW * torch.finfo(dtype).tiny ** 0.5
         if not _length(own) <= norm + TOLERANCE[dtype] * max(norm, floor) + least:
             raise Wrong("its norms are not those of its per-example gradients")
@@ -326,31 +401,40 @@ class OnePass:
 
     def _influence(
         self, before: dict[str, Tensor], other: Any, group: int, weights: Tensor | None, index: int, floor: float
-    ) -> None:
-        """Raises Wrong where the gradient of one example is another one beside other examples."""
+    ) -> bool:
+        """Raises Wrong where the gradient of one example is another one beside other examples; False where the model refuses
+        such examples, and cannot be asked."""
         try:
             found = self._pass(other, group, weights)
+        except Wrong:
+            raise
         except Unfit as unfit:
             raise Wrong(str(unfit)) from None
-        except (RuntimeError, ValueError, AssertionError) as error:
+        except Exception as error:
             if is_out_of_memory(error):
                 raise
-            return  # a model that refuses such inputs cannot be asked
+            return False
         after = self._gradient_of(found, index)
-        dtype = next(iter(before.values())).dtype
-        if (
-            not _apart(after, before)
-            <= SAME_SHAPE[dtype] * max(_length(before), floor) + UNDERFLOW * torch.finfo(dtype).tiny ** 0.5
-        ):
+        if not before and not after:
+            return True
+        dtype = next(iter((before or after).values())).dtype
+        least = UNDERFLOW * torch.finfo(dtype).tiny ** 0.5
+        if not _apart(after, before) <= SAME_SHAPE[dtype] * max(_length(before), floor) + least:
             raise Wrong("an example's gradient depends on the other examples of its batch")
+        return True
 
 
+class _OtherWay(Exception):
+    """Loose parameters met other things than before: what is no example had as many rows as there are examples."""
+
+
+_NOT_ALONE = "its per-example gradients are not those of the examples one at a time"
 _CHANCE = SystemRandom()
 """Neither repeats a user's seed nor disturbs it."""
 
 
 def _length(gradient: dict[str, Tensor]) -> float:
-    return float(torch.stack([value.double().norm() for value in gradient.values()]).norm())
+    return float(torch.stack([value.double().norm() for value in gradient.values()]).norm()) if gradient else 0.0
 
 
 def _apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
@@ -367,19 +451,35 @@ def _beside(leaf: Any, index: int, group: int, change: Any) -> Any:
     if not isinstance(leaf, Tensor):
         return leaf
     rows = slice(index * group, (index + 1) * group)
-    changed = change(leaf, group)
+    changed = change(leaf, rows)
     changed[rows] = leaf[rows]
     return changed
 
 
-def _foreign(leaf: Tensor, group: int) -> Tensor:
+def _few(chunk: Any, group: int, order: list[int], index: int) -> tuple[Any, int]:
+    """A few of a chunk's examples, one among them, and where it stands."""
+    kept = sorted({index, *order[: FEW - 1]})
+    rows = torch.tensor([example * group + member for example in kept for member in range(group)])
+    few = pytree.tree_map(lambda leaf: leaf[rows.to(leaf.device)] if isinstance(leaf, Tensor) else leaf, chunk)
+    return few, kept.index(index)
+
+
+def _foreign(leaf: Tensor, rows: slice) -> Tensor:
     """Rows of other examples, a thousand times as large where they are numbers."""
-    rolled = leaf.roll(group, 0)
-    return -1000 * rolled if leaf.is_floating_point() else rolled
+    strange = _strange(leaf, rows)
+    return -1000 * strange if leaf.is_floating_point() else strange
 
 
-def _damaged(leaf: Tensor, group: int) -> Tensor:
-    return torch.full_like(leaf, float("nan")) if leaf.is_floating_point() else leaf.roll(group, 0)
+def _strange(leaf: Tensor, rows: slice) -> Tensor:
+    return leaf.roll(rows.stop - rows.start, 0)
+
+
+def _damaged(leaf: Tensor, rows: slice) -> Tensor:
+    """NaN; and where there is none, what the example itself has."""
+    if leaf.is_floating_point():
+        return torch.full_like(leaf, float("nan"))
+    group = rows.stop - rows.start
+    return leaf[rows].repeat(len(leaf) // group, *(1,) * (leaf.dim() - 1))
 
 
 class _Tape:

@@ -27,7 +27,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from dptrain.clipping.cells import Found, GatedWalk, LongWalk, PlainWalk, Steps, Walk, Weights
 from dptrain.clipping.choice import Workspace
-from dptrain.clipping.clipped import squared_lengths
+from dptrain.clipping.clipped import LOST, squared_lengths
 from dptrain.clipping.contributions import Contribution, Instantiated, OuterProducts
 from dptrain.clipping.rules import Deposit, Unfit, register_forward
 
@@ -73,9 +73,10 @@ class StepProducts(OuterProducts):
     def _ghost_by_steps(self, shared: StepOutputs) -> Tensor:
         """:func:`~dptrain.clipping.contributions.ghost_norms`, with what the other weight has computed already."""
         squares = torch.bmm(self.inputs, self.inputs.mT).mul_(shared.gram).sum(2).sum(1, dtype=torch.float64)
-        lengths = squared_lengths(self.inputs.transpose(0, 1)).T * shared.squared_lengths
+        long_in, long_out = squared_lengths(self.inputs.transpose(0, 1)).T.sqrt(), shared.squared_lengths.sqrt()
         unit = torch.finfo(self.inputs.dtype).eps * (self.p + self.d + self.positions) ** 0.5
-        return squares.clamp_min(0) + lengths.sqrt().sum(1).square() * unit
+        lost = LOST[self.inputs.dtype] * (self.p * long_out.sum(1).square() + self.d * long_in.sum(1).square())
+        return squares.clamp_min(0) + (long_in * long_out).sum(1).square() * unit + lost
 
     def release(self) -> None:
         super().release()

@@ -1,7 +1,9 @@
 """Ways in which a wrong gradient once passed for a right one, or a right one for a wrong one."""
 
 import math
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -12,8 +14,8 @@ from torch import Tensor, nn
 from dptrain.clipping import Chunk, Clipper, Clipping, onepass
 from dptrain.clipping.contributions import OuterProducts
 from dptrain.clipping.onepass import OnePass
-from dptrain.clipping.precise import in_float64
-from dptrain.errors import PlanError, ProtocolError
+from dptrain.clipping.precise import in_float64, wide, widened
+from dptrain.errors import PlanError, ProtocolError, UserError
 from tests.dptrain.test_clipping import flat
 from tests.dptrain.test_onepass import rand, squares
 
@@ -282,7 +284,9 @@ def test_an_activation_that_rounding_pushes_over_a_kink_is_no_coupling(monkeypat
     model = OnTheKink(inputs)
     engine = OnePass(model, lambda module, batch: module(batch[0])[:, 0])
     assert engine((inputs,)) is not None, engine.reason
-    monkeypatch.setattr(onepass, "in_float64", lambda model, loss, chunk: (model, loss, chunk))
+    monkeypatch.setattr(onepass, "widened", lambda value: value)
+    monkeypatch.setattr(onepass, "in_float64", lambda model: nullcontext())
+    monkeypatch.setattr(onepass, "wide", lambda loss: loss)
     engine = OnePass(model, lambda module, batch: module(batch[0])[:, 0])
     assert engine((inputs,)) is None  # what would have been said without
     assert "one at a time" in engine.reason
@@ -297,9 +301,11 @@ def test_float64_reaches_what_the_loss_brings_along_and_what_asks_for_less():
         return F.cross_entropy(scores, batch[1], weights, reduction="none")
 
     batch = (torch.randn(6, 5), torch.randint(3, (6,)))
-    twin, wide, rows = in_float64(model, loss, batch)
-    found = wide(twin, rows)
-    exact = F.cross_entropy(twin(batch[0].double()), batch[1], weights.double(), reduction="none")
+    before = dict(model.named_parameters())
+    with in_float64(model):
+        found = wide(loss)(model, widened(batch))
+        exact = F.cross_entropy(model(batch[0].double()), batch[1], weights.double(), reduction="none")
+    assert all(value is before[name] for name, value in model.named_parameters())
     assert found.dtype == torch.float64
     assert torch.equal(found, exact)
     assert loss(model, batch).dtype == torch.float32
@@ -329,3 +335,174 @@ def test_gradients_whose_squares_underflow_end_no_training(monkeypatch: pytest.M
     for _ in range(5):
         clipper.sum([(inputs, torch.zeros(20, dtype=torch.long))])
     assert clipper.method == "one pass"
+
+
+def largest_change(clipper: Clipper, batch: tuple[Tensor, ...], more: tuple[Tensor, ...]) -> float:
+    """What one more example changes, over what is stated."""
+    before = flat(clipper.sum([batch]).gradients).double().clone()
+    after = flat(clipper.sum([tuple(torch.cat(pair) for pair in zip(batch, more, strict=True))]).gradients).double()
+    return float((after - before).norm()) / clipper.sensitivity
+
+
+def distances(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    return (model(batch[0]) - batch[1]).square().flatten(1).sum(1)
+
+
+@pytest.mark.parametrize("rule", ["flat", "automatic"])
+def test_a_gradient_whose_squares_underflow_is_clipped_all_the_same(rule: Any):
+    """Factors 1e19 and 1e-23 of one product: each square, or its sum, is lost in float32, the gradient is not."""
+    width = 1000
+    model = nn.Linear(4, width, bias=False)
+    nn.init.zeros_(model.weight)
+    odd = torch.zeros(1, 4)
+    odd[0, 0] = 1.8e19
+    clipper = Clipper(model, distances, Clipping(1e-2, rule))
+    batch = torch.randn(64, 4), torch.randn(64, width)
+    assert largest_change(clipper, batch, (odd, torch.full((1, width), 1.25e-23))) <= 1
+
+
+def test_the_same_over_positions():
+    model = nn.Linear(300, 300, bias=False)
+    nn.init.zeros_(model.weight)
+    odd = torch.zeros(1, 40, 300)
+    odd[..., 0] = 1.8e19
+    clipper = Clipper(model, distances, Clipping(1e-2))
+    batch = torch.randn(8, 40, 300), torch.randn(8, 40, 300)
+    assert largest_change(clipper, batch, (odd, torch.full((1, 40, 300), 1.25e-23))) <= 1
+
+
+@pytest.mark.parametrize(("bound", "divisor"), [(1.0, 1e4), (0.1, 1e5), (0.01, 5e4)])
+def test_a_factor_too_small_for_its_type_counts_as_none(bound: float, divisor: float):
+    """A denormal factor is rounded by up to half of itself, upwards too."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 0.9)
+    clipper = Clipper(model, distances, Clipping(bound), divisor=divisor)
+    batch = torch.randn(64, 1), torch.randn(64, 1)
+    for size in torch.linspace(0.3, 1.2, 20):
+        assert largest_change(clipper, batch, (torch.full((1, 1), 1e19 * float(size)), torch.zeros(1, 1))) <= 1
+
+
+class StochasticDepth(nn.Module):
+    """Skips a branch by a coin: one a row, or one a batch."""
+
+    def __init__(self, by_row: bool) -> None:
+        super().__init__()
+        self.by_row, self.first, self.branch, self.last = by_row, nn.Linear(10, 10), nn.Linear(10, 10), nn.Linear(10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = (torch.rand(len(x) if self.by_row else 1, 1) < 0.9).float()
+        hidden = self.first(x)
+        return self.last(hidden + kept * torch.relu(self.branch(hidden)))
+
+
+@pytest.mark.parametrize("by_row", [True, False])
+def test_a_model_that_draws_random_numbers_is_not_accused(by_row: bool, monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(onepass, "AGAIN", 2)
+    clipper = Clipper(StochasticDepth(by_row), fitted, 1.0)
+    for size in (32, 33, 30, 45, 20, 60, 16, 32, 12):
+        state = torch.get_rng_state()
+        clipper.sum([(torch.randn(size, 10), torch.randint(3, (size,)))])
+        assert not torch.equal(state, torch.get_rng_state())
+    if by_row:
+        assert "random numbers for each row" in clipper.method
+    else:
+        assert clipper.method == "one pass"
+
+
+class Decay(nn.Module):
+    """A learned rate over positions, of which there may be as many as examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rate, self.layer = nn.Parameter(torch.tensor(0.1)), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = torch.exp(-self.rate * torch.arange(x.shape[1]))
+        return self.layer((x * weights[None, :, None]).sum(1))
+
+
+@pytest.mark.parametrize("first", [32, 20])
+def test_a_constant_as_long_as_a_batch_is_no_coupling(first: int):
+    torch.manual_seed(0)
+    clipper = Clipper(Decay(), fitted, 1.0)
+    for size in (first, 33, 32, 31, 1, 32):
+        batch = torch.randn(size, 32, 4), torch.randint(3, (size,))
+        ours = flat(clipper.sum([batch]).gradients)
+        parts = [flat(clipper.sum([tuple(part[i : i + 1] for part in batch)]).gradients) for i in range(size)]
+        assert torch.allclose(ours, torch.stack(parts).sum(0), atol=1e-4)
+    assert clipper.method == "one pass"
+
+
+class Keeps(nn.Module):
+    """Holds what no copy can be made of, and an activation of its latest pass."""
+
+    def __init__(self, inputs: Tensor) -> None:
+        super().__init__()
+        self.inner, self.lock, self.latest = OnTheKink(inputs), threading.Lock(), torch.zeros(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.latest = torch.relu(self.inner.first(x))
+        return self.inner.second(self.latest)
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_a_model_that_cannot_be_copied_is_looked_at_in_float64_too(bound: bool):
+    """Also where the loss holds the model itself."""
+    torch.manual_seed(0)
+    inputs = torch.randn(1000).expand(32, -1).contiguous()
+    model = Keeps(inputs)
+    engine = OnePass(model, lambda module, batch: (model if bound else module)(batch[0])[:, 0])
+    assert engine((inputs,)) is not None, engine.reason
+
+
+@pytest.mark.parametrize("strength", [1e-4, 5e-4])
+def test_a_penalty_inside_of_the_loss_is_not_lost(strength: float):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(100, 50), nn.ReLU(), nn.Linear(50, 10))
+
+    def penalised(module: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return fitted(module, batch) + strength * torch.stack([value.square().sum() for value in module.parameters()]).sum()
+
+    batch = torch.randn(32, 100), torch.randint(10, (32,))
+    with_it, without = Clipper(model, penalised, 1.0), Clipper(model, fitted, 1.0)
+    assert not torch.equal(flat(with_it.sum([batch]).gradients), flat(without.sum([batch]).gradients))
+    assert with_it.method.startswith("torch.func")
+
+
+def test_a_column_that_is_a_category_needs_no_numbers_out_of_range():
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.names, self.layer = nn.Embedding(7, 4), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(torch.cat([self.names(x[:, 0].long()), x[:, 1:]], 1))
+
+    clipper = Clipper(Table(), fitted, 1.0)
+    clipper.sum([(torch.cat([torch.randint(7, (20, 1)).float(), torch.randn(20, 2)], 1), torch.randint(3, (20,)))])
+    assert clipper.method == "one pass"
+
+
+def test_a_token_that_marks_the_whole_batch_is_found_among_whole_numbers():
+    class Marked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.names, self.layer = nn.Embedding(50, 4), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(self.names(x).mean(1)) * (1 + 5e-4 * (x == 49).any())
+
+    torch.manual_seed(0)
+    tokens = torch.randint(49, (30, 6))
+    tokens[3] = 49
+    engine = OnePass(Marked(), fitted, floor=1.0)
+    engine((tokens, torch.zeros(30, dtype=torch.long)))
+    assert "depends on the other" in engine.reason or "one at a time" in engine.reason
+
+
+def test_a_loss_of_another_model_is_an_error_and_no_training_on_noise():
+    other = nn.Linear(4, 3)
+    for loss in (lambda module, batch: fitted(other, batch), lambda module, batch: fitted(module, batch).detach()):
+        with pytest.raises(UserError, match="does not depend on any trainable weight"):
+            Clipper(nn.Linear(4, 3), loss, 1.0).sum([(torch.randn(8, 4), torch.randint(3, (8,)))])
