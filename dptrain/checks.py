@@ -20,6 +20,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from dptrain.errors import PlanError
+from dptrain.recipe import Performance
 
 NOISED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Types of weights whose every bit of freedom gets noise. Of a complex one, only the real part would."""
@@ -91,6 +92,41 @@ def released(model: nn.Module) -> dict[str, torch.Tensor]:
     }
     buffers = {name: value for name, value in model.named_buffers(remove_duplicate=False) if name not in transient}
     return {**dict(model.named_parameters(remove_duplicate=False)), **buffers}
+
+
+def check_parts(model: Any, optimizer: Any, loss: Any, augment: Any, performance: Any) -> None:
+    """Refuses what is no model, no optimizer, no loss of a model and a batch, no augmentation.
+
+    Raises:
+        PlanError: it says what was given, and what to give.
+    """
+    if not isinstance(model, nn.Module):
+        raise PlanError(f"model is {_kind(model)}; give a torch.nn.Module")
+    if not isinstance(optimizer, Optimizer):
+        raise PlanError(
+            f"optimizer is {_kind(optimizer)}; give a torch.optim optimizer, such as SGD(model.parameters(), lr=0.1)"
+        )
+    if isinstance(loss, nn.Module) and type(loss).__module__ == "torch.nn.modules.loss":
+        raise PlanError(
+            f"loss is {_kind(loss)}, which takes outputs and targets and averages; give a function of (model, batch), such as "
+            "dptrain.per_example(torch.nn.functional.cross_entropy)"
+        )
+    if getattr(loss, "__module__", "") == "torch.nn.functional":
+        name = getattr(loss, "__name__", "it")
+        raise PlanError(f"loss is torch's own {name}, which averages over a batch; give dptrain.per_example({name})")
+    if not callable(loss):
+        raise PlanError(
+            f"loss is {_kind(loss)}; give a function of (model, batch) with one value an example, such as "
+            "dptrain.per_example(torch.nn.functional.cross_entropy)"
+        )
+    if augment is not None and not callable(augment):
+        raise PlanError(f"augment is {_kind(augment)}; give a function of collated rows, or leave it out")
+    if performance is not None and not isinstance(performance, Performance):
+        raise PlanError(f"performance is {_kind(performance)}; give a dptrain.recipe.Performance, or leave it out")
+
+
+def _kind(value: Any) -> str:
+    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def check_fresh_optimizer(optimizer: Optimizer) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from dptrain.data.examples import Examples
 from dptrain.errors import PlanError, ProtocolError
@@ -49,7 +50,8 @@ def digest(value: Tensor) -> bytes:
 
 def modules_of(function: Any) -> list[nn.Module]:
     """The modules that a function brings along: itself, what it is a method of, what it holds bound or enclosed, and what it
-    names among its globals. Those in lists and in attributes of other objects are not found."""
+    names among its globals; of an object that is called, or whose method is, what its attributes hold. Tensors of such an
+    object come as a module of their own. Those in lists, and deeper in other objects, are not found."""
     found: dict[int, nn.Module] = {}
     seen: dict[int, Any] = {}
     waiting = [function]
@@ -68,7 +70,19 @@ def modules_of(function: Any) -> list[nn.Module]:
             waiting += [cell.cell_contents for cell in part.__closure__ or () if cell != _EMPTY]
             named = {code.argval for code in dis.get_instructions(part) if code.opname == "LOAD_GLOBAL"}
             waiting += [part.__globals__[name] for name in named if isinstance(part.__globals__.get(name), nn.Module)]
+        elif callable(part) and not isinstance(part, type) and hasattr(part, "__dict__"):
+            held = _Held({name: value for name, value in vars(part).items() if isinstance(value, Tensor)})
+            waiting += [held, *(value for value in vars(part).values() if isinstance(value, nn.Module))]
     return list(found.values())
+
+
+class _Held(nn.Module):
+    """Tensors that an object keeps, to be watched like those of a module."""
+
+    def __init__(self, tensors: dict[str, Tensor]):
+        super().__init__()
+        for name, value in tensors.items():
+            self.register_buffer(name, value)
 
 
 _EMPTY = types.CellType()
@@ -79,8 +93,9 @@ class StateWatch:
     """Notices whoever writes into a model, or into the modules of its loss, but the training itself.
 
     Looked at are all buffers and all parameters. A step costs a look at each tensor's identity, address and version counter;
-    content is compared where these say that something happened, and where ``bits`` asks for it. Not caught: a trainable weight
-    written through ``.data``, which no version counts, and put in place before the next look at the bits; see ``BITS_EVERY``.
+    content is compared where these say that something happened, and where ``bits`` asks for it. Not caught: what is written
+    into a trainable weight through ``.data``, which no version counts, between two looks at the bits (see ``BITS_EVERY``); and
+    hooks of the optimizer, which run inside of the update itself.
     What was not found as it was left is never forgotten: from then on every check fails.
     """
 
@@ -138,6 +153,15 @@ class StateWatch:
                 self._digests.pop(name, None)
             self._bits_known = False
 
+    def follow(self, model: nn.Module) -> None:
+        """Weights that were frozen or set free since: from here on the update moves those that are free, and no others."""
+        trainable = {id(value) for value in model.parameters() if value.requires_grad}
+        if trainable == self._trainable:
+            return
+        turned, self._trainable = trainable ^ self._trainable, trainable
+        self._digests |= {name: digest(value) for name, value in self._named() if id(value) in turned}
+        self._bits_known = True  # of some: the next record takes care of all
+
     def renew(self, model: nn.Module) -> None:
         """Takes all that a ``state_dict`` holds as it is now for right: it was just loaded."""
         loaded = set(model.state_dict())
@@ -187,6 +211,37 @@ class StateWatch:
                     for name, value in held.items():
                         if value is not None:
                             yield (f"{place}.{name}" if place else name), value
+
+
+class OptimizerWatch:
+    """Notices whoever writes into an optimizer's state, such as momentum, between the updates that make it.
+
+    What is loaded or written there moves the weights without noise. Looked at are identity and version of each tensor.
+    """
+
+    def __init__(self, optimizer: Optimizer):
+        self._optimizer = optimizer
+        self._known = self._look()
+
+    def record(self) -> None:
+        """The optimizer just made its step, by right."""
+        self._known = self._look()
+
+    def check(self) -> None:
+        """Raises ProtocolError where the state is not as the latest step left it."""
+        if self._look() != self._known:
+            raise ProtocolError(
+                f"the state of {type(self._optimizer).__name__}, such as momentum, was changed between two steps: what is "
+                "written there moves the weights without noise, and is not counted. Leave it to step() and resume(); call "
+                "make_private() with a new optimizer"
+            )
+
+    def _look(self) -> list[tuple[str, int, int]]:
+        return [
+            (str(name), id(value), value._version if isinstance(value, Tensor) else 0)
+            for state in self._optimizer.state.values()
+            for name, value in state.items()
+        ]
 
 
 def _mark(value: Tensor) -> tuple[int, int]:

@@ -29,7 +29,7 @@ from torch.utils import _pytree as pytree
 
 from dptrain import checkpoint, distributed
 from dptrain.averaging import WeightAverage
-from dptrain.checks import check_fresh_optimizer, check_model, check_optimizer, released
+from dptrain.checks import check_fresh_optimizer, check_model, check_optimizer, check_parts, released
 from dptrain.chunks import Augment, chunks_of
 from dptrain.clipping import Chunk, ClippedSum, Clipper, Clipping, Counts
 from dptrain.clipping.fallback import LossFunction
@@ -37,7 +37,7 @@ from dptrain.data.examples import Examples
 from dptrain.data.split import Split
 from dptrain.data.split import save as save_split
 from dptrain.errors import CheckpointError, PlanError, ProtocolError, UserError, is_out_of_memory
-from dptrain.guards import BITS_EVERY, BITS_FIRST, StateWatch, check_augment, claim
+from dptrain.guards import BITS_EVERY, BITS_FIRST, OptimizerWatch, StateWatch, check_augment, claim
 from dptrain.ledger import Ledger
 from dptrain.noise import noise_for, secret_generator
 from dptrain.optimizers import NoiseAware
@@ -74,7 +74,7 @@ def make_private(
     views: int = 1,
     augment: Augment | None = None,
     performance: Performance | None = None,
-    ledger: Path | None = None,
+    ledger: str | Path | None = None,
     average: float | None = None,
     insecure_seed: int | None = None,
 ) -> "PrivateTraining":
@@ -103,6 +103,7 @@ def make_private(
     """
     if not isinstance(plan, PrivacyPlan):
         raise PlanError(f"plan is {plan!r}; give a PrivacyPlan, such as PrivacyPlan(...).calibrate(epsilon=8)")
+    check_parts(model, optimizer, loss, augment, performance)
     model = distributed.unwrap(model)
     private = math.isfinite(plan.clipping_norm)
     check_model(model, private=private)
@@ -130,7 +131,7 @@ def make_private(
         plan,
         loss,
         performance,
-        ledger,
+        None if ledger is None else Path(ledger),
         insecure_seed,
         average=average,
         views=views,
@@ -215,6 +216,7 @@ class PrivateTraining:
         """Whether examples were clipped, after which the engine lays the weights in another way no more."""
         self._watch = StateWatch(model, loss) if math.isfinite(plan.clipping_norm) else None
         optimizer.register_step_pre_hook(self._refuse_foreign_step)
+        self._optimizer_watch = OptimizerWatch(optimizer)
 
     @property
     def model(self) -> nn.Module:
@@ -331,6 +333,7 @@ class PrivateTraining:
         if self._average is not None and self._average.is_shown:
             raise ProtocolError("step() was called inside of averaged(), where the model does not hold its trained weights")
         check_optimizer(self._model, self._optimizer)
+        self._optimizer_watch.check()
         claim((value for group in self._optimizer.param_groups for value in group["params"]), self._owner)
         clipped = self.ranks.sum(f"step {batch.step}", lambda: self._own_sum(batch))
         check_sensitivity(clipped, self.plan)
@@ -346,6 +349,7 @@ class PrivateTraining:
                 self._permit = threading.get_ident()
                 self._optimizer.step()
         finally:
+            self._optimizer_watch.record()
             self._moved()
         if self._average is not None:
             self._average.update()
@@ -359,6 +363,8 @@ class PrivateTraining:
         Where memory does not suffice, it begins anew with chunks of half the size, and keeps to them.
         """
         self._look("what came before a step")
+        if self._watch is not None:
+            self._watch.follow(self._model)
         while True:
             try:
                 clipped = self._clipper.sum(self._chunks(batch), reuse=True)
@@ -553,6 +559,7 @@ class PrivateTraining:
         except RuntimeError as error:
             raise CheckpointError(f"{folder} does not fit the model: {error}") from None
         checkpoint.unpack_optimizer(self._optimizer, tensors, state["optimizer"])
+        self._optimizer_watch.record()
         self._earlier = tuple((int(first), int(last)) for first, last in state["drawn"])
         self._first = self._taken = int(state["steps_taken"])
         self._noise = self.ranks.noise(lambda: noise_for(self.plan, self._insecure_seed, self._first))

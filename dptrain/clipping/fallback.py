@@ -26,12 +26,17 @@ class LossModule(nn.Module):
         self.model = model
         self.loss = loss
 
-    def forward(self, batch: Any) -> Tensor:
+    def forward(self, batch: Any) -> Any:
         return self.loss(self.model, batch)
 
 
-def check_losses(losses: Tensor, examples: int) -> Tensor:
+def check_losses(losses: Any, examples: int) -> Tensor:
     """Raises ProtocolError unless there is one loss an example."""
+    if not isinstance(losses, Tensor):
+        raise ProtocolError(
+            f"the loss gave a {type(losses).__name__} for a batch of {examples}; it must give a tensor, one value an example, "
+            f"shape ({examples},)"
+        )
     if tuple(losses.shape) != (examples,):
         raise ProtocolError(
             f"the loss gave a tensor of shape {tuple(losses.shape)} for a batch of {examples}; it must give one value an "

@@ -264,3 +264,104 @@ def test_a_delta_beyond_the_accountant_is_one_sentence():
     plan = PrivacyPlan(sampling_rate=0.01, expected_batch_size=10, steps=2000, clipping_norm=1.0, delta=1e-14)
     with pytest.raises(PlanError, match=r"delta|δ"):
         assert math.isfinite(plan.calibrate(epsilon=1).noise_multiplier)
+
+
+def parts() -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = nn.Linear(5, 3)
+    return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+
+
+def test_momentum_of_other_gradients_does_not_get_in():
+    """Loaded before the first step, or written between two."""
+    model, optimizer = parts()
+    private = make_private(model, optimizer, dataset(), PLAN, loss=per_example(F.cross_entropy))
+    other, plain = parts()
+    other(torch.ones(2, 5)).sum().backward()
+    plain.step()
+    optimizer.load_state_dict(plain.state_dict())
+    before = weights(private)
+    with pytest.raises(ProtocolError, match="state of SGD"):
+        private.step(next(private.batches()))
+    assert torch.equal(weights(private), before)
+    assert private.steps_taken == 0
+    model, optimizer = parts()
+    private = make_private(model, optimizer, dataset(), PLAN, loss=per_example(F.cross_entropy))
+    for batch in private.batches(2):
+        private.step(batch)
+    next(iter(optimizer.state.values()))["momentum_buffer"].add_(1.0)
+    with pytest.raises(ProtocolError, match="state of SGD"):
+        run(private)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_layers_may_be_set_free_and_frozen_under_way(steps: int):
+    lower, upper = nn.Linear(5, 4), nn.Linear(4, 3)
+    model = nn.Sequential(lower, nn.Tanh(), upper)
+    lower.requires_grad_(False)
+    optimizer = torch.optim.SGD(upper.parameters(), lr=0.1)
+    private = make_private(model, optimizer, dataset(), PLAN, loss=per_example(F.cross_entropy))
+    for batch in private.batches(steps):
+        private.step(batch)
+    first = lower.weight.clone()
+    lower.requires_grad_(True)
+    optimizer.add_param_group({"params": list(lower.parameters())})
+    for batch in private.batches(steps + 1):
+        private.step(batch)
+    assert not torch.equal(lower.weight, first)
+    run(private)
+    assert private.steps_taken == PLAN.steps
+
+
+class Center:
+    """A loss with weights of its own."""
+
+    def __init__(self) -> None:
+        self.center = torch.zeros(3, requires_grad=True)
+        self.own = torch.optim.SGD([self.center], lr=0.1)
+
+    def __call__(self, model: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return (model(batch[0]) - self.center.detach()).square().sum(1)
+
+
+def test_weights_that_a_loss_object_learns_are_seen():
+    center = Center()
+    model, optimizer = parts()
+    private = make_private(model, optimizer, dataset(), PLAN, loss=center)
+    batches = private.batches()
+    private.step(next(batches))
+    (model(torch.ones(4, 5)) - center.center).square().sum().backward()
+    center.own.step()
+    with pytest.raises(ProtocolError, match=r"'loss\.center'"):
+        private.step(next(batches))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"model": torch.relu}, "model is a builtin"),
+        ({"optimizer": None}, "optimizer is None; give a torch.optim optimizer"),
+        ({"loss": None}, "loss is None; give a function"),
+        ({"loss": nn.CrossEntropyLoss()}, "per_example"),
+        ({"loss": F.cross_entropy}, r"dptrain\.per_example\(cross_entropy\)"),
+        ({"augment": 3}, "augment is a int"),
+        ({"performance": {}}, "performance is a dict"),
+    ],
+)
+def test_what_cannot_be_trained_with_is_said_before_anything_is_read(changed: dict[str, object], said: str):
+    model, optimizer = parts()
+    given = {"model": model, "optimizer": optimizer, "loss": per_example(F.cross_entropy)} | changed
+    with pytest.raises(PlanError, match=said):
+        make_private(given.pop("model"), given.pop("optimizer"), dataset(), PLAN, **given)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_loss_that_gives_a_number_is_told_what_to_give():
+    model, optimizer = parts()
+    private = make_private(model, optimizer, dataset(), PLAN, loss=lambda module, batch: 0.5)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ProtocolError, match="gave a float"):
+        run(private)
+
+
+def test_a_ledger_may_be_named_by_a_text(tmp_path: Path):
+    model, optimizer = parts()
+    run(make_private(model, optimizer, dataset(), PLAN, loss=per_example(F.cross_entropy), ledger=str(tmp_path / "a.jsonl")))
+    assert (tmp_path / "a.jsonl").exists()
