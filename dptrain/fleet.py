@@ -17,7 +17,7 @@ import copy
 import hashlib
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from torch import nn
 from tqdm import tqdm
 
 from dptrain.data.dataset import DataSet
+from dptrain.errors import UserError
 from dptrain.files import write_file
 from dptrain.recipe import Performance, Recipe
 from dptrain.registry import LOSSES, MODELS, OPTIMIZERS
@@ -40,8 +41,27 @@ class Fleet:
     """What shadow models say about every example, and which of them had seen it."""
 
     logits: Float[np.ndarray, "models examples classes"]
+    """Of regression models, one output; otherwise before the softmax."""
     membership: Bool[np.ndarray, "models examples"]
     digest: str
+    views: Float[np.ndarray, "models views examples classes"] | None = None
+    """The same for augmented views of every example, where the attack asks several questions about each."""
+    weights: Mapping[str, np.ndarray] | None = None
+    """Every tensor of the models' state, ``[models, *shape]``; None where they were not kept."""
+    build: Callable[[], nn.Module] | None = None
+    """An untrained model of the same architecture."""
+
+    def model(self, index: int) -> nn.Module:
+        """One of the models, in evaluation mode.
+
+        Raises:
+            UserError: the weights of this fleet were not kept.
+        """
+        if self.weights is None or self.build is None:
+            raise UserError("this fleet kept its models' answers and not their weights; train it anew with weights kept")
+        model = self.build()
+        model.load_state_dict({name: torch.from_numpy(np.asarray(value[index])) for name, value in self.weights.items()})
+        return model.eval()
 
 
 Train = Callable[[np.ndarray, int], nn.Module]
