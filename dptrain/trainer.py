@@ -14,7 +14,7 @@ import functools
 import hashlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -53,8 +53,10 @@ def build_training(
     performance: Performance | None = None,
     ledger: Path | None = None,
     insecure_seed: int | None = None,
+    initial: Mapping[str, Tensor] | None = None,
 ) -> PrivateTraining:
-    """A training of the recipe on the examples ``members``, not yet begun; ``seed`` decides the initial weights.
+    """A training of the recipe on the examples ``members``, not yet begun; ``seed`` decides the initial weights, unless
+    ``initial`` gives them.
 
     Targets, baselines and shadow models all come from here, so that none of them can differ in anything but the recipe.
     """
@@ -62,6 +64,8 @@ def build_training(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = models.build(recipe.model, data.input_shape, len(data.classes), recipe.regularization)
+    if initial is not None:
+        model.load_state_dict(initial)
     model.train()
     optimizer = OPTIMIZERS[recipe.optimizer.name](model, recipe.optimizer, recipe.regularization)
     inputs = functools.partial(front.made, model.front, data) if isinstance(model, front.WithFront) else None

@@ -1,0 +1,174 @@
+"""Audits by outputs alone: of many models with and without one canary, or of one model with many canaries.
+
+* :func:`one_run`: m canaries, each in or out by its coin, and one training (Steinke, Nasr, Jagielski 2023). The score of a
+  canary is the log-odds of its label.
+* :func:`many_runs`: one canary, which is in each of many trainings by a coin; otherwise they share everything but batches
+  and noise. The score of a *model* is its log-odds of the canary's label.
+
+In both the observer asks the finished model about the canary, once. ``initial`` weights are the auditor's to choose: ε
+promises something for every initialisation. Those of :func:`settled` have learnt from other examples, so that the records
+say little and the canary a lot (Annamalai and De Cristofaro 2024, "Nearly Tight Black-Box Auditing of Differentially Private
+Machine Learning").
+"""
+
+import dataclasses
+import functools
+import multiprocessing
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from dptrain import models
+from dptrain.data.dataset import DataSet
+from dptrain.errors import UserError
+from dptrain.noise import secret_generator
+from dptrain.plan import PrivacyPlan
+from dptrain.recipe import Performance, Recipe
+from dptrain.registry import LOSSES
+from dptrain.trainer import build_training
+from evaluation.audit.canaries import Kind, make, worst_case
+from evaluation.audit.game import Game, coins
+from evaluation.membership.lira import log_softmax, rescaled
+
+SETTLING = 200
+"""Updates of :func:`settled`."""
+SETTLING_BATCH = 512
+
+
+def one_run(
+    recipe: Recipe,
+    data: DataSet,
+    members: np.ndarray,
+    spare: np.ndarray,
+    *,
+    kind: Kind = "mislabelled",
+    canaries: int = 1000,
+    seed: int = 0,
+    performance: Performance | None = None,
+) -> Game:
+    """One training on ``members`` and the canaries whose coins said so.
+
+    Args:
+        spare: examples that canaries may be made of.
+    """
+    plan = _plan(recipe)
+    inputs, labels = make(kind, data, spare, canaries, secret_generator())
+    included = coins(canaries, secret_generator())
+    small = _with_canaries(data, members, inputs, labels)
+    ordinary = np.arange(len(members))
+    training = build_training(
+        recipe, small, np.concatenate([ordinary, len(members) + np.flatnonzero(included)]), seed, performance=performance
+    )
+    for batch in training.batches():
+        training.step(batch)
+    with training.averaged() as model:
+        scores = log_odds(model, inputs, labels)
+    return Game(scores, included, plan, "scores", f"{canaries} canaries, {kind}, in one training")
+
+
+def many_runs(
+    recipe: Recipe,
+    data: DataSet,
+    members: np.ndarray,
+    spare: np.ndarray,
+    *,
+    kind: Kind | None = None,
+    trainings: int = 1000,
+    seed: int = 0,
+    jobs: int = 1,
+    progress: bool = True,
+) -> Game:
+    """Many trainings on ``members``, and in each by a coin the same one canary.
+
+    Args:
+        kind: of the canary, with the recipe's own initial weights; left out, initial weights and canary are the worst case.
+        spare: examples that the initial weights, or the canary, may be made of.
+        jobs: processes that share the trainings out.
+    """
+    plan = _plan(recipe)
+    initial: dict[str, Tensor] | None = None
+    if kind is None:
+        model = settled(recipe, data, spare, seed)
+        inputs, labels = worst_case(model, data)
+        initial = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    else:
+        inputs, labels = make(kind, data, spare, 1, secret_generator())
+    included = coins(trainings, secret_generator())
+    small = _with_canaries(data, members, inputs, labels)
+    play = functools.partial(_play, recipe, small, initial, seed)
+    scores = np.empty(trainings)
+    bar = tqdm(total=trainings, desc="audited models", unit="model", disable=None if progress else True, leave=False)
+    with bar:
+        if jobs == 1:
+            for index in range(trainings):
+                scores[index] = play(bool(included[index]))
+                bar.update()
+        else:
+            with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _alone) as pool:
+                for index, score in enumerate(pool.map(play, included.tolist(), chunksize=8)):
+                    scores[index] = score
+                    bar.update()
+    what = "worst-case initial weights and example" if kind is None else f"one {kind} canary"
+    return Game(scores, included, plan, "scores", f"{what}, in {trainings} trainings")
+
+
+def _play(recipe: Recipe, data: DataSet, initial: Mapping[str, Tensor] | None, seed: int, is_in: bool) -> float:
+    """One training; the canary is the last example."""
+    last = len(data) - 1
+    members = np.arange(last + 1 if is_in else last)
+    training = build_training(recipe, data, members, seed, initial=initial)
+    for batch in training.batches():
+        training.step(batch)
+    with training.averaged() as model:
+        return float(log_odds(model, data.inputs[last:], data.targets[last:])[0])
+
+
+def _alone() -> None:
+    torch.set_num_threads(1)
+
+
+def log_odds(model: nn.Module, inputs: Tensor, labels: Tensor) -> np.ndarray:
+    """log p_y / (1 − p_y) of each canary, ``[canaries]``."""
+    model.eval()
+    with torch.no_grad():
+        logits = model(inputs).double().numpy()
+    return rescaled(log_softmax(logits), labels.numpy())
+
+
+def settled(recipe: Recipe, data: DataSet, spare: np.ndarray, seed: int) -> nn.Module:
+    """The recipe's architecture after ordinary training on spare examples, so that further ones teach it little."""
+    if not len(spare):
+        raise UserError("worst-case initial weights are made from examples outside of the training, and there are none")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = models.build(recipe.model, data.input_shape, len(data.classes), recipe.regularization).train()
+        optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+        for _ in range(SETTLING):
+            index = torch.from_numpy(spare)[torch.randint(len(spare), (SETTLING_BATCH,))]
+            losses = LOSSES[recipe.training.loss](model, (data.inputs[index], data.targets[index]), recipe.regularization)
+            optimizer.zero_grad()
+            losses.mean().backward()
+            optimizer.step()
+    return model
+
+
+def _plan(recipe: Recipe) -> PrivacyPlan:
+    plan = PrivacyPlan.from_config(recipe.privacy, recipe.training.steps)
+    if not plan.is_private:
+        raise UserError("this recipe promises nothing (no noise, or no clipping), so there is no ε to audit; give a budget")
+    return plan
+
+
+def _with_canaries(data: DataSet, members: np.ndarray, inputs: Tensor, labels: Tensor) -> DataSet:
+    """The members, and behind them the canaries."""
+    index = torch.from_numpy(members)
+    return dataclasses.replace(
+        data,
+        inputs=torch.cat([data.inputs[index], inputs]),
+        targets=torch.cat([data.targets[index], labels]),
+        published_test=0,
+    )
