@@ -20,9 +20,7 @@ from dptrain.errors import ConfigError, UserError, unknown_name
 Kind = Literal["natural", "mislabelled", "noise"]
 
 
-def make(
-    kind: Kind, data: DataSet, spare: np.ndarray, count: int, generator: np.random.Generator
-) -> tuple[Tensor, Tensor]:
+def make(kind: Kind, data: DataSet, spare: np.ndarray, count: int, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
     """``count`` canaries: inputs and labels.
 
     Args:

@@ -86,7 +86,7 @@ class WhiteBox:
 class _Observer:
     """Sees each released update's part on the canaries' weights, as the optimizer does."""
 
-    def __init__(self, marks: nn.Parameter, canaries: int, included: np.ndarray):
+    def __init__(self, marks: Tensor, canaries: int, included: np.ndarray):
         self._marks, self._canaries = marks, canaries
         self._out = torch.from_numpy(~included)
         self.total = torch.zeros(canaries, dtype=torch.float64)

@@ -1,0 +1,140 @@
+"""Audits of the project's own engine: sound, it passes; broken on purpose, it is caught."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import dptrain.data
+from dptrain.clipping import clipped
+from dptrain.data.dataset import DataSet
+from dptrain.errors import ConfigError, UserError
+from dptrain.noise import GaussianNoise
+from dptrain.private import PrivateTraining
+from dptrain.recipe import DataConfig, ModelConfig, OptimizerConfig, PrivacyConfig, Recipe, TrainingConfig
+from evaluation.audit import black_box, canaries, white_box
+from evaluation.metrics import area_under_roc
+
+pytestmark = pytest.mark.filterwarnings("ignore:delta is")
+
+
+@pytest.fixture(scope="module")
+def digits() -> DataSet:
+    return dptrain.data.load(DataConfig(name="digits"))
+
+
+def recipe(rate: float = 1.0, steps: int = 40, epsilon: float | None = 4.0, **changes: Any) -> Recipe:
+    privacy = PrivacyConfig(epsilon=epsilon, delta=1e-5, sampling_rate=rate, clipping_norm=0.1, expected_batch_size=900 * rate)
+    return Recipe(
+        model=ModelConfig(name="linear"),
+        optimizer=OptimizerConfig(learning_rate=1.0),
+        privacy=dataclasses.replace(privacy, **changes),
+        training=TrainingConfig(steps=steps),
+    )
+
+
+def failed(found: white_box.WhiteBox) -> set[str]:
+    return {check.name for check in found.checks if not check.ok}
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.2])
+@pytest.mark.parametrize("clipping", ["flat", "automatic"])
+def test_a_sound_engine_keeps_its_word(digits: DataSet, rate: float, clipping: str):
+    found = white_box.play(recipe(rate, clipping=clipping), digits, np.arange(900), canaries=400)
+    assert failed(found) == set()
+    assert len(found.checks) == 3
+    game = found.game
+    area = area_under_roc(game.scores, game.included)
+    assert area.low is not None
+    assert area.low > 0.55  # the canaries are seen at all
+    assert area.low <= game.plan.permitted_auc()
+    assert game.access == "weights"
+
+
+def halved(training: PrivateTraining) -> None:
+    noise = training._noise
+    assert isinstance(noise, GaussianNoise)
+    draw = noise._unit_noise
+    noise._unit_noise = lambda *given: (draw(*given)[0] * 0.5, 1.0)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def unclipped(training: PrivateTraining) -> None:
+    """The first example of each chunk goes into the sum as it is."""
+    original = clipped.Clipping.factors
+
+    def factors(self: clipped.Clipping, *given: Any) -> Any:
+        found, finite, long = original(self, *given)
+        found[:, 0] = 1.0 / training.plan.expected_batch_size
+        return found, finite, long
+
+    rule = training._clipper.clipping
+    object.__setattr__(rule, "factors", lambda *given: factors(rule, *given))
+
+
+def twice_as_often(training: PrivateTraining) -> None:
+    """Batches are drawn at 2 q, and q is counted."""
+    units = training._examples.units
+
+    def drawn() -> Any:
+        generator = np.random.default_rng(0)
+        while True:
+            yield np.flatnonzero(generator.random(units) < 2 * training.plan.sampling_rate), None
+
+    training._stream = drawn()
+
+
+@pytest.mark.parametrize(
+    ("broken", "rate", "check"), [(halved, 1.0, "noise"), (unclipped, 1.0, "contribution"), (twice_as_often, 0.2, "draws")]
+)
+def test_a_planted_fault_is_caught(digits: DataSet, broken: Callable[[PrivateTraining], None], rate: float, check: str):
+    found = white_box.play(recipe(rate), digits, np.arange(900), canaries=400, prepare=broken)
+    assert check in failed(found)
+
+
+def test_a_plan_that_promises_nothing_is_not_audited(digits: DataSet):
+    with pytest.raises(UserError, match="give a budget"):
+        white_box.play(recipe(mechanism="clip_only", epsilon=None), digits, np.arange(900))
+    with pytest.raises(UserError, match="at least 10"):
+        white_box.play(recipe(), digits, np.arange(900), canaries=3)
+
+
+def test_worst_case_weights_show_the_observer_of_outputs_nearly_everything(digits: DataSet):
+    """The plan permits an AUC of .87; a real example under ordinary weights shows much less of it."""
+    plan = recipe(steps=5, epsilon=8.0)
+    game = black_box.many_runs(plan, digits, np.arange(900), np.arange(900, 1797), trainings=120, progress=False)
+    area = area_under_roc(game.scores, game.included)
+    assert area.low is not None
+    assert area.high is not None
+    assert area.high > 0.8
+    assert area.low <= game.plan.permitted_auc()
+
+
+@pytest.mark.parametrize("kind", ["natural", "mislabelled", "noise"])
+def test_one_run_scores_each_canary_once(digits: DataSet, kind: Any):
+    game = black_box.one_run(
+        recipe(steps=20, epsilon=1000.0), digits, np.arange(900), np.arange(900, 1797), kind=kind, canaries=200
+    )
+    assert game.scores.shape == game.included.shape == (200,)
+    assert np.isfinite(game.scores).all()
+    assert 60 < game.included.sum() < 140
+    if kind == "mislabelled":
+        assert (area_under_roc(game.scores, game.included).value or 0) > 0.5
+
+
+def test_canaries_are_what_their_name_says(digits: DataSet):
+    generator = np.random.default_rng(0)
+    spare = np.arange(1000, 1200)
+    inputs, labels = canaries.make("mislabelled", digits, spare, 200, generator)
+    for given, label in zip(inputs, labels, strict=True):
+        at = [i for i in spare.tolist() if torch.equal(digits.inputs[i], given)]
+        assert all(label != digits.targets[i] for i in at)
+    noise, _ = canaries.make("noise", digits, spare, 50, generator)
+    assert digits.bounds[0] <= float(noise.min())
+    assert float(noise.max()) <= digits.bounds[1]
+    with pytest.raises(UserError, match="only 200 examples"):
+        canaries.make("natural", digits, spare, 201, generator)
+    with pytest.raises(ConfigError, match="did you mean 'natural'"):
+        canaries.make("naturel", digits, spare, 5, generator)  # pyright: ignore[reportArgumentType]
