@@ -88,8 +88,9 @@ class LowerBound:
     def contradicts(self, epsilon: float) -> bool:
         """Whether a claim of (ε, δ)-DP is refuted, whatever the mechanism.
 
-        A bound that reads ε off a Gaussian curve never refutes it: a pure 1-DP mechanism may well show μ = 1.2, which on a
-        Gaussian curve would be ε = 5.5. Hold it against the plan's own curve, :func:`evaluation.audit.fdp.refutes`.
+        A bound that reads ε off a Gaussian curve never refutes it: a pure 1-DP mechanism may well show μ = 1.23, which on a
+        Gaussian curve would be ε = 5.58 at δ = 1e-5. Hold it against the plan's own curve with
+        :func:`evaluation.audit.fdp.refutes`.
         """
         return self.holds_for == "any mechanism" and self.epsilon > epsilon
 

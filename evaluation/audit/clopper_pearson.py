@@ -31,6 +31,9 @@ from evaluation.audit.thresholds import Errors, Rule, bound_over, lower_rate, up
 LEAST = 10
 """False positives, and false negatives, that the ratio interval needs."""
 
+TO_SPARE = 3
+"""So many times the least errors a threshold has where a split chooses it, so that the other part has the least too."""
+
 PAID_FOR_DELTA = 0.1
 """The share of the permitted error that the ratio interval pays for a lower end of the rate under δ."""
 
@@ -72,6 +75,7 @@ def katz_bound(
         terms,
         method="many runs, Katz log ratio",
         strength=lambda errors, significance: ratio_epsilon(errors, terms.delta, significance),
+        choice=lambda errors, significance: ratio_epsilon(errors, terms.delta, significance, TO_SPARE * LEAST),
         fewest_errors=LEAST,
         note=f"normal approximation, used with at least {LEAST} false positives and false negatives",
     )
@@ -84,15 +88,15 @@ def katz_bound(
     return bound
 
 
-def ratio_epsilon(errors: Errors, delta: float, significance: float) -> np.ndarray:
-    """ε ≥ this at each threshold, by the ratio interval; −∞ where it may not be used."""
+def ratio_epsilon(errors: Errors, delta: float, significance: float, least: int = LEAST) -> np.ndarray:
+    """ε ≥ this at each threshold, by the ratio interval; −∞ with fewer than ``least`` errors of either kind."""
     sides = (
         (errors.members - errors.false_negatives, errors.members, errors.false_positives, errors.non_members),
         (errors.non_members - errors.false_positives, errors.non_members, errors.false_negatives, errors.members),
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         bounds = [_one_side(*side, delta, significance / 2) for side in sides]
-    valid = (errors.false_positives >= LEAST) & (errors.false_negatives >= LEAST)
+    valid = (errors.false_positives >= least) & (errors.false_negatives >= least)
     return np.where(valid, np.maximum(np.maximum(*bounds), 0.0), -np.inf)
 
 

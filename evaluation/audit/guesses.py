@@ -62,7 +62,8 @@ def correct_guesses(
         raise AuditError(
             f"{inserted} of {canaries} canaries were inserted, which fair coins do not do; insert each with probability 1/2"
         )
-    order = np.lexsort((np.random.default_rng(seed).random(canaries), scores))
+    shuffled = np.random.default_rng(seed).permutation(canaries)
+    order = shuffled[np.argsort(scores[shuffled], kind="stable")]
     members_called = is_member[order[canaries - guesses.highest :]]
     others_called = is_member[order[: guesses.lowest]]
     return int(members_called.sum()) + int((~others_called).sum())

@@ -109,6 +109,7 @@ def bound_over(
     *,
     method: str,
     strength: Strength,
+    choice: Strength | None = None,
     to_epsilon: Callable[[float], float] = float,
     holds_for: HoldsFor = "any mechanism",
     fewest_errors: int = 0,
@@ -116,6 +117,7 @@ def bound_over(
 ) -> LowerBound:
     """The lower bound of one estimator under one rule; ``to_epsilon`` reads ε off what ``strength`` bounds.
 
+    ``choice`` ranks thresholds in its place where a split chooses one;
     ``fewest_errors`` is how few of either kind the estimator can take: those of its ceiling.
 
     Raises:
@@ -132,7 +134,7 @@ def bound_over(
             chosen_on = _part(is_member, rule)
             used = ~chosen_on
             candidates = np.unique(scores[chosen_on])
-            on_part = strength(Errors.at(scores[chosen_on], is_member[chosen_on], candidates), terms.significance)
+            on_part = (choice or strength)(Errors.at(scores[chosen_on], is_member[chosen_on], candidates), terms.significance)
             best = candidates[np.flatnonzero(on_part == on_part.max())]
             thresholds = best[[len(best) // 2]]
     significance = terms.significance / len(thresholds)
