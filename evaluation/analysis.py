@@ -62,7 +62,9 @@ class Case:
 def membership(case: Case, name: str, attack: MembershipAttack) -> AttackResult:
     """Runs one membership attack and judges it: AUC first, true positive rates at fixed false positive rates beside it."""
     examples, is_member = case.examples(case.split.audited), case.split.is_member
-    knowledge = Knowledge(public=case.examples(case.split.public), fleet=case.fleet)
+    population = case.examples(case.split.population)
+    knowledge = Knowledge(public=case.examples(case.split.public), population=population, fleet=case.fleet)
+    knowledge.check(attack.needs)
     scores = np.asarray(attack.run(case.target.behind(attack.access), examples, knowledge), dtype=float)
     metrics.check_scores(scores, is_member)
     area = metrics.area_under_roc(scores, is_member)

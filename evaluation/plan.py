@@ -28,9 +28,61 @@ ATTACKS: Registry[Any] = Registry(
             "evaluation.membership.threshold:LossThreshold",
             "the smaller the loss, the more a member (Yeom et al. 2018)",
         ),
+        "membership.threshold_per_class": Builtin(
+            "evaluation.membership.threshold:LossPerClass",
+            "the loss against non-members of the class (Song & Mittal 2021)",
+        ),
+        "membership.confidence": Builtin(
+            "evaluation.membership.threshold:Confidence",
+            "the highest score, whatever the label (Salem et al. 2019)",
+        ),
+        "membership.confidence_per_class": Builtin(
+            "evaluation.membership.threshold:ConfidencePerClass",
+            "the highest score against non-members of the class",
+        ),
+        "membership.entropy": Builtin(
+            "evaluation.membership.threshold:Entropy",
+            "the entropy of the scores (Song & Mittal 2021)",
+        ),
+        "membership.entropy_per_class": Builtin(
+            "evaluation.membership.threshold:EntropyPerClass",
+            "the entropy against non-members of the class (Song & Mittal 2021)",
+        ),
+        "membership.modified_entropy": Builtin(
+            "evaluation.membership.threshold:ModifiedEntropy",
+            "entropy about the true label (Song & Mittal 2021)",
+        ),
+        "membership.modified_entropy_per_class": Builtin(
+            "evaluation.membership.threshold:ModifiedEntropyPerClass",
+            "the same against non-members of the class (Song & Mittal 2021)",
+        ),
+        "membership.calibrated_loss": Builtin(
+            "evaluation.membership.calibrated:CalibratedLoss",
+            "the loss less that of models without the example (Watson et al. 2022)",
+        ),
+        "membership.shadow_classifier": Builtin(
+            "evaluation.membership.shadow:ShadowClassifier",
+            "a classifier that learned from shadow models (Shokri et al. 2017)",
+        ),
         "membership.lira": Builtin(
             "evaluation.membership.lira:Lira",
             "likelihood ratio over shadow models of the same recipe (Carlini et al. 2022)",
+        ),
+        "membership.lira_offline": Builtin(
+            "evaluation.membership.lira:OfflineLira",
+            "likelihood under shadow models without the example (Carlini et al. 2022)",
+        ),
+        "membership.rmia": Builtin(
+            "evaluation.membership.rmia:Rmia",
+            "ratio to reference models, against the population's (Zarifzadeh et al. 2024)",
+        ),
+        "membership.rmia_offline": Builtin(
+            "evaluation.membership.rmia:OfflineRmia",
+            "the same from models without the example (Zarifzadeh et al. 2024)",
+        ),
+        "membership.quantile": Builtin(
+            "evaluation.membership.quantile:QuantileRegression",
+            "what a non-member with this input would score (Bertran et al. 2023)",
         ),
         "inversion.class": Builtin(
             "evaluation.inversion.class_:ClassInversion",

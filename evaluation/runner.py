@@ -37,7 +37,7 @@ from evaluation import analysis
 from evaluation.access import Access
 from evaluation.analysis import Case
 from evaluation.inversion.class_ import ClassInversion
-from evaluation.membership import MembershipAttack
+from evaluation.membership import MembershipAttack, NotApplicable
 from evaluation.metrics import proportion
 from evaluation.plan import ATTACKS, EvaluationPlan
 from evaluation.result import AttackResult, RunResult, Variant, read_run, write
@@ -144,16 +144,14 @@ def _attempt(case: Case, name: str, fleets: "Callable[[], Fleet | None]") -> Att
     try:
         attack: Any = ATTACKS[name]()
         if isinstance(attack, MembershipAttack) or name.startswith("membership."):
-            if attack.needs_fleet:
-                fleet = fleets()
-                if fleet is None:
-                    reason = "it needs shadow models: pass recipe= or retrain= to evaluate()"
-                    return AttackResult(name=name, status="not_applicable", reason=reason)
-                case = dataclasses.replace(case, fleet=fleet)
+            if attack.needs & {"fleet", "weights"}:
+                case = dataclasses.replace(case, fleet=fleets())
             return analysis.membership(case, name, attack)
         if isinstance(attack, ClassInversion) and case.data.kind != "image" and not np.isfinite(case.data.bounds).all():
             return AttackResult(name=name, status="not_applicable", reason="the inputs have no public bounds")
         return analysis.inversion(case, name, attack)
+    except NotApplicable as missing:
+        return AttackResult(name=name, status="not_applicable", reason=str(missing))
     except Exception as error:  # an attack is anyone's code: whatever it raises must not stop the others
         if case.folder is not None:
             write_file(case.folder / f"{name}.failed.txt", traceback.format_exc().encode())

@@ -8,7 +8,7 @@ target.logits(inputs)       # AccessError: this attacker sees scores
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,17 +22,25 @@ from dptrain.recipe import ModelConfig, RegularizationConfig
 from evaluation.access import Access, AccessError
 
 CHUNK = 4096
+MOST_GRADIENT_NUMBERS = 20_000_000
+"""Numbers of per-example gradients that are in memory at once."""
+
+Kind = Literal["classification", "regression"]
+"""What a model gives: classes, or one value."""
 
 
 class Target:
     """A model, which it takes over and freezes, that answers up to its access level and counts its queries."""
 
-    def __init__(self, model: nn.Module, access: Access, *, bounds: tuple[float, float], classes: int):
+    def __init__(
+        self, model: nn.Module, access: Access, *, bounds: tuple[float, float], classes: int, kind: Kind = "classification"
+    ):
         self._model = model.eval()
         self.access = access
         self.bounds = bounds
         """Public lowest and highest value of an input."""
         self.classes = classes
+        self.kind: Kind = kind
         self.queries = 0
         for parameter in self._model.parameters():
             parameter.requires_grad_(False)
@@ -61,15 +69,17 @@ class Target:
 
     def behind(self, access: Access) -> "Target":
         """The same model for an attacker of this level."""
-        return Target(self._model, access, bounds=self.bounds, classes=self.classes)
+        return Target(self._model, access, bounds=self.bounds, classes=self.classes, kind=self.kind)
 
     def labels(self, inputs: Tensor) -> Int[np.ndarray, " examples"]:
         """The most probable class of each input."""
         return self._logits(inputs, Access.LABEL).argmax(1)
 
     def scores(self, inputs: Tensor) -> Float[np.ndarray, "examples classes"]:
-        """Class probabilities in float64."""
+        """Class probabilities in float64; of a regression model its predictions."""
         logits = self._logits(inputs, Access.SCORES)
+        if self.kind == "regression":
+            return logits
         raised = np.exp(logits - logits.max(1, keepdims=True))
         return raised / raised.sum(1, keepdims=True)
 
@@ -85,6 +95,35 @@ class Target:
         values = objective(self._model(leaf))
         (gradient,) = torch.autograd.grad(values.sum(), leaf)
         return gradient, values.detach()
+
+    def gradient_norms(
+        self, inputs: Tensor, targets: Tensor, objective: Callable[[Tensor, Tensor], Tensor]
+    ) -> dict[str, Float[np.ndarray, " examples"]]:
+        """Norm of the derivative of each example's objective with respect to the weights, layer by layer.
+
+        Args:
+            objective: outputs ``[1, classes]`` and targets ``[1]`` to a scalar.
+
+        Returns:
+            The name of each module that has weights of its own, with one norm an example.
+        """
+        self._require(Access.WEIGHTS)
+        self.queries += len(inputs)
+        weights = {name: value.detach() for name, value in self._model.named_parameters()}
+        buffers = dict(self._model.named_buffers())
+
+        def of_one(given: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+            return objective(torch.func.functional_call(self._model, (given, buffers), (x[None],)), y[None])
+
+        per_example = torch.func.vmap(torch.func.grad(of_one), in_dims=(None, 0, 0))
+        chunk = max(1, min(CHUNK, MOST_GRADIENT_NUMBERS // max(1, sum(value.numel() for value in weights.values()))))
+        squares: dict[str, list[Tensor]] = {name.rpartition(".")[0]: [] for name in weights}
+        for start in range(0, len(inputs), chunk):
+            gradients = per_example(weights, inputs[start : start + chunk], targets[start : start + chunk])
+            for layer, parts in squares.items():
+                own = [value for name, value in gradients.items() if name.rpartition(".")[0] == layer]
+                parts.append(torch.stack([value.flatten(1).double().square().sum(1) for value in own]).sum(0))
+        return {layer: torch.cat(parts).sqrt().numpy() for layer, parts in squares.items()}
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of every tensor of the model."""

@@ -3,21 +3,48 @@
 An attack sees examples without knowing which are members, and gives each a score; higher means member. The figures are
 computed elsewhere (:mod:`evaluation.metrics`).
 
-* :mod:`~evaluation.membership.threshold`: the target's loss by itself
-* :mod:`~evaluation.membership.lira`: likelihood ratio over shadow models
+From the target alone:
+
+* :mod:`~evaluation.membership.threshold`: loss, confidence, entropy, modified entropy; as they are, and class by class
+* :mod:`~evaluation.membership.quantile`: the score that a non-member with this input would have
+
+With other models of the same recipe:
+
+* :mod:`~evaluation.membership.calibrated`: the loss, less what it is for models without the example
+* :mod:`~evaluation.membership.shadow`: a classifier that learned from shadow models
+* :mod:`~evaluation.membership.lira`: likelihood ratio over shadow models, online and offline
+* :mod:`~evaluation.membership.rmia`: ratio to reference models, against the ratios of the population, online and offline
+
+Shared: :mod:`~evaluation.membership.signal` (what a model says of an example, for classes and for values),
+:mod:`~evaluation.membership.reference` (what models with and without an example say of it).
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dptrain.errors import UserError
 from dptrain.fleet import Fleet
 from evaluation.access import Access
 from evaluation.target import Target
+
+Need = Literal["fleet", "weights", "population"]
+"""``fleet``: shadow models; ``weights``: shadow models whose weights were kept; ``population``: held-out examples."""
+
+MISSING: dict[Need, str] = {
+    "fleet": "it needs shadow models: pass recipe= or retrain= to evaluate()",
+    "weights": "it needs the weights of a reference model, and this fleet kept answers alone: train it with its weights kept",
+    "population": "it needs held-out examples that nobody was trained on: raise data.split.population, such as to 0.1",
+}
+
+
+class NotApplicable(UserError):
+    """The attack cannot be made on this target or with this knowledge; the message says what is missing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +53,7 @@ class LabelledExamples:
 
     inputs: Tensor
     targets: Tensor
+    """Classes as whole numbers; values to predict as floating-point numbers."""
     indices: Int[np.ndarray, " examples"]
     """Where they stand in the data set, to find them in a fleet."""
 
@@ -35,8 +63,33 @@ class Knowledge:
     """What an attacker has beside the target."""
 
     public: LabelledExamples | None = None
+    population: LabelledExamples | None = None
+    """Examples from the same source that the target was not trained on."""
     fleet: Fleet | None = None
     """Shadow models of the target's own recipe, and what each had seen."""
+    views: Callable[[Tensor], Tensor] | None = None
+    """Inputs ``[examples, ...]`` to the augmented inputs ``[views, examples, ...]`` that ``fleet.views`` answers."""
+
+    def check(self, needs: "frozenset[Need]") -> None:
+        """Raises NotApplicable where something that an attack needs is not there."""
+        if needs & {"fleet", "weights"}:
+            self.models()
+        if "weights" in needs and (self.models().weights is None or self.models().build is None):
+            raise NotApplicable(MISSING["weights"])
+        if "population" in needs:
+            self.held_out()
+
+    def models(self) -> Fleet:
+        """The fleet; NotApplicable where there is none."""
+        if self.fleet is None:
+            raise NotApplicable(MISSING["fleet"])
+        return self.fleet
+
+    def held_out(self) -> LabelledExamples:
+        """The population; NotApplicable where there is none."""
+        if self.population is None or len(self.population.indices) == 0:
+            raise NotApplicable(MISSING["population"])
+        return self.population
 
 
 class MembershipAttack(ABC):
@@ -44,7 +97,8 @@ class MembershipAttack(ABC):
 
     access: ClassVar[Access]
     paper: ClassVar[str]
-    needs_fleet: ClassVar[bool] = False
+    needs: ClassVar[frozenset[Need]] = frozenset()
+    """Without which it is not applicable."""
 
     @abstractmethod
     def run(self, target: Target, examples: LabelledExamples, knowledge: Knowledge) -> Float[np.ndarray, " examples"]:

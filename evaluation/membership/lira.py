@@ -1,20 +1,29 @@
-"""Likelihood-ratio attack, online (Carlini, Chien, Nasr, Song, Terzis, Tramèr 2022, "Membership Inference Attacks From
-First Principles").
+"""Likelihood-ratio attack (Carlini, Chien, Nasr, Song, Terzis, Tramèr 2022, "Membership Inference Attacks From First
+Principles").
 
-For each example, shadow models that had seen it and shadow models that had not give two Gaussians of the rescaled logit
+For each example, shadow models that had seen it and shadow models that had not give two Gaussians of the signal φ, which
+for classes is the rescaled logit log(p_y / (1 − p_y)).
 
-    φ = log( p_y / (1 − p_y) )
+* online: log N(φ; μ_in, σ_in²) − log N(φ; μ_out, σ_out²), with φ of the target
+* offline: only models without the example are used. The paper's 1 − P(Z > φ) is Φ(z) of z = (φ − μ_out) / σ_out; the
+  score is z itself, which puts examples in the same order and does not round to 1.
 
-and the score is the log-likelihood ratio of the target's φ under the two. With fewer than 64 shadow models one variance
-for all examples (one for "in", one for "out") is the better estimate; from 64 on each example has its own.
+With fewer than 64 shadow models one variance for all examples (one for "in", one for "out") is the better estimate; from
+64 on each example has its own. Where the fleet answered augmented views, every view is one more question, and the scores of
+the questions are added as if they were independent (the paper's general form has one Gaussian over all questions, whose
+covariance needs more models than questions).
 """
+
+from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 from jaxtyping import Float
 
-from dptrain.errors import UserError
 from evaluation.access import Access
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack
+from evaluation.membership.reference import group_means, variances
+from evaluation.membership.signal import outputs_of, signal
 from evaluation.target import Target
 
 OWN_VARIANCE_FROM = 64
@@ -23,38 +32,39 @@ LEAST_PAIRS = 10
 
 
 class Lira(MembershipAttack):
-    """Likelihood ratio over shadow models of the target's own recipe."""
+    """Online: models with and without each example."""
 
     access = Access.SCORES
     paper = "Carlini et al. 2022"
-    needs_fleet = True
+    needs = frozenset({"fleet"})
+    offline: ClassVar[bool] = False
 
     def run(self, target: Target, examples: LabelledExamples, knowledge: Knowledge) -> np.ndarray:
-        if knowledge.fleet is None:
-            raise UserError("LiRA needs shadow models; give the recipe, or retrain=, so that they can be trained")
-        labels = examples.targets.numpy()
-        shadows = np.stack([rescaled(log_softmax(one[examples.indices]), labels) for one in knowledge.fleet.logits])
-        inside = knowledge.fleet.membership[:, examples.indices]
-        scores = target.scores(examples.inputs)
-        with np.errstate(divide="ignore"):
-            return log_likelihood_ratio(rescaled(np.log(scores), labels), shadows, inside)
+        inside = knowledge.models().membership[:, examples.indices]
+        score = standardised if self.offline else log_likelihood_ratio
+        total = np.zeros(len(examples.indices))
+        for observed, shadows in questions(target, examples, knowledge):
+            total += score(observed, shadows, inside)
+        return total
 
 
-def log_softmax(logits: Float[np.ndarray, "examples classes"]) -> Float[np.ndarray, "examples classes"]:
-    shifted = logits - logits.max(1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+class OfflineLira(Lira):
+    """Offline: models without the example alone, which can be trained before the example is known."""
+
+    offline = True
 
 
-def rescaled(log_scores: Float[np.ndarray, "examples classes"], labels: np.ndarray) -> Float[np.ndarray, " examples"]:
-    """φ of each example, in nats, from log-probabilities: log p_y − log Σ_{j≠y} p_j, without 1 − p_y cancelling."""
-    rows = np.arange(len(labels))
-    others = log_scores.copy()
-    truth = others[rows, labels].copy()
-    others[rows, labels] = -np.inf
-    highest = others.max(1)
-    highest = np.where(np.isfinite(highest), highest, -745.0)
-    rest = highest + np.log(np.maximum(np.exp(others - highest[:, None]).sum(1), np.finfo(float).tiny))
-    return np.clip(truth, -745.0, 0.0) - rest
+def questions(
+    target: Target, examples: LabelledExamples, knowledge: Knowledge
+) -> Iterator[tuple[Float[np.ndarray, " examples"], Float[np.ndarray, "models examples"]]]:
+    """The signals of the target and of every shadow model: for the examples as they are, then for each augmented view."""
+    fleet, targets = knowledge.models(), examples.targets
+    yield signal(outputs_of(target, examples.inputs), targets), signal(fleet.logits[:, examples.indices], targets)
+    if fleet.views is None or knowledge.views is None:
+        return
+    for number, inputs in enumerate(knowledge.views(examples.inputs)):
+        shadows = fleet.views[:, number][:, examples.indices]
+        yield signal(outputs_of(target, inputs), targets), signal(shadows, targets)
 
 
 def log_likelihood_ratio(
@@ -64,26 +74,23 @@ def log_likelihood_ratio(
 ) -> Float[np.ndarray, " examples"]:
     """log N(φ; in) − log N(φ; out) for each example.
 
-    Where no shadow model had an example (or all had it), its missing mean is the other one, moved by the mean gap.
-
     Raises:
         UserError: too few shadow models to estimate a variance.
     """
-    means, variances = [], []
-    for chosen in (inside, ~inside):
-        count = chosen.sum(0)
-        if (count - 1).clip(0).sum() < LEAST_PAIRS:
-            raise UserError(f"{len(shadows)} shadow models are too few to compare with; raise evaluation.shadow_models")
-        mean = np.where(count > 0, (shadows * chosen).sum(0) / np.maximum(count, 1), np.nan)
-        squares = ((shadows - np.nan_to_num(mean)) ** 2 * chosen).sum(0)
-        pooled = squares.sum() / (count - 1).clip(0).sum()
-        has_own = (count > 1) & (len(shadows) >= OWN_VARIANCE_FROM)
-        means.append(mean)
-        variances.append(np.maximum(np.where(has_own, squares / np.maximum(count - 1, 1), pooled), 1e-12))
-    gap = float(np.nanmean(means[0] - means[1]))
-    of_members = np.where(np.isnan(means[0]), means[1] + gap, means[0])
-    of_others = np.where(np.isnan(means[1]), means[0] - gap, means[1])
-    return log_density(observed, of_members, variances[0]) - log_density(observed, of_others, variances[1])
+    means = group_means(shadows, inside)
+    of_members = variances(shadows, inside, means.inside, OWN_VARIANCE_FROM, LEAST_PAIRS)
+    of_others = variances(shadows, ~inside, means.outside, OWN_VARIANCE_FROM, LEAST_PAIRS)
+    return log_density(observed, means.inside, of_members) - log_density(observed, means.outside, of_others)
+
+
+def standardised(
+    observed: Float[np.ndarray, " examples"],
+    shadows: Float[np.ndarray, "models examples"],
+    inside: np.ndarray,
+) -> Float[np.ndarray, " examples"]:
+    """How many standard deviations φ lies above the models without the example."""
+    outside = group_means(shadows, inside).outside
+    return (observed - outside) / np.sqrt(variances(shadows, ~inside, outside, OWN_VARIANCE_FROM, LEAST_PAIRS))
 
 
 def log_density(

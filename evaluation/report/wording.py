@@ -6,7 +6,20 @@ from evaluation.result import VERDICTS, AttackResult, ComparisonResult, Measure,
 
 ATTACK_NAMES = {
     "membership.threshold": "Membership, loss threshold",
+    "membership.threshold_per_class": "Membership, loss threshold per class",
+    "membership.confidence": "Membership, confidence threshold",
+    "membership.confidence_per_class": "Membership, confidence threshold per class",
+    "membership.entropy": "Membership, entropy threshold",
+    "membership.entropy_per_class": "Membership, entropy threshold per class",
+    "membership.modified_entropy": "Membership, modified entropy threshold",
+    "membership.modified_entropy_per_class": "Membership, modified entropy threshold per class",
+    "membership.calibrated_loss": "Membership, calibrated loss",
+    "membership.shadow_classifier": "Membership, shadow classifier",
     "membership.lira": "Membership, LiRA",
+    "membership.lira_offline": "Membership, LiRA offline",
+    "membership.rmia": "Membership, RMIA",
+    "membership.rmia_offline": "Membership, RMIA offline",
+    "membership.quantile": "Membership, quantile regression",
     "inversion.class": "Class inversion",
 }
 METRIC_NAMES = {"auc": "AUC", "identified_top1": "identified", "test_accuracy": "test accuracy"}

@@ -11,32 +11,13 @@ from evaluation.access import Access, AccessError
 from evaluation.baselines import blind_scores, permuted
 from evaluation.inversion.class_ import ClassInversion
 from evaluation.inversion.evaluator import Judge, class_means, nearest_distance
-from evaluation.membership import Knowledge, LabelledExamples
-from evaluation.membership.lira import Lira, log_likelihood_ratio, log_softmax, rescaled
+from evaluation.membership import Knowledge
+from evaluation.membership.lira import Lira, log_likelihood_ratio
+from evaluation.membership.signal import log_softmax, rescaled
 from evaluation.membership.threshold import LossThreshold
 from evaluation.metrics import area_under_roc
 from evaluation.target import Target
-
-
-class Table(nn.Module):
-    """Answers example number i (its one input) with row i of a table of logits."""
-
-    def __init__(self, logits: torch.Tensor):
-        super().__init__()
-        self.logits = nn.Parameter(logits)
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self.logits[inputs[:, 0].long()]
-
-
-def target_of(logits: np.ndarray, access: Access = Access.SCORES) -> Target:
-    return Target(Table(torch.tensor(logits, dtype=torch.float32)), access, bounds=(0.0, 1e6), classes=logits.shape[1])
-
-
-def numbered(count: int, targets: np.ndarray) -> LabelledExamples:
-    indices = np.arange(count)
-    return LabelledExamples(torch.arange(count, dtype=torch.float32)[:, None], torch.from_numpy(targets), indices)
-
+from tests.evaluation.worlds import numbered, target_of
 
 # -- access ---------------------------------------------------------------------------------------------------------
 

@@ -197,6 +197,20 @@ def test_without_a_recipe_lira_does_not_apply_and_says_what_to_pass(run_folder: 
     assert "retrain=" in attack.reason
 
 
+def test_an_attack_that_lacks_knowledge_does_not_apply_and_says_what_to_do(tmp_path: Path, digits: DataSet):
+    """Rule 12: not FAILED, and the others' results stand. Population and weights as much as shadow models."""
+    shares = SplitConfig(members=0.55, non_members=0.4, population=0.0, public=0.05)
+    recipe = dataclasses.replace(FAST, data=DataConfig(split=shares))
+    Trainer(recipe, digits, draw(len(digits), shares, 0), seed=0, folder=tmp_path, progress=False).run()
+    attacks = ("membership.quantile", "membership.rmia", "membership.lira")
+    result = evaluate(tmp_path, digits, plan=dataclasses.replace(FEW, attacks=attacks), recipe=recipe, progress=False)
+    status = {attack.name: attack.status for attack in result.attacks}
+    assert list(status.values()) == ["not_applicable"] * 2 + ["ok"]
+    assert "data.split.population" in attack_of(result, "membership.quantile").reason
+    assert "data.split.population" in attack_of(result, "membership.rmia").reason
+    assert not list(tmp_path.glob("evaluation/*/*.failed.txt"))
+
+
 def test_a_checkpoint_without_its_split_is_not_attacked(run_folder: Path, digits: DataSet, split: Split):
     """Rule 1."""
     with pytest.raises(CheckpointError, match="not the one"):

@@ -1,0 +1,277 @@
+"""Each attack finds what its paper says that it finds, where the best attack is known, and nothing where nothing is."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+
+from dptrain.fleet import Fleet
+from evaluation.access import Access
+from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack, NotApplicable
+from evaluation.membership.calibrated import CalibratedLoss
+from evaluation.membership.lira import Lira, OfflineLira
+from evaluation.membership.quantile import QuantileRegression
+from evaluation.membership.reference import group_means
+from evaluation.membership.rmia import OfflineRmia, Rmia, correction, share_above
+from evaluation.membership.rmia import offline as offline_probability
+from evaluation.membership.rmia import online as online_probability
+from evaluation.membership.shadow import ShadowClassifier
+from evaluation.membership.signal import log_likelihood, log_softmax, rescaled, residual_scale, signal
+from evaluation.membership.threshold import (
+    Confidence,
+    ConfidencePerClass,
+    Entropy,
+    EntropyPerClass,
+    LossPerClass,
+    LossThreshold,
+    ModifiedEntropy,
+    ModifiedEntropyPerClass,
+    by_class,
+)
+from evaluation.plan import ATTACKS
+from tests.evaluation.worlds import (
+    KNOWING_EASE,
+    KNOWING_NOTHING,
+    World,
+    classes_world,
+    mean_area,
+    numbered,
+    target_of,
+    values_world,
+)
+
+SEEDS = range(4)
+
+
+# -- one model's answer ---------------------------------------------------------------------------------------------
+
+
+def test_the_signal_and_the_likelihood_of_classes_are_those_of_the_papers():
+    logits = np.array([[[2.0, 1.0, -1.0], [300.0, 0.0, 0.0]]])
+    targets = torch.tensor([0, 1])
+    probability = np.exp(2) / np.exp([2.0, 1.0, -1.0]).sum()
+    assert signal(logits, targets)[0, 0] == pytest.approx(np.log(probability / (1 - probability)))
+    assert log_likelihood(logits, targets)[0] == pytest.approx([np.log(probability), -300.0])
+    assert residual_scale(logits, targets, np.ones((1, 2), dtype=bool)) == 1.0
+
+
+def test_the_signal_and_the_likelihood_of_values_are_those_of_the_residual():
+    predictions, targets = np.array([[3.0], [0.0]]), torch.tensor([1.0, 8.0])
+    assert signal(predictions, targets) == pytest.approx([-(2 ** (2 / 3)), -4.0])
+    assert log_likelihood(predictions, targets, scale=2.0) == pytest.approx([-0.5, -8.0])
+    assert residual_scale(predictions, targets, np.array([True, True])) == pytest.approx(np.sqrt((4 + 64) / 2))
+
+
+def test_means_with_and_without_an_example_borrow_the_gap_where_a_group_is_empty():
+    values = np.array([[3.0, 7.0], [5.0, 9.0], [0.0, 5.0], [2.0, 7.0]])
+    inside = np.array([[True, False], [True, False], [False, False], [False, False]])
+    found = group_means(values, inside)
+    assert found.inside == pytest.approx([4.0, 7.0 + 3.0])
+    assert found.outside == pytest.approx([1.0, 7.0])
+
+
+# -- thresholds -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attack", [LossThreshold(), Confidence(), Entropy(), ModifiedEntropy()])
+def test_a_threshold_finds_what_can_be_found_without_knowing_how_hard_an_example_is(attack: MembershipAttack):
+    """With two classes and confident answers all four are in the same order."""
+    found = mean_area(attack, [classes_world(1.0, middle=6.0, seed=seed) for seed in SEEDS])
+    assert found == pytest.approx(KNOWING_NOTHING, abs=0.03)
+
+
+def test_entropies_are_in_the_order_of_their_definition():
+    scores = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.4, 0.3, 0.3], [0.98, 0.01, 0.01]])
+    outputs, targets = np.log(scores), torch.tensor([0, 0, 2, 0])
+    assert np.exp(-Entropy().score(outputs, targets)) == pytest.approx(-(scores * np.log(scores)).sum(1))
+    expected = [
+        -(0.3 * np.log(0.7) + 0.2 * np.log(0.8) + 0.1 * np.log(0.9)),
+        -(0.9 * np.log(0.1) + 0.8 * np.log(0.2) + 0.1 * np.log(0.9)),
+        -(0.7 * np.log(0.3) + 0.4 * np.log(0.6) + 0.3 * np.log(0.7)),
+        -(0.02 * np.log(0.98) + 2 * 0.01 * np.log(0.99)),
+    ]
+    assert np.exp(-ModifiedEntropy().score(outputs, targets)) == pytest.approx(expected)
+
+
+def test_entropies_tell_very_confident_answers_apart():
+    outputs = np.array([[40.0, 0.0], [60.0, 0.0], [80.0, 0.0]])
+    for attack in (Confidence(), Entropy(), ModifiedEntropy(), LossThreshold()):
+        found = attack.score(log_softmax(outputs), torch.tensor([0, 0, 0]))
+        assert (np.diff(found) > 1).all(), attack
+
+
+@pytest.mark.parametrize("attack", [LossPerClass(), ConfidencePerClass(), EntropyPerClass(), ModifiedEntropyPerClass()])
+def test_a_threshold_for_each_class_sees_through_a_hard_class(attack: MembershipAttack):
+    """Classes 6 apart, examples of one class .5: Φ(1/√(2 (.25 + 1))) = .736; one threshold for both gets less than .62."""
+    worlds = [classes_world(1.0, middle=9.0, of_class=3.0, own=0.5, seed=seed) for seed in SEEDS]
+    assert mean_area(attack, worlds) == pytest.approx(norm.cdf(1 / np.sqrt(2.5)), abs=0.03)
+    assert mean_area(LossThreshold(), worlds) < 0.62
+
+
+def test_a_class_that_the_population_lacks_is_measured_against_all():
+    known, labels = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 100.0]), np.array([0, 0, 0, 0, 0, 1])
+    found = by_class(np.array([3.0, 3.0]), np.array([0, 1]), known, labels, 2)
+    assert found == pytest.approx([(3 - 2) / np.sqrt(2), (3 - known.mean()) / known.std()])
+
+
+# -- other models ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attack", [CalibratedLoss(), Lira(), OfflineLira(), Rmia(), OfflineRmia()])
+def test_with_other_models_the_best_attack_is_reached(attack: MembershipAttack):
+    """Ease is known from 48 models; the log-probability is Gaussian, so that each of these is a likelihood ratio."""
+    worlds = [classes_world(1.0, seed=seed) for seed in SEEDS]
+    assert mean_area(attack, worlds) == pytest.approx(KNOWING_EASE, abs=0.025)
+    assert mean_area(LossThreshold(), worlds) == pytest.approx(KNOWING_NOTHING, abs=0.03)
+
+
+@pytest.mark.parametrize("attack", [Lira(), OfflineLira(), Rmia(), OfflineRmia(), CalibratedLoss()])
+def test_the_same_attacks_work_on_values(attack: MembershipAttack):
+    worlds = [values_world(1.0, seed=seed) for seed in SEEDS]
+    assert mean_area(attack, worlds) == pytest.approx(KNOWING_EASE, abs=0.03)
+    assert mean_area(LossThreshold(), worlds) < 0.65
+
+
+@pytest.mark.parametrize(
+    ("attack", "models"), [(Lira(), 100), (OfflineLira(), 100), (OfflineRmia(), 2), (CalibratedLoss(), 4), (OfflineLira(), 6)]
+)
+def test_few_models_find_less_and_many_keep_what_they_find(attack: MembershipAttack, models: int):
+    found = mean_area(attack, [classes_world(1.0, models=models, seed=seed) for seed in SEEDS])
+    assert KNOWING_NOTHING - 0.03 < found < KNOWING_EASE + 0.025
+    if models == 100:
+        assert found > KNOWING_EASE - 0.025
+
+
+def test_a_shadow_classifier_learns_the_threshold_and_no_more():
+    """It sees answers, not examples: what can be found without knowing ease."""
+    found = mean_area(ShadowClassifier(), [classes_world(1.0, seed=seed) for seed in SEEDS])
+    assert found == pytest.approx(KNOWING_NOTHING, abs=0.035)
+
+
+def test_augmented_views_are_further_questions():
+    """Four views with noise of their own and the example itself: five times the evidence, Φ(√5 · 1/√2) = .943."""
+    world = classes_world(1.0, models=48)
+    fleet, examples = world.knowledge.models(), world.examples
+    generator = np.random.default_rng(7)
+    ease = fleet.logits.sum(-1).mean(0) - 0.5
+
+    def answers(membership: np.ndarray) -> np.ndarray:
+        odds = ease + membership[:, None] + generator.normal(size=(len(membership), 4, len(ease)))
+        return np.stack([odds, np.zeros_like(odds)], axis=-1)
+
+    targets = torch.zeros(len(examples.indices), dtype=torch.long)
+    inside = np.zeros((1, len(ease)), dtype=bool)
+    inside[0, examples.indices] = world.is_member
+    observed = answers(inside)[0]
+    logits = np.zeros((len(ease), 2))
+    logits[:, 0] = ease + inside[0] + generator.normal(size=len(ease))
+    odds = ease + fleet.membership + generator.normal(size=fleet.membership.shape)
+    shadows = np.stack([odds, np.zeros_like(odds)], axis=-1)
+    viewed = Fleet(shadows, fleet.membership, "digest", views=answers(fleet.membership))
+
+    def views(inputs: torch.Tensor) -> torch.Tensor:
+        """View v of example i is row (v + 1) · n + i of the target's table."""
+        rows = (torch.arange(4)[:, None] + 1) * len(ease) + inputs[:, 0]
+        return rows[..., None]
+
+    target = target_of(np.concatenate([logits, *observed]))
+    asked = LabelledExamples(examples.inputs, targets, examples.indices)
+    for attack in (Lira(), OfflineLira()):
+        once = World(target, asked, Knowledge(fleet=viewed), world.is_member).area(attack)
+        often = World(target, asked, Knowledge(fleet=viewed, views=views), world.is_member).area(attack)
+        assert once == pytest.approx(KNOWING_EASE, abs=0.04)
+        assert often == pytest.approx(norm.cdf(np.sqrt(5 / 2)), abs=0.03)
+
+
+# -- RMIA's parts ---------------------------------------------------------------------------------------------------
+
+
+def test_the_reference_probability_is_that_of_the_paper():
+    references = np.log(np.array([[0.8], [0.6], [0.1], [0.3]]))
+    inside = np.array([[True], [True], [False], [False]])
+    assert np.exp(online_probability(references, inside)) == pytest.approx([(0.7 + 0.2) / 2])
+    assert np.exp(offline_probability(references, inside, 0.3)) == pytest.approx([0.5 * (1.3 * 0.2 + 0.7)])
+    assert np.exp(offline_probability(references, inside, 1.0)) == pytest.approx([0.2])
+
+
+def test_the_score_is_the_share_of_the_population_and_ties_are_in_the_order_of_the_ratio():
+    found = share_above(np.array([0.5, 9.0, 8.0, -1.0]), np.array([0.0, 1.0, 2.0, 3.0]))
+    assert np.floor(found * 4) / 4 == pytest.approx([0.25, 1.0, 1.0, 0.0])
+    assert found[1] > found[2]
+
+
+def test_the_offline_correction_is_found_on_shadow_models():
+    """Likelihoods of members are higher by a factor: no constant helps, so a is 1. Where out-models say nothing, a is 0."""
+    world = classes_world(1.0)
+    fleet, examples = world.knowledge.models(), world.examples
+    references = log_likelihood(fleet.logits[:, examples.indices], examples.targets)
+    assert correction(references, fleet.membership[:, examples.indices]) >= 0.9
+    generator = np.random.default_rng(0)
+    inside = generator.random((16, 500)) < 0.5
+    noise = np.log(generator.uniform(0.001, 0.5, inside.shape))
+    assert correction(np.where(inside, np.log(0.9) + 0.01 * noise, noise), inside) < 0.9
+
+
+# -- the population alone -------------------------------------------------------------------------------------------
+
+
+def test_quantile_regression_reads_how_hard_an_example_is_from_its_input():
+    """Ease is three times the second input; 3,000 non-members teach it: nearly the best AUC, and the loss has .58."""
+    worlds = [classes_world(1.0, population=3000, of_input=3.0, own=0.0, seed=seed) for seed in range(2)]
+    assert mean_area(LossThreshold(), worlds) < 0.62
+    assert KNOWING_EASE - 0.05 < mean_area(QuantileRegression(), worlds) < KNOWING_EASE + 0.03
+
+
+def test_quantile_regression_of_values_does_not_see_the_value():
+    worlds = [values_world(1.0, population=3000, seed=seed) for seed in range(2)]
+    assert KNOWING_EASE - 0.05 < mean_area(QuantileRegression(), worlds) < KNOWING_EASE + 0.03
+
+
+# -- all of them ----------------------------------------------------------------------------------------------------
+
+ELSEWHERE = {"bayesian", "boundary", "noise", "shift"}
+"""Attacks whose worlds need inputs that mean something."""
+REGISTERED = sorted(name for name in ATTACKS.names() if name.startswith("membership.") and "test_" not in name)
+SCORED = [name for name in REGISTERED if name.split(".")[1] not in ELSEWHERE]
+CLASSES_ALONE = ["confidence", "entropy", "modified_entropy", "threshold_per_class"]
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_no_attack_makes_anything_up(name: str):
+    """No gap: chance, on average over targets."""
+    worlds = [classes_world(0.0, models=24, middle=6.0, seed=seed) for seed in range(8)]
+    assert mean_area(ATTACKS[name](), worlds) == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["threshold", "calibrated_loss", "shadow_classifier", "lira", "rmia_offline", "quantile"])
+def test_no_attack_makes_anything_up_of_values(name: str):
+    worlds = [values_world(0.0, models=24, seed=seed) for seed in range(8)]
+    assert mean_area(ATTACKS[f"membership.{name}"](), worlds) == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("name", REGISTERED)
+def test_an_attack_that_lacks_something_says_what_and_which_word_to_type(name: str):
+    attack = ATTACKS[name]()
+    assert attack.paper
+    target = target_of(np.zeros((60, 2)), Access.WEIGHTS)
+    if not attack.needs:
+        return
+    with pytest.raises(NotApplicable, match=r"retrain=|data\.split\.population|weights kept"):
+        attack.run(target, numbered(60, np.zeros(60, dtype=np.int64)), Knowledge())
+    with pytest.raises(NotApplicable):
+        Knowledge().check(attack.needs)
+
+
+@pytest.mark.parametrize("name", CLASSES_ALONE)
+def test_what_needs_classes_says_so_of_a_model_of_values(name: str):
+    attack = ATTACKS[f"membership.{name}"]()
+    world = values_world(1.0, examples=60, population=60, models=4)
+    with pytest.raises(NotApplicable, match="value"):
+        world.area(attack)
+
+
+def test_log_odds_of_several_models_at_once_are_those_of_each():
+    logits = np.random.default_rng(0).normal(size=(3, 2, 5, 4))
+    labels = np.array([0, 1, 2, 3, 0])
+    together = rescaled(log_softmax(logits), labels)
+    assert together[2, 1] == pytest.approx(rescaled(log_softmax(logits[2, 1]), labels))
