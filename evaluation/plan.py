@@ -80,9 +80,33 @@ ATTACKS: Registry[Any] = Registry(
             "evaluation.membership.rmia:OfflineRmia",
             "the same from models without the example (Zarifzadeh et al. 2024)",
         ),
+        "membership.bayesian": Builtin(
+            "evaluation.membership.bayesian:LastLayerBayes",
+            "one reference model, its last layer uncertain (BMIA, Liu et al. 2025)",
+        ),
         "membership.quantile": Builtin(
             "evaluation.membership.quantile:QuantileRegression",
             "what a non-member with this input would score (Bertran et al. 2023)",
+        ),
+        "membership.boundary": Builtin(
+            "evaluation.membership.boundary:BoundaryDistance",
+            "labels alone: distance to the boundary (Choquette-Choo et al. 2021)",
+        ),
+        "membership.noise": Builtin(
+            "evaluation.membership.robustness:NoiseRobustness",
+            "labels alone: noise that the label stands (Choquette-Choo et al. 2021)",
+        ),
+        "membership.shift": Builtin(
+            "evaluation.membership.robustness:ShiftRobustness",
+            "labels alone: shifts that the label stands (Choquette-Choo et al. 2021)",
+        ),
+        "membership.gradient_norm": Builtin(
+            "evaluation.membership.gradient:GradientNorm",
+            "weights: the norm of the example's gradient (Nasr et al. 2019)",
+        ),
+        "membership.gradient_layers": Builtin(
+            "evaluation.membership.gradient:LayerNorms",
+            "weights: its norm in each layer, against the population's (Nasr et al. 2019)",
         ),
         "inversion.class": Builtin(
             "evaluation.inversion.class_:ClassInversion",

@@ -7,6 +7,9 @@ From the target alone:
 
 * :mod:`~evaluation.membership.threshold`: loss, confidence, entropy, modified entropy; as they are, and class by class
 * :mod:`~evaluation.membership.quantile`: the score that a non-member with this input would have
+* :mod:`~evaluation.membership.boundary`: labels alone, distance to the decision boundary
+* :mod:`~evaluation.membership.robustness`: labels alone, under noise and shifts
+* :mod:`~evaluation.membership.gradient`: the weights, norms of each example's gradient
 
 With other models of the same recipe:
 
@@ -14,6 +17,7 @@ With other models of the same recipe:
 * :mod:`~evaluation.membership.shadow`: a classifier that learned from shadow models
 * :mod:`~evaluation.membership.lira`: likelihood ratio over shadow models, online and offline
 * :mod:`~evaluation.membership.rmia`: ratio to reference models, against the ratios of the population, online and offline
+* :mod:`~evaluation.membership.bayesian`: one reference model and the uncertainty of its last layer
 
 Shared: :mod:`~evaluation.membership.signal` (what a model says of an example, for classes and for values),
 :mod:`~evaluation.membership.reference` (what models with and without an example say of it).

@@ -19,7 +19,13 @@ ATTACK_NAMES = {
     "membership.lira_offline": "Membership, LiRA offline",
     "membership.rmia": "Membership, RMIA",
     "membership.rmia_offline": "Membership, RMIA offline",
+    "membership.bayesian": "Membership, last layer (BMIA)",
     "membership.quantile": "Membership, quantile regression",
+    "membership.boundary": "Membership, labels: distance to the boundary",
+    "membership.noise": "Membership, labels: under noise",
+    "membership.shift": "Membership, labels: under shifts",
+    "membership.gradient_norm": "Membership, gradient norm",
+    "membership.gradient_layers": "Membership, gradient norm per layer",
     "inversion.class": "Class inversion",
 }
 METRIC_NAMES = {"auc": "AUC", "identified_top1": "identified", "test_accuracy": "test accuracy"}

@@ -202,12 +202,13 @@ def test_an_attack_that_lacks_knowledge_does_not_apply_and_says_what_to_do(tmp_p
     shares = SplitConfig(members=0.55, non_members=0.4, population=0.0, public=0.05)
     recipe = dataclasses.replace(FAST, data=DataConfig(split=shares))
     Trainer(recipe, digits, draw(len(digits), shares, 0), seed=0, folder=tmp_path, progress=False).run()
-    attacks = ("membership.quantile", "membership.rmia", "membership.lira")
+    attacks = ("membership.quantile", "membership.rmia", "membership.bayesian", "membership.gradient_norm", "membership.lira")
     result = evaluate(tmp_path, digits, plan=dataclasses.replace(FEW, attacks=attacks), recipe=recipe, progress=False)
     status = {attack.name: attack.status for attack in result.attacks}
-    assert list(status.values()) == ["not_applicable"] * 2 + ["ok"]
+    assert list(status.values()) == ["not_applicable"] * 3 + ["ok"] * 2
     assert "data.split.population" in attack_of(result, "membership.quantile").reason
     assert "data.split.population" in attack_of(result, "membership.rmia").reason
+    assert "weights" in attack_of(result, "membership.bayesian").reason
     assert not list(tmp_path.glob("evaluation/*/*.failed.txt"))
 
 

@@ -1,0 +1,141 @@
+"""Labels alone: distance to the decision boundary (Choquette-Choo, Tramèr, Carlini, Papernot 2021, "Label-Only Membership
+Inference Attacks"), by a gradient-free search (Chen, Jordan, Wainwright 2020, "HopSkipJumpAttack").
+
+Members are further from the boundary. For every example that is classified correctly:
+
+1. Start at the nearest other example that the target puts into another class, and halve the line between the two until the
+   boundary is found.
+2. From n random directions u at the boundary, the boundary's normal is estimated as the mean of ±u (plus where x + δu is in
+   another class than the example), less its mean sign.
+3. Step along it, halve the step until still in another class, and halve the line to the example again.
+4. Repeat 2 and 3; the nearest point that was found counts.
+
+The score is that Euclidean distance, in units of the input; an example that is classified wrongly has 0. It is an upper
+bound on the distance to the boundary, and the better the more queries. An example costs :attr:`BoundaryDistance.queries`
+labels at most.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evaluation.access import Access
+from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack, NotApplicable
+from evaluation.membership.signal import kind_of
+from evaluation.target import Target
+
+
+@dataclass(frozen=True)
+class BoundaryDistance(MembershipAttack):
+    """The further from the boundary, the more a member."""
+
+    access: ClassVar[Access] = Access.LABEL
+    paper: ClassVar[str] = "Choquette-Choo et al. 2021"
+
+    rounds: int = 8
+    """How often the normal is estimated."""
+    directions: int = 32
+    """Random directions of an estimate in the first round; √t times as many in round t."""
+    halvings: int = 12
+    """Of a line between an example and a point in another class."""
+    shrinks: int = 8
+    """Of a step that left the other class."""
+
+    @property
+    def queries(self) -> int:
+        """Labels that one example costs at most."""
+        estimates = sum(self._count(number) for number in range(self.rounds))
+        return 1 + self.halvings * (self.rounds + 1) + estimates + self.shrinks * self.rounds
+
+    def _count(self, number: int) -> int:
+        return int(self.directions * (number + 1) ** 0.5)
+
+    def run(self, target: Target, examples: LabelledExamples, knowledge: Knowledge) -> np.ndarray:
+        if kind_of(examples.targets) == "regression":
+            raise NotApplicable("it needs labels, and this model predicts a value")
+        inputs, shape = examples.inputs.flatten(1).double(), examples.inputs.shape[1:]
+        found = torch.from_numpy(target.labels(examples.inputs))
+        distance = torch.zeros(len(inputs), dtype=torch.double)
+        right = found == examples.targets
+        started = right & torch.tensor([bool((found != label).any()) for label in found.tolist()])
+        if not bool(started.any()):
+            return right.double().numpy()
+        search = _Search(self, target, inputs[started], found[started], shape, examples.inputs.dtype)
+        distance[started] = search.nearest(_nearest_other(inputs, found, started))
+        # The target gives one class alone: nothing is nearer to a boundary than anything else.
+        distance[right & ~started] = float(distance.max())
+        return distance.numpy()
+
+
+def _nearest_other(inputs: Tensor, found: Tensor, wanted: Tensor) -> Tensor:
+    """For each wanted example the nearest one that the target puts into another class."""
+    starts = torch.empty_like(inputs[wanted])
+    labels = found[wanted]
+    for label in labels.unique():
+        own, others = inputs[wanted][labels == label], inputs[found != label]
+        starts[labels == label] = others[torch.cdist(own, others).argmin(1)]
+    return starts
+
+
+class _Search:
+    """All examples at once: the steps of one example never depend on another's."""
+
+    def __init__(
+        self, attack: BoundaryDistance, target: Target, inputs: Tensor, labels: Tensor, shape: torch.Size, dtype: torch.dtype
+    ):
+        self.attack, self.target, self.inputs, self.labels = attack, target, inputs, labels
+        self.shape, self.dtype = shape, dtype
+        self.generator = torch.Generator().manual_seed(0)
+
+    def nearest(self, starts: Tensor) -> Tensor:
+        """The smallest distance to a point in another class that was found."""
+        points = self._halve(starts)
+        best = (points - self.inputs).norm(dim=1)
+        for number in range(self.attack.rounds):
+            distance = (points - self.inputs).norm(dim=1)
+            normal = self._normal(points, distance, self.attack._count(number))
+            points = self._halve(self._step(points, normal, distance / (number + 1) ** 0.5))
+            best = torch.minimum(best, (points - self.inputs).norm(dim=1))
+        return best
+
+    def _other(self, points: Tensor) -> Tensor:
+        """Whether each point is in another class than its example."""
+        given = points.to(self.dtype).view(-1, *self.shape)
+        return torch.from_numpy(self.target.labels(given)) != self.labels
+
+    def _inside(self, points: Tensor) -> Tensor:
+        return points.clamp(*self.target.bounds)
+
+    def _halve(self, far: Tensor) -> Tensor:
+        """The point nearest to the example, on the line to a point in another class, that is still in another class."""
+        low, high = torch.zeros(len(far), 1).double(), torch.ones(len(far), 1).double()
+        for _ in range(self.attack.halvings):
+            middle = (low + high) / 2
+            other = self._other(self.inputs + middle * (far - self.inputs))[:, None]
+            low, high = torch.where(other, low, middle), torch.where(other, middle, high)
+        return self.inputs + high * (far - self.inputs)
+
+    def _normal(self, points: Tensor, distance: Tensor, count: int) -> Tensor:
+        reach = (0.1 * distance + 1e-9)[:, None]
+        total, signed, signs = torch.zeros_like(points), torch.zeros_like(points), torch.zeros(len(points), 1).double()
+        for _ in range(count):
+            direction = torch.randn(points.shape, generator=self.generator, dtype=torch.double)
+            direction /= direction.norm(dim=1, keepdim=True)
+            sign = 2 * self._other(self._inside(points + reach * direction)).double()[:, None] - 1
+            total, signed, signs = total + direction, signed + sign * direction, signs + sign
+        mean = signs / count
+        normal = torch.where(mean.abs() == 1, mean * total, signed - mean * total)
+        return normal / normal.norm(dim=1, keepdim=True).clamp_min(1e-12)
+
+    def _step(self, points: Tensor, normal: Tensor, size: Tensor) -> Tensor:
+        """Along the normal, by a step that is halved until it ends in another class; where none does, it stays."""
+        reached, missing = points.clone(), torch.ones(len(points), dtype=torch.bool)
+        for _ in range(self.attack.shrinks):
+            tried = self._inside(points + size[:, None] * normal)
+            good = self._other(tried) & missing
+            reached[good], missing = tried[good], missing & ~good
+            size = size / 2
+        return reached
