@@ -8,10 +8,14 @@ for classes is the rescaled logit log(p_y / (1 − p_y)).
 * offline: only models without the example are used. The paper's 1 − P(Z > φ) is Φ(z) of z = (φ − μ_out) / σ_out; the
   score is z itself, which puts examples in the same order and does not round to 1.
 
-With fewer than 64 shadow models one variance for all examples (one for "in", one for "out") is the better estimate; from
-64 on each example has its own. Where the fleet answered augmented views, every view is one more question, and the scores of
-the questions are added as if they were independent (the paper's general form has one Gaussian over all questions, whose
-covariance needs more models than questions).
+With few models one variance for all examples (one for "in", one for "out") is the better estimate; with 128, about 64 on
+each side, each example has its own. On digits, 8 non-private targets, the mean online AUC and the true positive rate at 1%
+false positives with one variance | with own ones are .599, .054 | .588, .040 from 64 models, .606, .056 | .599, .055 from
+128, and .606, .057 | .605, .057 from 256.
+
+Where the fleet answered augmented views, every view is one more question, and the scores of the questions are added as if
+they were independent (the paper's general form has one Gaussian over all questions, whose covariance needs more models than
+questions).
 """
 
 from collections.abc import Iterator
@@ -26,7 +30,8 @@ from evaluation.membership.reference import group_means, variances
 from evaluation.membership.signal import outputs_of, signal
 from evaluation.target import Target
 
-OWN_VARIANCE_FROM = 64
+OWN_VARIANCE_FROM = 128
+"""Shadow models, with and without an example together."""
 LEAST_PAIRS = 10
 """Degrees of freedom that the pooled variance needs, both of models with an example and of models without it."""
 

@@ -115,5 +115,5 @@ def share_above(
 ) -> Float[np.ndarray, " examples"]:
     """Share of the population with a log-ratio of at most the example's; equal shares in the order of the ratio."""
     share = np.searchsorted(np.sort(population), ratios, side="right") / len(population)
-    rank = np.unique(ratios, return_inverse=True)[1] / (len(ratios) + 1)
-    return share + rank / (len(population) + 1)
+    order = (1 + ratios / (1 + np.abs(ratios))) / 2  # grows with the ratio, between 0 and 1
+    return share + order / (len(population) + 1)

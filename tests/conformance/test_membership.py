@@ -1,0 +1,110 @@
+"""Membership attacks on digits: which finds what, mean over eight targets, against shadow models of the same recipe."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import dptrain.data
+from dptrain import models
+from dptrain.data.dataset import DataSet
+from dptrain.data.split import draw
+from dptrain.fleet import Fleet, recipe_trainer, train_fleet
+from dptrain.recipe import Recipe
+from evaluation.membership import Knowledge, LabelledExamples
+from evaluation.metrics import area_under_roc, rate_at
+from evaluation.plan import ATTACKS
+from evaluation.target import Target
+from recipes import comparison
+
+TARGETS = 8
+
+
+class Bench:
+    """Targets of one budget of the digits recipe and a fleet whose weights are kept."""
+
+    def __init__(self, epsilon: float, shadow_models: int):
+        whole = comparison.load("digits", [])
+        self.recipe: Recipe = next(job.recipe for job in whole.jobs() if job.epsilon == epsilon)
+        self.data: DataSet = dptrain.data.load(self.recipe.data)
+        self.train = recipe_trainer(self.recipe, self.data)
+        kept: list[dict[str, np.ndarray]] = []
+
+        def keeping(members: np.ndarray, seed: int) -> nn.Module:
+            model = self.train(members, seed)
+            kept.append({name: value.numpy().copy() for name, value in model.state_dict().items()})
+            return model
+
+        fleet = train_fleet(keeping, self.data, models=shadow_models, rate=0.5, digest="bench", progress=False)
+        weights = {name: np.stack([one[name] for one in kept]) for name in kept[0]}
+        self.fleet: Fleet = dataclasses.replace(fleet, weights=weights, build=self.build)
+        shares = self.recipe.data.split
+        self.splits = [draw(len(self.data), shares, seed) for seed in range(TARGETS)]
+        self.models = [self.train(split.members, seed) for seed, split in enumerate(self.splits)]
+
+    def build(self) -> nn.Module:
+        return models.build(self.recipe.model, self.data.input_shape, len(self.data.classes), self.recipe.regularization)
+
+    def part(self, indices: np.ndarray) -> LabelledExamples:
+        index = torch.from_numpy(indices)
+        return LabelledExamples(self.data.inputs[index], self.data.targets[index], indices)
+
+    def mean(self, name: str) -> tuple[float, float]:
+        """AUC and true positive rate at 1% false positives."""
+        attack, found = ATTACKS[f"membership.{name}"](), []
+        for split, model in zip(self.splits, self.models, strict=True):
+            target = Target(model, attack.access, bounds=self.data.bounds, classes=len(self.data.classes))
+            knowledge = Knowledge(population=self.part(split.population), fleet=self.fleet)
+            scores = attack.run(target, self.part(split.audited), knowledge)
+            area, rate = area_under_roc(scores, split.is_member), rate_at(scores, split.is_member, 0.01)
+            found.append((area.value or 0.0, rate.value or 0.0))
+        area, rate = np.mean(found, axis=0)
+        return float(area), float(rate)
+
+
+@pytest.fixture(scope="module")
+def non_private() -> Bench:
+    return Bench(float("inf"), 64)
+
+
+@pytest.fixture(scope="module")
+def private() -> Bench:
+    return Bench(1.0, 32)
+
+
+@pytest.mark.slow
+def test_other_models_show_the_leak_that_one_model_does_not(non_private: Bench):
+    for name in ("threshold", "modified_entropy", "quantile", "gradient_norm", "boundary", "noise"):
+        area, rate = non_private.mean(name)
+        assert 0.49 < area < 0.53, name
+        assert rate < 0.02, name
+    assert 0.515 < non_private.mean("shadow_classifier")[0] < 0.545
+    for name, least_rate in (("lira", 0.045), ("rmia", 0.045), ("rmia_offline", 0.045), ("lira_offline", 0.03)):
+        area, rate = non_private.mean(name)
+        assert area >= 0.57, name
+        assert rate >= least_rate, name
+
+
+@pytest.mark.slow
+def test_one_reference_model_shows_half_of_it(non_private: Bench):
+    assert non_private.mean("threshold")[0] + 0.02 < non_private.mean("bayesian")[0] < non_private.mean("lira")[0]
+
+
+@pytest.mark.slow
+def test_a_budget_of_one_hides_it_from_every_attack(private: Bench):
+    """ε = 1 permits an AUC of .588 and a rate of .022; one target's rate is known to about .006."""
+    for name in (
+        "threshold",
+        "calibrated_loss",
+        "lira",
+        "lira_offline",
+        "rmia",
+        "rmia_offline",
+        "bayesian",
+        "shadow_classifier",
+    ):
+        area, rate = private.mean(name)
+        assert area <= 0.56, name
+        assert rate <= (0.022 if name == "lira" else 0.03), name
