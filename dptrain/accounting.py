@@ -329,14 +329,15 @@ class TradeoffCurve:
 
     def true_positive_rate(self, false_positive_rate: float) -> float:
         """The most that any membership attack reaches at this false positive rate, both as probabilities."""
-        return float(self._rates(np.array([float(false_positive_rate)]))[0])
+        return float(self.true_positive_rates(np.array([float(false_positive_rate)]))[0])
 
     def auc(self) -> float:
         """The area under the curve, as a sum of right-hand ends: never below the true area, above it by at most 1/4000."""
         grid = np.linspace(0, 1, 4001)
-        return float(np.mean(self._rates(grid)[1:]))
+        return float(np.mean(self.true_positive_rates(grid)[1:]))
 
-    def _rates(self, alpha: np.ndarray) -> np.ndarray:
+    def true_positive_rates(self, alpha: np.ndarray) -> np.ndarray:
+        """The same at several false positive rates, ``[rates]``."""
         if len(self.epsilons) == 0:
             return np.ones_like(alpha)
         direct, mirrored = np.full_like(alpha, np.inf), np.full_like(alpha, -np.inf)

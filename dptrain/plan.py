@@ -26,12 +26,16 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any, get_args
 
+import numpy as np
+
 from dptrain.errors import PlanError, unknown_name
 from dptrain.recipe import Clipping, Noise, PrivacyConfig, Relation, Sampling, Unit
 from dptrain.statement import RELATIONS, statement
 
 if TYPE_CHECKING:
     from dp_accounting import DpEvent
+
+    from dptrain.accounting import TradeoffCurve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,15 +223,15 @@ class PrivacyPlan:
 
     def permitted_true_positive_rate(self, false_positive_rate: float) -> float:
         """The most that any attack on one unit's membership can reach at this false positive rate; see ``accounting``."""
-        from dptrain.accounting import tradeoff_curve
+        return float(self.permitted_true_positive_rates(np.array([float(false_positive_rate)]))[0])
 
-        return tradeoff_curve(self.event(), self.relation).true_positive_rate(false_positive_rate)
+    def permitted_true_positive_rates(self, false_positive_rates: np.ndarray) -> np.ndarray:
+        """The same at several false positive rates, ``[rates]`` to ``[rates]``."""
+        return _tradeoff(self).true_positive_rates(false_positive_rates)
 
     def permitted_auc(self) -> float:
         """The largest area under the ROC that any attack on one unit's membership can reach."""
-        from dptrain.accounting import tradeoff_curve
-
-        return tradeoff_curve(self.event(), self.relation).auc()
+        return _tradeoff(self).auc()
 
 
 def _require(holds: bool, name: str, given: object, accepted: str) -> None:
@@ -304,6 +308,13 @@ def _check_sizes(plan: PrivacyPlan, examples: int, *, fixed: bool) -> None:
 
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+@functools.lru_cache(maxsize=64)
+def _tradeoff(plan: PrivacyPlan) -> "TradeoffCurve":
+    from dptrain.accounting import tradeoff_curve
+
+    return tradeoff_curve(plan.event(), plan.relation)
 
 
 @functools.lru_cache(maxsize=256)

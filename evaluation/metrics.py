@@ -2,21 +2,32 @@
 
 Direction is fixed once: a higher score means "member", and members are the positive class.
 
-    auc = area_under_roc(scores, is_member)          # DeLong interval
+    auc = area_under_roc(scores, is_member)          # DeLong interval; interval="bootstrap" for the other
     rate = rate_at(scores, is_member, 0.01)          # true positive rate at 1% false positives, Clopper–Pearson
+    found = crossing(scores, is_member, plan.permitted_true_positive_rates)   # where the ROC lies above the plan, or None
 
-Sources: DeLong, DeLong, Clarke-Pearson 1988, in the form of Sun and Xu 2014; Clopper and Pearson 1934; Student's t over
-seeds.
+Sources: DeLong, DeLong, Clarke-Pearson 1988, in the form of Sun and Xu 2014; Efron and Tibshirani 1993, "An Introduction to the
+Bootstrap" (percentile interval); Clopper and Pearson 1934; Zou and Donner 2008, "Construction of confidence limits about effect
+measures: a general approach"; Student's t over seeds.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import beta, norm, rankdata
 from scipy.stats import t as student
 
-from dptrain.errors import UserError
+from dptrain.errors import UserError, unknown_name
 from evaluation.result import Curve, Measure
 
+Interval = Literal["delong", "bootstrap"]
+RESAMPLES = 2000
+CROSSING_RATES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 0.9)
+"""False positive rates at which an ROC is held against what a plan permits. Low ones come close together: that is where few
+examples leak, and where the curve of a plan is steep."""
 LEAST_FALSE_POSITIVES = 4
 """A false positive rate is refused where fewer non-members than this would lie above its threshold: with four, the true
 rate is known to a factor of about three (95%); with one it could be forty times smaller or five times larger."""
@@ -46,11 +57,18 @@ def area_under_roc(
     is_member: Bool[np.ndarray, " examples"],
     name: str = "auc",
     confidence: float = 0.95,
+    interval: Interval = "delong",
 ) -> Measure:
-    """P(score of a member > score of a non-member), ties counted half, with DeLong's interval.
+    """P(score of a member > score of a non-member), ties counted half, with DeLong's interval or the bootstrap's.
 
-    At the ends, where DeLong's variance is 0, the interval is that of a single miss (Clopper–Pearson on the smaller group).
+    At the ends, where neither varies, the interval is that of a single miss (Clopper–Pearson on the smaller group).
+
+    Args:
+        interval: ``bootstrap`` draws members and non-members anew, each group by itself, 2,000 times from a fixed seed, and
+            takes the percentiles: it needs no normal approximation, where groups are small or the AUC is close to 1.
     """
+    if interval not in get_args(Interval):
+        raise unknown_name("interval", interval, get_args(Interval), ScoreError)
     check_scores(scores, is_member)
     members, others = scores[is_member], scores[~is_member]
     ranks = rankdata(scores)
@@ -63,8 +81,25 @@ def area_under_roc(
         fewest = min(len(members), len(others))
         edge = proportion(round(value * fewest), fewest, confidence=confidence)
         return Measure(name=name, value=value, low=edge.low, high=edge.high, confidence=confidence)
+    if interval == "bootstrap":
+        low, high = np.quantile(_resampled_areas(scores, is_member), [(1 - confidence) / 2, (1 + confidence) / 2])
+        return Measure(name=name, value=value, low=min(float(low), value), high=max(float(high), value), confidence=confidence)
     half = float(norm.ppf(0.5 + confidence / 2) * np.sqrt(variance))
     return Measure(name=name, value=value, low=max(0.0, value - half), high=min(1.0, value + half), confidence=confidence)
+
+
+def _resampled_areas(scores: np.ndarray, is_member: np.ndarray) -> Float[np.ndarray, " resamples"]:
+    """AUCs of bootstrap samples. A resample is how often each example was drawn, so that scores are sorted once."""
+    generator = np.random.default_rng(np.random.SeedSequence([*b"bootstrap"]))
+    place = np.unique(scores, return_inverse=True)[1]
+    places, areas = int(place.max()) + 1, np.empty(RESAMPLES)
+    groups = [place[is_member], place[~is_member]]
+    for index in range(RESAMPLES):
+        drawn = (group[generator.integers(len(group), size=len(group))] for group in groups)
+        members, others = (np.bincount(group, minlength=places) for group in drawn)
+        below = np.cumsum(others) - others / 2
+        areas[index] = members @ below / (len(groups[0]) * len(groups[1]))
+    return areas
 
 
 def _variance(values: np.ndarray) -> float:
@@ -126,6 +161,126 @@ def roc(scores: Float[np.ndarray, " examples"], is_member: Bool[np.ndarray, " ex
         false_positive_rate=tuple(round(float(value), 6) for value in false[at]),
         true_positive_rate=tuple(round(float(value), 6) for value in true[at]),
     )
+
+
+def balanced_accuracy(
+    scores: Float[np.ndarray, " examples"],
+    is_member: Bool[np.ndarray, " examples"],
+    calibration_scores: Float[np.ndarray, " others"],
+    calibration_is_member: Bool[np.ndarray, " others"],
+    confidence: float = 0.95,
+) -> Measure:
+    """Mean of true positive and true negative rate at the threshold that is best on other data.
+
+    The threshold is the middle between two neighbouring calibration scores. The interval joins the Clopper–Pearson ones of the
+    two rates p and q by their distances (Zou and Donner 2008): (p + q)/2 ± √((p − p_end)² + (q − q_end)²) / 2.
+
+    Args:
+        calibration_scores: of other examples, or of another model: shadow models have scores whose membership is known.
+
+    Raises:
+        ScoreError: calibration and scored examples are the same: the best threshold then is in part the luck of the draw.
+    """
+    check_scores(scores, is_member)
+    check_scores(calibration_scores, calibration_is_member)
+    if np.shares_memory(scores, calibration_scores) or np.array_equal(scores, calibration_scores):
+        raise ScoreError(
+            "the threshold would be fixed on the scores that it judges; give calibration scores of other examples or models"
+        )
+    threshold = _best_threshold(calibration_scores, calibration_is_member)
+    members, others = scores[is_member], scores[~is_member]
+    shares = ((int((members > threshold).sum()), len(members)), (int((others <= threshold).sum()), len(others)))
+    rates = np.array([successes / trials for successes, trials in shares])
+    found = [proportion(successes, trials, confidence=confidence) for successes, trials in shares]
+    low, high = (np.array([getattr(rate, end) for rate in found]) for end in ("low", "high"))
+    return Measure(
+        name="balanced_accuracy",
+        value=float(rates.mean()),
+        low=float(rates.mean() - np.linalg.norm(rates - low) / 2),
+        high=float(rates.mean() + np.linalg.norm(high - rates) / 2),
+        confidence=confidence,
+    )
+
+
+def _best_threshold(scores: np.ndarray, is_member: np.ndarray) -> float:
+    """Where "above" has the best balanced accuracy; the lowest of several."""
+    values, place = np.unique(scores, return_inverse=True)
+    members, others = (np.bincount(place[group], minlength=len(values)) for group in (is_member, ~is_member))
+    gain = np.concatenate([[0.0], np.cumsum(others / others.sum() - members / members.sum())])
+    at = int(gain.argmax())
+    if at in (0, len(values)):
+        return float(-np.inf if at == 0 else values[-1])
+    low, high = float(values[at - 1]), float(values[at])
+    return low + (high - low) / 2 if np.isfinite([low, high]).all() else low
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crossing:
+    """A place where an ROC lies above what a plan permits, beyond its interval."""
+
+    false_positive_rate: float
+    """That the threshold was aimed at."""
+    highest: float
+    """The largest false positive rate that the threshold may really have."""
+    true_positive_rate: Measure
+    permitted: float
+    """The true positive rate that the plan permits at ``highest``."""
+
+
+def crossing(
+    scores: Float[np.ndarray, " examples"],
+    is_member: Bool[np.ndarray, " examples"],
+    permitted: Callable[[np.ndarray], Float[np.ndarray, " rates"]],
+    rates: tuple[float, ...] = CROSSING_RATES,
+    confidence: float = 0.95,
+) -> Crossing | None:
+    """Where the ROC lies above the permitted curve by more than its sampling error, at its widest; None where nowhere.
+
+    At most 1 − confidence of the ROCs of a mechanism that keeps to its curve are taken for one that does not, over all
+    ``rates`` together. For both axes are uncertain, and the argument is this. Let P be the permitted curve, which never falls,
+    and let a rate aim at m = ⌊rate · n₀⌋ of n₀ non-members above the threshold τ, which is their (m + 1)-th largest score.
+
+    1. τ was chosen on the non-members, so that "m of n₀" is no binomial draw at a fixed threshold. But the chance of a new
+       non-member to lie above the (m + 1)-th largest of n₀ scores has the distribution Beta(m + 1, n₀ − m), whatever theirs
+       is, and ties only make it smaller. Its quantile at 1 − γ is, letter for letter, Clopper–Pearson's upper end U of m
+       successes in n₀ trials: FPR(τ) > U in at most γ of draws.
+    2. Members have no part in τ. Given τ, the number of members above it is binomial with TPR(τ), and Clopper–Pearson's lower
+       end L is above TPR(τ) in at most γ of draws.
+    3. Where neither happens, L ≤ TPR(τ) ≤ P(FPR(τ)) ≤ P(U). So L > P(U) happens in at most 2γ of draws, and with
+       γ = (1 − confidence) / (2 · number of rates) at any of the rates in at most 1 − confidence (Bonferroni).
+
+    Which rates are looked at must be fixed before the scores are seen. Rates that mean the same m count once. TPR and FPR may
+    be means over examples of different difficulty: P is concave, so the means keep to it where each example does. That
+    examples count as independent is an assumption: scores of one model share its training run.
+
+    Args:
+        permitted: false positive rates to the largest true positive rates, such as ``plan.permitted_true_positive_rates``.
+        confidence: that a mechanism which keeps to its curve raises no alarm.
+
+    Raises:
+        ScoreError: a rate is not inside (0, 1), or there is none.
+    """
+    if not rates or any(not 0 < rate < 1 for rate in rates):
+        raise ScoreError(f"rates is {rates}; give shares above 0 and below 1, such as 0.01, at least one")
+    check_scores(scores, is_member)
+    members, others = scores[is_member], np.sort(scores[~is_member])
+    by_count = {false_positives(len(others), rate): rate for rate in sorted(rates, reverse=True)}
+    each = (1 - confidence) / len(by_count)  # two-sided: half of it at each end
+    tested: list[Crossing] = []
+    for count, rate in by_count.items():
+        highest = proportion(count, len(others), confidence=1 - each).high
+        above = int((members > others[len(others) - 1 - count]).sum())
+        true = proportion(above, len(members), f"tpr_at_fpr_{rate:g}", confidence=1 - each)
+        assert highest is not None
+        limit = float(permitted(np.array([highest]))[0])
+        tested.append(Crossing(false_positive_rate=rate, highest=highest, true_positive_rate=true, permitted=limit))
+    widest = max(tested, key=_excess)
+    return widest if _excess(widest) > 0 else None
+
+
+def _excess(place: Crossing) -> float:
+    assert place.true_positive_rate.low is not None
+    return place.true_positive_rate.low - place.permitted
 
 
 def over_seeds(measures: list[Measure], name: str) -> Measure:
