@@ -26,7 +26,7 @@ from evaluation.inversion.class_ import ClassInversion
 from evaluation.inversion.evaluator import Judge, class_means, nearest_distance
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack
 from evaluation.plan import EvaluationPlan
-from evaluation.result import AttackResult, Measure, Verdict
+from evaluation.result import AttackResult, Curve, Measure, Verdict
 from evaluation.target import Target
 
 
@@ -90,6 +90,7 @@ def membership(case: Case, name: str, attack: MembershipAttack) -> AttackResult:
         baselines=(_named(blind, "blind"),),
         controls=tuple(controls),
         curve=metrics.roc(scores, is_member),
+        permitted_curve=_permitted_curve(case.plan) if case.plan is not None and case.is_private else None,
     )
     if metrics.is_constant(scores):
         return _with(result, "no signal", "every example got the same score")
@@ -97,7 +98,22 @@ def membership(case: Case, name: str, attack: MembershipAttack) -> AttackResult:
         if (blind.low is not None and blind.low > 0.5) if measure is blind else not _holds_chance(measure, 0.5):
             what = "a classifier that sees no model" if measure is blind else f"the {measure.name} control"
             return _with(result, "withheld", f"{what} has an AUC of {measure.value:.3f}, which chance does not explain")
-    return _with(result, *_membership_verdict(result, case.plan if case.is_private else None, int((~is_member).sum())))
+    plan = case.plan if case.is_private else None
+    looked_at = tuple(sorted({*metrics.CROSSING_RATES, *rates}))
+    crossing = plan and metrics.crossing(scores, is_member, plan.permitted_true_positive_rates, looked_at)
+    return _with(result, *_membership_verdict(result, plan, int((~is_member).sum()), crossing))
+
+
+DRAWN_AT = np.concatenate([[0.0], np.geomspace(1e-4, 0.1, 31), np.linspace(0.125, 1.0, 36)])
+"""False positive rates at which a permitted curve is kept: evenly on the logarithmic axis of an ROC, then on the plain one."""
+
+
+def _permitted_curve(plan: PrivacyPlan) -> Curve:
+    permitted = plan.permitted_true_positive_rates(DRAWN_AT)
+    return Curve(
+        false_positive_rate=tuple(round(float(rate), 6) for rate in DRAWN_AT),
+        true_positive_rate=tuple(round(float(rate), 6) for rate in permitted),
+    )
 
 
 def _permitted_rates(case: Case, rates: tuple[float, ...]) -> dict[str, float]:
@@ -114,24 +130,30 @@ def _blind(data: DataSet, split: Split, seed: int) -> Measure:
     return metrics.area_under_roc(scores, is_member, "blind")
 
 
-def _membership_verdict(result: AttackResult, plan: PrivacyPlan | None, non_members: int) -> tuple[Verdict, str]:
+def _membership_verdict(
+    result: AttackResult, plan: PrivacyPlan | None, non_members: int, crossing: metrics.Crossing | None = None
+) -> tuple[Verdict, str]:
     """Every figure decides, not the AUC alone: a leak of few examples shows at low false positive rates only.
 
     A threshold's own false positive rate is known no better than its few false positives allow, so a true positive rate is
-    held against what chance, or the plan, gives at the upper end (95%) of that rate.
+    held against chance at the upper end (95%) of that rate; against the plan the whole ROC is, see ``metrics.crossing``.
     """
     assert result.low is not None
     assert result.high is not None
     if plan is not None and result.permitted is not None and result.low > result.permitted:
         return "above the plan", f"the plan permits an AUC of at most {result.permitted:.3f}"
+    if crossing is not None:
+        aimed, above = crossing.false_positive_rate, crossing.true_positive_rate
+        return "above the plan", (
+            f"the ROC crosses the plan's curve: where a false positive rate of {aimed:g} was aimed at, the true positive rate "
+            f"is {above.value:.3f}, at least {above.low:.3f}, and the plan permits {crossing.permitted:.3f}"
+        )
     found = ["the AUC"] if result.low > 0.5 else []
     for measure in result.metrics:
         rate = _rate_of(measure)
         if rate is None or measure.low is None or measure.value is None:
             continue
         highest = metrics.proportion(metrics.false_positives(non_members, rate), non_members).high or 1.0
-        if plan is not None and measure.low > (limit := plan.permitted_true_positive_rate(highest)):
-            return "above the plan", f"the plan permits a true positive rate of at most {limit:.3f} where {rate:g} was aimed at"
         if measure.low > highest:
             found.append(f"the true positive rate at {rate:g}")
     if found:

@@ -38,7 +38,7 @@ VERDICTS: dict[str, str] = {
     "leak": "the interval lies above what an attack without any signal gets, on a model with no guarantee",
     "found nothing": "the interval contains what an attack without any signal gets; read it beside its controls",
     "within the plan": "the attack finds something, and no more than the plan permits",
-    "above the plan": "the interval lies above what the plan permits: the guarantee or the measurement is broken",
+    "above the plan": "AUC or ROC, intervals and all, lie above the plan: the guarantee or the measurement is broken",
     "withheld": "a baseline or control that knows nothing of the model succeeds as well, so the attack proves nothing",
     "nothing beyond public": "the attack succeeds, but no better than public data alone, without the model, do",
     "no signal": "the attack gave the same score to every example",
@@ -60,7 +60,7 @@ class Measure:
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """An ROC: true positive rate (members taken for members) against false positive rate."""
+    """An ROC, found or permitted: true positive rate (members taken for members) against false positive rate."""
 
     false_positive_rate: tuple[float, ...]
     true_positive_rate: tuple[float, ...]
@@ -97,6 +97,8 @@ class AttackResult:
     controls: tuple[Measure, ...] = ()
     """The same metric where the answer is known: positive (non-private twin), negative (untrained, permuted)."""
     curve: Curve | None = None
+    permitted_curve: Curve | None = None
+    """The largest ROC that the privacy plan permits; None without a guarantee."""
     figures: tuple[str, ...] = ()
     """Pictures of this attack, as paths relative to the folder of the result."""
     seconds: float = 0.0

@@ -102,7 +102,8 @@ def _series(axes: Axes, places: list[float], items: list[Summary], of: Of, colou
 
 
 def roc(result: ComparisonResult, attack: str) -> Figure | None:
-    """The ROC of the first seed of every budget, on logarithmic axes; None where the attack has none."""
+    """The ROC of the first seed of every budget, on logarithmic axes, beside what its plan permits; None where the attack has
+    none."""
     curves: list[tuple[RunResult, AttackResult]] = []
     seen: set[tuple[str, float]] = set()
     for run in result.runs:
@@ -116,6 +117,7 @@ def roc(result: ComparisonResult, attack: str) -> Figure | None:
         figure = Figure(figsize=(5.2, 4.4), layout="constrained")
         axes = figure.subplots()
         least, seed = 1e-3, min(run.seed for run, _ in curves)
+        permitted: str | None = "permitted by the plan"
         for index, (run, found) in enumerate(curves):
             assert found.curve is not None
             name = "DP, ε = " + wording.budget(run.epsilon) if run.variant == "dp" else wording.VARIANT_NAMES[run.variant]
@@ -124,6 +126,10 @@ def roc(result: ComparisonResult, attack: str) -> Figure | None:
             name += "" if run.seed == seed else f", seed {run.seed}"
             colour, line = COLOURS[index % len(COLOURS)], LINES[index % len(LINES)]
             axes.step(false, true, where="post", color=colour, linestyle=line, linewidth=1.4, label=name)
+            if found.permitted_curve is not None:
+                bound = np.array([found.permitted_curve.false_positive_rate, found.permitted_curve.true_positive_rate])
+                axes.plot(*bound[:, bound[0] >= least], color=colour, linestyle=(0, (1, 1.2)), linewidth=1.0, label=permitted)
+                permitted = None  # one line of the legend stands for all: each has its model's colour
         axes.plot([least, 1], [least, 1], color="#555555", linestyle=":", linewidth=1.2, label="chance")
         axes.set(xscale="log", yscale="log", xlim=(least, 1), ylim=(least, 1))
         axes.set(xlabel="false positive rate", ylabel="true positive rate")

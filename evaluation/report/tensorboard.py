@@ -31,7 +31,8 @@ HOW_TO_READ = f"""
 **Custom scalars**: accuracy and every attack over ε; the step is 1000·ε, and training without privacy stands at 64000. The
 band is the 95% interval over seeds. A chart *permitted* shows the most that the privacy plan allows the attack beside it.
 
-**PR curves**: these are ROC curves. Read *recall* as the false positive rate and *precision* as the true positive rate.
+**PR curves**: these are ROC curves. Read *recall* as the false positive rate and *precision* as the true positive rate. A
+chart *permitted* shows the largest ROC that each privacy plan allows.
 
 **Images**: click one to enlarge it. For each budget the class means of the members, the reconstructions, and the class
 means of public data.
@@ -111,14 +112,15 @@ def _series(writer: SummaryWriter, tag: str, name: str, rows: list[Summary]) -> 
 def _rocs(writer: SummaryWriter, run: RunResult) -> None:
     """Recall := false positive rate, precision := true positive rate; one tag for all runs lays them over each other."""
     for attack in run.attacks:
-        if attack.curve is None:
-            continue
-        false, true = np.array(attack.curve.false_positive_rate), np.array(attack.curve.true_positive_rate)
-        # The plugin orders by a threshold of its own, from which the curve runs back; it is read by its two rates alone.
-        back = np.linspace(len(false) - 1, 0, CURVE_POINTS).round().astype(int)
-        some = np.ones(CURVE_POINTS)  # counts are not read, but points without any are dropped
-        tag = f"{attack.name} (read as ROC)"
-        writer.add_pr_curve_raw(tag, some, some, some, some, true[back], false[back], run.step, CURVE_POINTS)
+        for kind, curve in (("", attack.curve), (", permitted", attack.permitted_curve)):
+            if curve is None:
+                continue
+            false, true = np.array(curve.false_positive_rate), np.array(curve.true_positive_rate)
+            # The plugin orders by a threshold of its own, from which the curve runs back; it is read by its two rates alone.
+            back = np.linspace(len(false) - 1, 0, CURVE_POINTS).round().astype(int)
+            some = np.ones(CURVE_POINTS)  # counts are not read, but points without any are dropped
+            tag = f"{attack.name}{kind} (read as ROC)"
+            writer.add_pr_curve_raw(tag, some, some, some, some, true[back], false[back], run.step, CURVE_POINTS)
 
 
 def _pictures(writer: SummaryWriter, result: ComparisonResult, root: Path) -> None:

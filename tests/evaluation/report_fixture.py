@@ -153,7 +153,15 @@ def _membership(name: str, shift: float, epsilon: float) -> AttackResult:
             false_positive_rate=tuple(false.round(6).tolist()),
             true_positive_rate=tuple(norm.cdf(shift + norm.ppf(np.clip(false, 0, 1))).round(6).tolist()),
         ),
+        permitted_curve=None if math.isinf(epsilon) else _permitted(false, min(epsilon, 8) / 2),
         seconds=0.7,
+    )
+
+
+def _permitted(false: np.ndarray, shift: float) -> Curve:
+    return Curve(
+        false_positive_rate=tuple(false.round(6).tolist()),
+        true_positive_rate=tuple(norm.cdf(shift + norm.ppf(false)).round(6).tolist()),
     )
 
 

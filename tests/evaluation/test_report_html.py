@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from evaluation.report import figures, html
-from tests.evaluation.report_fixture import INVERSION, LIRA, STEP, synthetic
+from tests.evaluation.report_fixture import INVERSION, LIRA, STEP, THRESHOLD, synthetic
 
 
 class Words(HTMLParser):
@@ -80,6 +81,20 @@ def test_a_curve_of_another_seed_says_so(tmp_path: Path):
     labels = [str(line.get_label()) for line in axes.lines]
     assert [label for label in labels if "seed" in label] == ["DP, ε = 8, seed 1"]
     assert axes.get_title(loc="left").endswith("seed 0")
+
+
+def test_what_each_plan_permits_is_drawn_in_its_models_colour(tmp_path: Path):
+    """Rule 15: an ROC is read beside the curve of its plan; a model without a guarantee has none."""
+    figure = figures.roc(synthetic(tmp_path, budgets=(4.0, 1.0), variants=("non_private",)), THRESHOLD)
+    assert figure is not None
+    (axes,) = figure.axes
+    found = {str(line.get_label()): line for line in axes.lines}
+    permitted = [line for line in axes.lines if "permitted" in str(line.get_label()) or str(line.get_label()).startswith("_")]
+    assert len(permitted) == 2
+    assert [line.get_color() for line in permitted] == [found[f"DP, ε = {budget}"].get_color() for budget in (4, 1)]
+    for line, shift in zip(permitted, (2.0, 0.5), strict=True):
+        false, true = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+        assert np.interp(0.1, false, true) == pytest.approx(norm.cdf(shift + norm.ppf(0.1)), abs=0.01)
 
 
 def test_names_that_look_like_mathematics_or_markup_are_plain_text(tmp_path: Path):

@@ -85,3 +85,10 @@ def test_the_text_page_says_that_pr_curves_are_roc_curves(tmp_path: Path):
     tensorboard.write(synthetic(tmp_path), tmp_path)
     (page,) = events(tmp_path / "tradeoff").Tensors("How to read this/text_summary")
     assert b"these are ROC curves" in page.tensor_proto.string_val[0]
+
+
+def test_the_permitted_roc_is_a_chart_of_its_own(tmp_path: Path):
+    tensorboard.write(synthetic(tmp_path), tmp_path)
+    private = events(tmp_path / "eps=04.00" / "seed=0").Tags()["tensors"]
+    assert "membership.lira, permitted (read as ROC)" in private
+    assert "membership.lira, permitted (read as ROC)" not in events(tmp_path / "non_private" / "seed=0").Tags()["tensors"]

@@ -1,13 +1,24 @@
 """One schema: what is written comes back, and a half-written or foreign file is never read."""
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 
 import pytest
 
 from dptrain.errors import CheckpointError
-from evaluation.result import AttackResult, ComparisonResult, Measure, RunResult, read_comparison, read_run, to_json, write
+from evaluation.result import (
+    AttackResult,
+    ComparisonResult,
+    Curve,
+    Measure,
+    RunResult,
+    read_comparison,
+    read_run,
+    to_json,
+    write,
+)
 from evaluation.summary import summarize, with_twins
 
 
@@ -53,6 +64,17 @@ def test_what_is_written_comes_back(tmp_path: Path):
     again = read_run(tmp_path / "result.json")
     assert again == RUNS[2]
     assert math.isinf(again.epsilon)
+
+
+def test_a_permitted_curve_comes_back_and_an_older_result_has_none(tmp_path: Path):
+    bound = Curve(false_positive_rate=(0.0, 1.0), true_positive_rate=(0.1, 1.0))
+    made = run("dp", 8.0, 0, attack(0.56, permitted_curve=bound))
+    write(made, tmp_path / "result.json")
+    assert read_run(tmp_path / "result.json").attacks[0].permitted_curve == bound
+    plain = json.loads(to_json(made))
+    del plain["attacks"][0]["permitted_curve"]
+    (tmp_path / "older.json").write_text(json.dumps(plain))
+    assert read_run(tmp_path / "older.json").attacks[0].permitted_curve is None
 
 
 def test_infinity_is_a_text_since_json_has_none():

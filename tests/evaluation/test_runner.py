@@ -251,6 +251,9 @@ def test_the_plan_permits_what_is_found_under_it(tmp_path: Path, digits: DataSet
     assert result.epsilon == 1.0
     assert attack.permitted == pytest.approx(0.587, abs=0.005)
     assert attack.permitted_metrics["tpr_at_fpr_0.01"] == pytest.approx(0.022, abs=0.002)
+    assert attack.permitted_curve is not None
+    bound = np.array([attack.permitted_curve.false_positive_rate, attack.permitted_curve.true_positive_rate])
+    assert np.interp(0.01, *bound) == pytest.approx(attack.permitted_metrics["tpr_at_fpr_0.01"], abs=1e-3)
     assert attack.verdict in ("found nothing", "within the plan")
 
 
@@ -431,7 +434,8 @@ def test_a_low_false_positive_rate_can_break_the_plan_where_the_auc_does_not():
         sampling_rate=1.0, expected_batch_size=898, steps=60, clipping_norm=0.1, delta=1e-4, noise_multiplier=25.0
     )
     scores, is_member = _few_leak(0.12)
-    verdict, reason = analysis._membership_verdict(_audit(scores, is_member, plan.permitted_auc()), plan, 2000)
+    crossing = metrics.crossing(scores, is_member, plan.permitted_true_positive_rates)
+    verdict, reason = analysis._membership_verdict(_audit(scores, is_member, plan.permitted_auc()), plan, 2000, crossing)
     assert verdict == "above the plan"
     assert "true positive rate" in reason
 
@@ -443,12 +447,40 @@ def test_scores_without_signal_break_no_plan():
     )
     generator = np.random.default_rng(1)
     is_member = np.arange(1500) < 900
-    found = [
-        analysis._membership_verdict(_audit(generator.normal(size=1500), is_member, plan.permitted_auc()), plan, 600)[0]
-        for _ in range(200)
-    ]
+    found: list[str] = []
+    for _ in range(200):
+        scores = generator.normal(size=1500)
+        crossing = metrics.crossing(scores, is_member, plan.permitted_true_positive_rates)
+        found.append(analysis._membership_verdict(_audit(scores, is_member, plan.permitted_auc()), plan, 600, crossing)[0])
     assert "above the plan" not in found
     assert found.count("found nothing") >= 185
+
+
+@ATTACKS.register("membership.test_marked")
+class Marked(_Broken):
+    """Knows a fifth of the members for certain, and holds the others for a little less than non-members."""
+
+    members = np.empty(0, dtype=np.int64)
+
+    def run(self, target, examples, knowledge):
+        of_members = np.isin(examples.indices, self.members)
+        scores = np.random.default_rng(0).normal(size=len(examples.indices)) - 0.3 * of_members
+        return np.where(np.isin(examples.indices, self.members[::5]), 10.0, scores)
+
+
+def test_a_roc_above_its_plans_curve_is_above_the_plan_in_the_whole_evaluation(
+    tmp_path: Path, digits: DataSet, split: Split, monkeypatch: pytest.MonkeyPatch
+):
+    """The AUC is below what the plan permits; the curve is crossed at low false positive rates alone."""
+    private = dataclasses.replace(FAST, privacy=PrivacyConfig(epsilon=1.0, expected_batch_size=898.0))
+    Trainer(private, digits, split, seed=0, folder=tmp_path, progress=False).run()
+    monkeypatch.setattr(Marked, "members", split.members)
+    result = evaluate(tmp_path, digits, plan=dataclasses.replace(FEW, attacks=("membership.test_marked",)), progress=False)
+    attack = attack_of(result, "membership.test_marked")
+    assert attack.permitted is not None
+    assert (attack.low or 1.0) < attack.permitted
+    assert attack.verdict == "above the plan"
+    assert "crosses the plan's curve" in attack.reason
 
 
 def test_an_auc_below_chance_is_said_to_be_one():
