@@ -13,7 +13,6 @@ A fleet is cached under the hash of everything that defines it; a file that is i
 It was made from private examples, so its place is under ``private/``.
 """
 
-import copy
 import hashlib
 import io
 import zipfile
@@ -28,10 +27,12 @@ from torch import nn
 from tqdm import tqdm
 
 from dptrain.data.dataset import DataSet
+from dptrain.distillation import released_model
 from dptrain.errors import UserError
 from dptrain.files import write_file
 from dptrain.recipe import Performance, Recipe
 from dptrain.registry import LOSSES, MODELS, OPTIMIZERS
+from dptrain.stopping import EarlyStopping
 from dptrain.trainer import build_training
 from dptrain.version import versions
 
@@ -68,27 +69,39 @@ Train = Callable[[np.ndarray, int], nn.Module]
 """``train(members, seed)``: a new model by the target's own recipe, trained on these examples."""
 
 
-def recipe_trainer(recipe: Recipe, data: DataSet, performance: Performance | None = None, steps: int | None = None) -> Train:
+def recipe_trainer(
+    recipe: Recipe,
+    data: DataSet,
+    performance: Performance | None = None,
+    steps: int | None = None,
+    public: Int[np.ndarray, " public"] | None = None,
+) -> Train:
     """How a recipe trains one model: with its plan, its noise and everything else that the target had.
 
     Args:
         steps: after how many updates of the plan to stop, for a target that is an earlier checkpoint.
+        public: the target's own public examples, where the recipe looks at them; they must be in no model's training set.
     """
 
     def train(members: np.ndarray, seed: int) -> nn.Module:
-        training = build_training(recipe, data, members, seed, performance=performance)
+        training = build_training(recipe, data, members, seed, performance=performance, public=public)
+        stopping = EarlyStopping.of(recipe, data, public, training)
         for batch in training.batches(steps):
             training.step(batch)
-        with training.averaged() as model:
-            return copy.deepcopy(model)
+            if stopping.reached():
+                break
+        return released_model(recipe, data, public, training, seed)
 
     return train
 
 
-def recipe_digest(recipe: Recipe, steps: int) -> str:
-    """A hash of what :func:`recipe_trainer` does: the recipe, the updates, and the code behind names that users registered."""
+def recipe_digest(recipe: Recipe, steps: int, public: Int[np.ndarray, " public"] | None = None) -> str:
+    """A hash of what :func:`recipe_trainer` does: the recipe, the updates, the public examples where it looks at them, and the
+    code behind names that users registered."""
     named = ((MODELS, recipe.model.name), (LOSSES, recipe.training.loss), (OPTIMIZERS, recipe.optimizer.name))
     parts = (recipe.digest(), str(steps), *(registry.source(name) for registry, name in named))
+    if recipe.regularization.needs_public and public is not None:
+        parts += ("public", *map(str, public.tolist()))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

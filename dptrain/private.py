@@ -215,6 +215,7 @@ class PrivateTraining:
         self._laid = False
         """Whether examples were clipped, after which the engine lays the weights in another way no more."""
         self._watch = StateWatch(model, loss) if math.isfinite(plan.clipping_norm) else None
+        self._qualifications: tuple[str, ...] = ()
         optimizer.register_step_pre_hook(self._refuse_foreign_step)
         self._optimizer_watch = OptimizerWatch(optimizer)
 
@@ -458,10 +459,16 @@ class PrivateTraining:
     def guarantee(self) -> Guarantee:
         """ε spent so far by both accountants, with its assumptions in words."""
         guarantee = self.plan.guarantee(self.steps_taken, self._drawn)
+        words = " ".join((guarantee.statement, *self._qualifications))
+        guarantee = dataclasses.replace(guarantee, statement=words)
         if not (self.insecure and self.plan.is_private):
             return guarantee
         caveat = " Batches and noise came from a fixed seed: nothing is promised against someone who knows or guesses it."
         return dataclasses.replace(guarantee, statement=guarantee.statement + caveat)
+
+    def qualify(self, *sentences: str) -> None:
+        """Adds what must be known beside the guarantee; it stands at the end of its statement."""
+        self._qualifications += sentences
 
     def _reserve(self, last: int) -> str | None:
         if self._ledger is None or not self.plan.is_private:
@@ -489,7 +496,13 @@ class PrivateTraining:
             "versions": versions(),
         }
 
-    def save(self, path: str | Path, about: dict[str, Any] | None = None, split: Split | None = None) -> Path:
+    def save(
+        self,
+        path: str | Path,
+        about: dict[str, Any] | None = None,
+        split: Split | None = None,
+        student: Callable[[], nn.Module] | None = None,
+    ) -> Path:
         """Writes ``release/`` (can be published) and ``private/checkpoint/`` (resumes; can not) below ``path``.
 
         Of several processes all call it, and the first one writes, once their weights were seen to be the same.
@@ -497,6 +510,7 @@ class PrivateTraining:
         Args:
             about: public facts to add to the card.
             split: who was trained on and who was held out; kept under ``private/``, and without it no attack can be judged.
+            student: makes the model that is released in place of the trained one, out of that one and public data alone.
 
         Raises:
             ProtocolError: something wrote into model or loss but :meth:`step`; or this is inside of :meth:`averaged`.
@@ -506,10 +520,16 @@ class PrivateTraining:
         if self._watch is not None:
             watch = self._watch
             self.ranks.together("save()", lambda: watch.check("what came before save()", bits=True))
-        self.ranks.first("save()", lambda: self._write(path, about, split))
+        self.ranks.first("save()", lambda: self._write(path, about, split, student))
         return path
 
-    def _write(self, path: Path, about: dict[str, Any] | None, split: Split | None) -> None:
+    def _write(
+        self,
+        path: Path,
+        about: dict[str, Any] | None,
+        split: Split | None,
+        student: Callable[[], nn.Module] | None,
+    ) -> None:
         if split is not None:
             save_split(split, path / "private" / "split.npz")
             about = {"split_commitment": split.digest, **(about or {})}
@@ -525,6 +545,9 @@ class PrivateTraining:
             path / "private" / "checkpoint",
             {"state.safetensors": packed, "state.json": checkpoint.pack_json(state)},
         )
+        if student is not None:
+            checkpoint.save_release(path / "release", released(student()), self.card(about))
+            return
         with self.averaged() as model:
             checkpoint.save_release(path / "release", released(model), self.card(about))
 

@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from dptrain.errors import ConfigError
+from dptrain.errors import ConfigError, unknown_name
 from dptrain.registry import DATASETS, LOSSES, MODELS, OPTIMIZERS
 
 Mechanism = Literal["gaussian", "clip_only", "none"]
@@ -27,6 +27,7 @@ Unit = Literal["example", "user"]
 Clipping = Literal["flat", "per_layer", "automatic"]
 Noise = Literal["independent", "banded"]
 Schedule = Literal["constant", "linear", "cosine"]
+RelaxBy = Literal["example", "batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +184,24 @@ class RegularizationConfig:
     """L2 penalty of the optimizer, on the weights alone."""
     label_smoothing: float = 0.0
     """Share of the target's probability that is spread over all classes."""
+    label_entropy: float = 0.0
+    """HAMP: entropy of the soft labels, as a share of the largest possible; 0 leaves labels hard."""
+    output_entropy: float = 0.0
+    """HAMP: how much the loss rewards the entropy of the output, in nats a nat."""
+    mixup: float = 0.0
+    """α of the Beta(α, α) by which each example is mixed with another; without clipping alone. 0 mixes none."""
+    relax: float = 0.0
+    """RelaxLoss: the loss, in nats, below which training does not push; 0 pushes on."""
+    relax_by: RelaxBy = "example"
+    """Whose loss `relax` is held against: each `example`'s own, or the `batch`'s mean, as published; without clipping alone."""
+    early_stopping: int = 0
+    """Steps without a lower loss on public examples after which training ends; 0 takes every step."""
+    distillation: int = 0
+    """Steps of a student on public examples, labelled by the trained model, that is released in its place; 0 makes none."""
+    distillation_temperature: float = 1.0
+    """By which both models' logits are divided while the student learns."""
+    distillation_learning_rate: float = 0.1
+    """Of the student, whose gradients are neither clipped nor noised."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
@@ -191,6 +210,34 @@ class RegularizationConfig:
             raise ConfigError(f"regularization.weight_decay is {self.weight_decay}; give a number from 0 up")
         if not -1 < self.label_smoothing < 1:
             raise ConfigError(f"regularization.label_smoothing is {self.label_smoothing}; give a number inside (-1, 1)")
+        if not 0 <= self.label_entropy < 1:
+            raise ConfigError(
+                f"regularization.label_entropy is {self.label_entropy}; give a share from 0 to below 1, such as 0.8"
+            )
+        for name in ("output_entropy", "mixup", "relax"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"regularization.{name} is {value}; give a finite number from 0 up")
+        for name in ("distillation_temperature", "distillation_learning_rate"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigError(f"regularization.{name} is {value}; give a finite number above 0")
+        for name in ("early_stopping", "distillation"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"regularization.{name} is {getattr(self, name)}; give a whole number of steps from 0 up")
+        if self.relax_by not in get_args(RelaxBy):
+            raise unknown_name("regularization.relax_by", self.relax_by, get_args(RelaxBy))
+        deciding = [name for name in ("label_smoothing", "label_entropy", "mixup", "relax") if getattr(self, name)]
+        if len(deciding) > 1:
+            raise ConfigError(
+                f"regularization gives {' and '.join(deciding)}, and each decides alone what an example's output should be; "
+                "give one of them"
+            )
+
+    @property
+    def needs_public(self) -> bool:
+        """Whether training looks at public examples, which then can be in no model's training set."""
+        return self.early_stopping > 0 or self.distillation > 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,6 +273,15 @@ class Recipe:
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        of_the_loss = ("label_entropy", "output_entropy", "mixup", "relax")
+        given = [name for name in of_the_loss if getattr(self.regularization, name)]
+        if given and self.training.loss != "cross_entropy":
+            raise ConfigError(
+                f"regularization.{given[0]} is a part of the loss cross_entropy, and training.loss is {self.training.loss!r}; "
+                f"leave {' and '.join(given)} out, or give cross_entropy"
+            )
 
     def digest(self) -> str:
         """A hash of every field but ``data.path``: models of different recipes can never be taken for one another.

@@ -12,6 +12,7 @@ does not cover it.
 import dataclasses
 import functools
 import hashlib
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -32,8 +33,9 @@ from dptrain.data.examples import Examples
 from dptrain.data.split import Split
 from dptrain.data.split import load as load_split
 from dptrain.data.split import save as save_split
+from dptrain.distillation import released_model
 from dptrain.distributed import Ranks
-from dptrain.errors import CheckpointError
+from dptrain.errors import CheckpointError, DataError
 from dptrain.files import write_file
 from dptrain.models import front
 from dptrain.optimizers import follow_schedule
@@ -42,6 +44,8 @@ from dptrain.plan import PrivacyPlan
 from dptrain.private import PrivateTraining, make_private
 from dptrain.recipe import Performance, Recipe
 from dptrain.registry import LOSSES, OPTIMIZERS
+from dptrain.regularization import check_regularization
+from dptrain.stopping import EarlyStopping
 
 
 def build_training(
@@ -50,6 +54,7 @@ def build_training(
     members: np.ndarray,
     seed: int,
     *,
+    public: np.ndarray | None = None,
     performance: Performance | None = None,
     ledger: Path | None = None,
     insecure_seed: int | None = None,
@@ -59,8 +64,19 @@ def build_training(
     ``initial`` gives them.
 
     Targets, baselines and shadow models all come from here, so that none of them can differ in anything but the recipe.
+
+    Args:
+        public: indices of examples that everyone knows, for regularization that needs some.
+
+    Raises:
+        ConfigError: the recipe's regularization does not go with its plan, or needs public examples and has none.
+        DataError: such an example is a member as well.
     """
-    plan = PrivacyPlan.from_config(recipe.privacy, recipe.training.steps)
+    plan, regularization = PrivacyPlan.from_config(recipe.privacy, recipe.training.steps), recipe.regularization
+    known = np.empty(0, dtype=np.int64) if public is None else public
+    check_regularization(regularization, clipped=math.isfinite(plan.clipping_norm), public=len(known))
+    if regularization.needs_public and np.isin(known, members).any():
+        raise DataError("some public examples are members as well, and would not be public; train on others")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = models.build(recipe.model, data.input_shape, len(data.classes), recipe.regularization)
@@ -72,7 +88,9 @@ def build_training(
     loss_function = LOSSES[recipe.training.loss]
 
     def loss(model: nn.Module, batch: Any) -> Tensor:
-        return loss_function(model, batch, recipe.regularization)
+        if regularization.relax:
+            return loss_function(model, batch, regularization, int(training.steps_taken * plan.sampling_rate + 1e-9))
+        return loss_function(model, batch, regularization)
 
     training = make_private(
         model,
@@ -86,7 +104,23 @@ def build_training(
         insecure_seed=insecure_seed,
     )
     follow_schedule(optimizer, recipe.optimizer, plan.steps, lambda: training.steps_taken - 1)  # counted before it is made
+    if plan.is_private:
+        training.qualify(*_qualifications(recipe, plan))
     return training
+
+
+def _qualifications(recipe: Recipe, plan: PrivacyPlan) -> Iterator[str]:
+    """What the recipe's regularization means for the guarantee, in sentences."""
+    if recipe.regularization.early_stopping:
+        yield (
+            f"When training ended was decided by the loss of its weights on public examples: ε is what had been spent by then, "
+            f"and what is promised beforehand is ε for all {plan.steps} updates of the plan, {plan.guarantee().epsilon:.4f}."
+        )
+    if recipe.regularization.distillation:
+        yield (
+            "What is released is a student of the trained model, made of public examples and that model's answers to them "
+            "alone: post-processing, for which the same holds."
+        )
 
 
 @dataclass(frozen=True)
@@ -147,15 +181,17 @@ class Trainer:
             data,
             split.members,
             seed,
+            public=split.public,
             performance=performance,
             ledger=folder / "private" / "ledger.jsonl",
             insecure_seed=insecure_seed,
         )
+        self.stopping = EarlyStopping.of(recipe, data, split.public, self.training)
         self.telemetry = telemetry if self.training.ranks.is_first else None
         self.progress = progress and self.training.ranks.is_first
 
     def run(self) -> PrivateTraining:
-        """Trains to the plan's last step, from the latest checkpoint if there is one."""
+        """Trains to the plan's last step, or to where early stopping ends it, from the latest checkpoint if there is one."""
         self._start()
         with self._bar() as bar, _Telemetry(self.telemetry, self.training) as telemetry:
             for until in self._stops():
@@ -165,13 +201,15 @@ class Trainer:
                         telemetry.write()
                         bar.update()
                         self._show_epsilon(bar)
-                        if asked_to_stop():
+                        if self.stopping.reached() | asked_to_stop():
                             break
-                    self.training.save(self.folder, self.about())
+                    self.training.save(self.folder, self.about(), student=self._student())
                 if asked_to_stop():
                     raise KeyboardInterrupt
                 for callback in self.callbacks:  # Ctrl-C stops these at once: the checkpoint is on the disk
                     self.training.ranks.first("a callback", partial(self._call, callback))
+                if self.stopping.stopped:
+                    break
         return self.training
 
     def about(self) -> dict[str, Any]:
@@ -184,6 +222,7 @@ class Trainer:
         return {
             "recipe": as_plain(unlocated),
             "recipe_digest": self.recipe.digest(),
+            "early_stopping": self.stopping.state() if self.recipe.regularization.early_stopping else None,
             "data": {
                 "name": self.data.name,
                 "kind": self.data.kind,
@@ -197,9 +236,27 @@ class Trainer:
             "split_commitment": self.split.digest,
         }
 
+    def _student(self) -> Callable[[], nn.Module] | None:
+        """What makes the model that is released in place of the trained one, where the recipe has it so."""
+        if not self.recipe.regularization.distillation:
+            return None
+        return lambda: released_model(self.recipe, self.data, self.split.public, self.training, self.seed)
+
     def _start(self) -> None:
         if self.training.ranks.first("the run's folder", self._take_up_folder):
             self.training.resume(self.folder)
+            if self.recipe.regularization.early_stopping:
+                state = self.training.ranks.first("early stopping", self._stopping_state)
+                if state is not None:
+                    self.stopping.go_on(state)
+
+    def _stopping_state(self) -> dict[str, Any] | None:
+        """Of the released card, which is written just after the checkpoint; None where it is of an earlier one."""
+        try:
+            card = checkpoint.load_release(self.folder / "release")[1]
+        except CheckpointError:
+            return None
+        return card["early_stopping"] if card["steps_taken"] == self.training.steps_taken else None
 
     def _take_up_folder(self) -> bool:
         """Takes up what the folder holds, and says whether a checkpoint is in it.
@@ -235,6 +292,9 @@ class Trainer:
 
     def _stops(self) -> Iterator[int]:
         """Steps at which a checkpoint is kept. One that was reached before a stop is written and attacked again."""
+        if self.stopping.stopped:
+            yield self.training.steps_taken
+            return
         every = self.recipe.training.checkpoint_every or self.training.plan.steps
         last = self.training.plan.steps
         yield from (stop for stop in range(every, last, every) if stop > self.training.steps_taken)

@@ -84,3 +84,8 @@ def _key(front: nn.Module) -> str:
         content.update(f"{name}{buffer.dtype}{tuple(buffer.shape)}".encode())
         content.update(buffer.detach().cpu().contiguous().numpy().tobytes())
     return content.hexdigest()
+
+
+def inputs_of(model: nn.Module, data: DataSet) -> Tensor:
+    """What the model is best given of every example: the data set's inputs, or what its front makes of them, made once."""
+    return made(model.front, data) if isinstance(model, WithFront) else data.inputs
