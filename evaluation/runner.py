@@ -82,25 +82,27 @@ def evaluate(
     target = Target.open(run / "release", Access.WEIGHTS, model)
     target.bounds, target.classes = data.bounds, len(data.classes)
     stated, identity = _plan_of(card, run), _identity_of(run)
+    ended = bool((card.get("early_stopping") or {}).get("stopped"))
+    until = int(card["plan"]["steps"]) if ended else step  # shadow models end by their own early stopping
     started = time.monotonic()
     train: Train | None = retrain
     digest, kept_in = "", None
     if recipe is not None:
-        train, digest = recipe_trainer(recipe, data, performance, step), recipe_digest(recipe, step)
+        train = recipe_trainer(recipe, data, performance, until, split.public)
+        digest = recipe_digest(recipe, until, split.public)
         kept_in = fleet_folder or run / "private" / "fleet"
     case = Case(
         target=target,
         untrained=_untrained(card, run),
         data=data,
         split=split,
-        plan=dataclasses.replace(stated, steps=max(step, 1)),
+        plan=dataclasses.replace(stated, steps=max(until, 1)),
         evaluation=plan,
         seed=int(identity.get("seed", 0)),
         folder=folder,
     )
-    with_coins = split.size - len(split.test)
-    rate = recipe.data.split.members if recipe is not None else len(split.members) / with_coins
-    fleet = _Fleets(train, digest, data, split, rate, plan, kept_in, progress)
+    without_coins, rate = _coins(split, recipe)
+    fleet = _Fleets(train, digest, data, without_coins, rate, plan, kept_in, progress)
     attacks = tuple(run_attack(case, name, fleet) for name in plan.attacks)
     attacked = hashlib.sha256((run / "release" / MANIFEST).read_bytes()).hexdigest()
     if keep_others and (folder / "result.json").exists():
@@ -114,7 +116,7 @@ def evaluate(
         delta=stated.delta if stated.is_private else None,
         seed=case.seed,
         step=step,
-        steps=int(card["plan"]["steps"]),
+        steps=step if ended else int(card["plan"]["steps"]),
         utility=_utility(case),
         attacks=attacks,
         guarantee=from_plain(Guarantee, card["guarantee"], str(run / "release" / "card.json")),
@@ -166,14 +168,14 @@ class _Fleets:
         train: Train | None,
         digest: str,
         data: DataSet,
-        split: Split,
+        without_coins: np.ndarray,
         rate: float,
         plan: EvaluationPlan,
         folder: Path | None,
         progress: bool,
     ):
         self._trained: Fleet | None = None
-        self._train, self._digest, self._data, self._test, self._rate = train, digest, data, split.test, rate
+        self._train, self._digest, self._data, self._test, self._rate = train, digest, data, without_coins, rate
         self._plan, self._folder, self._progress = plan, folder, progress
 
     def __call__(self) -> Fleet | None:
@@ -234,6 +236,19 @@ def _split_of(run: Path, data: DataSet, given: Split | None, card: dict[str, Any
             f"the data set given is not the one that {run} was trained on, so who was in it is not known; pass the same data"
         )
     return split
+
+
+def _coins(split: Split, recipe: Recipe | None) -> tuple[np.ndarray, float]:
+    """Which examples are in no shadow model, and the rate of the others' coins, so that sets are as large as the target's.
+
+    A recipe that looks at public examples would not find them public in a model that was trained on them.
+    """
+    if recipe is None:
+        return split.test, len(split.members) / (split.size - len(split.test))
+    if not recipe.regularization.needs_public:
+        return split.test, recipe.data.split.members
+    shares = recipe.data.split
+    return np.sort(np.concatenate([split.test, split.public])), shares.members / (1 - shares.public)
 
 
 def _untrained(card: dict[str, Any], run: Path) -> Target | None:

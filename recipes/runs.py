@@ -89,7 +89,7 @@ def run(comparison: Comparison, name: str, command: str, progress: bool = True) 
 def check(jobs: list[Job], data: DataSet, splits: dict[int, Split]) -> None:
     """Builds every job's plan, model and optimizer, so that what cannot be trained is refused before anything is."""
     for job in jobs:
-        build_training(job.recipe, data, splits[job.seed].members, job.seed)
+        build_training(job.recipe, data, splits[job.seed].members, job.seed, public=splits[job.seed].public)
 
 
 def claim(root: Path, comparison: Comparison, name: str, command: str, data: DataSet) -> None:
@@ -178,10 +178,10 @@ def telemetry_folder(root: Path) -> Path:
 
 def is_complete(job: Job, folder: Path, attacks: tuple[str, ...], data: DataSet) -> bool:
     """Whether the last checkpoint of the job was trained on these data, and no attack on it is missing or failed."""
-    path = folder / "evaluation" / f"step={job.recipe.training.steps:06d}" / "result.json"
-    if not path.exists():
+    results = map(read_run, sorted((folder / "evaluation").glob("step=*/result.json")))
+    found = next((result for result in results if result.step == result.steps), None)
+    if found is None:
         return False
-    found = read_run(path)
     done = {attack.name for attack in found.attacks if attack.status != "failed"}
     return (
         found.recipe_digest == job.recipe.digest() and found.data_fingerprint == data.fingerprint and done.issuperset(attacks)

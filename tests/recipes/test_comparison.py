@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+import dptrain.data
+from dptrain.data.split import draw
 from dptrain.errors import ConfigError
-from recipes import comparison
+from recipes import comparison, runs
 from recipes.comparison import Comparison, load
 
 
@@ -74,6 +76,10 @@ def test_the_resolved_comparison_comes_back_from_its_toml(tmp_path: Path):
         (["stray"], "before any flag"),
         (["--data.split.members", "0.9"], r"data\.split"),
         (["--performance.max-physical-batch", "0"], "max_physical_batch"),
+        (["--regularization.mix-up", "0.2"], r"did you mean 'regularization\.mixup'"),
+        (["--regularization.relax-by", "exampel"], "'exampel'.*relax-by.*'example', 'batch'"),
+        (["--regularized.mixup", "0.2"], "label_smoothing and mixup"),
+        (["--regularization.early-stopping", "1.5"], r"early-stopping could not be read"),
     ],
 )
 def test_a_mistyped_flag_is_one_clear_sentence(flags: list[str], message: str):
@@ -130,6 +136,30 @@ def test_all_variants_have_equal_updates_batches_and_data():
     assert of["non_private"].optimizer == of["regularized"].optimizer != of["dp"].optimizer
     assert of["regularized"].regularization.dropout > 0
     assert [job.variant for job in jobs][:3] == ["non_private"] * 3
+
+
+def test_every_option_of_regularization_is_shown_and_read_back(tmp_path: Path):
+    flags = ["--regularized.label-smoothing", "0", "--regularized.mixup", "0.2", "--regularization.relax", "0.3"]
+    text = comparison.to_toml(load("digits", [*flags, "--regularization.early-stopping", "10"]))
+    for line in ("mixup = 0.2", "relax = 0.3", 'relax_by = "example"', "early_stopping = 10", "distillation = 0"):
+        assert f"\n{line}\n" in text, line
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    assert load(str(path)).recipe.regularization.relax == 0.3
+
+
+def test_mixup_is_for_baselines_without_clipping_and_refused_before_anything_is_trained():
+    """Of the `regularized` baseline it is fine; of the recipe itself it would reach the private models."""
+    data = dptrain.data.load(load("digits").recipe.data)
+    plain = ["--seeds", "0", "--epsilons", "8", "--regularized.label-smoothing", "0"]
+    for flag, refused in (("--regularized.mixup", False), ("--regularization.mixup", True)):
+        made = load("digits", [*plain, flag, "0.2"])
+        splits = {0: draw(len(data), made.recipe.data.split, 0)}
+        if refused:
+            with pytest.raises(ConfigError, match=r"mixup is 0\.2.*no ε would hold"):
+                runs.check(made.jobs(), data, splits)
+        else:
+            runs.check(made.jobs(), data, splits)
 
 
 def test_labels_are_padded_so_that_they_sort():
