@@ -175,7 +175,7 @@ class _Fleets:
         progress: bool,
     ):
         self._trained: Fleet | None = None
-        self._train, self._digest, self._data, self._test, self._rate = train, digest, data, without_coins, rate
+        self._train, self._digest, self._data, self._without_coins, self._rate = train, digest, data, without_coins, rate
         self._plan, self._folder, self._progress = plan, folder, progress
 
     def __call__(self) -> Fleet | None:
@@ -188,7 +188,7 @@ class _Fleets:
                 models=self._plan.shadow_models,
                 rate=self._rate,
                 digest=self._digest,
-                test=self._test,
+                test=self._without_coins,
                 folder=self._folder,
                 progress=self._progress,
             )

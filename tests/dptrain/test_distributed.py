@@ -34,6 +34,7 @@ from dptrain.ledger import Ledger
 from dptrain.noise import secret_generator
 from dptrain.private import PrivateTraining
 from dptrain.sampling import PoissonSampler, Sampler, sampler_for
+from dptrain.stopping import EarlyStopping
 from dptrain.trainer import stop_at_step_end
 
 PLAN = PrivacyPlan(sampling_rate=0.5, expected_batch_size=20, steps=6, clipping_norm=0.5, delta=1e-3, noise_multiplier=1.0)
@@ -471,6 +472,23 @@ def ask_one_to_stop() -> bool:
 
 def test_a_wish_to_stop_that_one_rank_hears_stops_all_after_the_same_step(several: Processes):
     assert all(several(ask_one_to_stop))
+
+
+def end_by_public_loss() -> int:
+    """Rank 0 sees its public loss fall, the others see theirs rise: rounding could part them, if not as far."""
+    private = training(QUIET)
+    ending = EarlyStopping(private, 2, torch.zeros(1, 5), torch.zeros(1, dtype=torch.long))
+    sign = -1.0 if private.ranks.is_first else 1.0
+    ending._loss = lambda: sign * private.steps_taken
+    for batch in private.batches():
+        private.step(batch)
+        if ending.reached():
+            break
+    return private.steps_taken
+
+
+def test_early_stopping_ends_all_after_the_same_step(several: Processes):
+    assert set(several(end_by_public_loss)) == {3}
 
 
 def save_on_the_first_alone(folder: Path) -> None:
