@@ -27,12 +27,19 @@ DOCTOR_HELP = """usage: dptrain doctor RECIPE [--fix] [--format text|json] [the 
 
 Examines the recipe's model and loss on public or random examples: no private example is looked at. Exit code 1 where
 something is wrong. --fix shows what would be replaced (BatchNorm by GroupNorm), and examines the result."""
+AUDIT_HELP = """usage: dptrain audit RECIPE [--how white-box|one-run|many-runs|worst-case] [--canaries N] [--trainings N]
+                             [--canary mislabelled|natural|noise] [--records N] [--format text|json]
+                             [the flags of `dptrain run`]
+
+Trains the recipe with canaries in it and says how much of each budget can be shown, beside the most that could have been.
+Exit code 3 where a claim is contradicted: more is shown than ε permits, or the mechanism is not what it says it is."""
+CONTRADICTED = 3
 INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; the exit code is 0, 1 where a run failed or the doctor found an error, 2 for what the user can
-    mend, 130 after Ctrl-C."""
+    mend, 3 where an audit contradicts a claim, 130 after Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help", "help"):
         print(usage())
@@ -197,6 +204,55 @@ def doctor_command(arguments: list[str]) -> int:
     return 0 if diagnosis.ok else 1
 
 
+def audit_command(arguments: list[str]) -> int:
+    """How much of a budget can be shown; the exit code is 3 where more can."""
+    import dataclasses
+
+    from recipes import comparison
+
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(AUDIT_HELP, comparison.help_text(), sep="\n\n")
+        return 0
+    name, rest = _first("audit", "a recipe, such as digits", arguments)
+    kind, rest = _taken(rest, "--format", ("text", "json"))
+    from recipes import audit
+
+    given: dict[str, str | int] = {}
+    for field in dataclasses.fields(audit.Options):
+        value, rest = _valued(rest, f"--{field.name}")
+        if value is not None:
+            given[field.name] = value if field.name in ("how", "canary") else _whole(f"--{field.name}", value)
+    options = audit.Options(**given)  # pyright: ignore[reportArgumentType]  names and numbers, checked there
+    found = audit.audit(comparison.load(name, rest), options)
+    if kind == "json":
+        import json
+
+        print(json.dumps([one.plain() for one in found], indent=1, ensure_ascii=False))
+    else:
+        print(audit.render(found))
+    return 0 if all(one.ok for one in found) else CONTRADICTED
+
+
+def _valued(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
+    """The value of a flag that takes any, wherever it stands among others, and what is left without it."""
+    for index, argument in enumerate(arguments):
+        head, equals, value = argument.partition("=")
+        if head != flag:
+            continue
+        if equals:
+            return value, [*arguments[:index], *arguments[index + 1 :]]
+        if index + 1 == len(arguments):
+            raise ConfigError(f"{flag} needs a value behind it")
+        return arguments[index + 1], [*arguments[:index], *arguments[index + 2 :]]
+    return None, arguments
+
+
+def _whole(flag: str, value: str) -> int:
+    if not value.isdecimal():
+        raise ConfigError(f"{flag} is {value!r}; give a whole number, such as 1000")
+    return int(value)
+
+
 def _processes(arguments: list[str]) -> tuple[int, list[str]]:
     """How many processes ``--distributed`` asks this one to start, and the other arguments. One that was started is told
     by its environment, and starts none."""
@@ -293,6 +349,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "resume": (resume_command, "go on with a run that was cut"),
     "evaluate": (evaluate_command, "attack the checkpoints of a run again"),
     "report": (report_command, "the table of a run, or --format json"),
+    "audit": (audit_command, "how much of a budget can be shown, and whether more can"),
     "doctor": (doctor_command, "whether a recipe's model is fit for privacy, and what it costs; or --fix"),
 }
 

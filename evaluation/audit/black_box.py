@@ -32,7 +32,7 @@ from dptrain.registry import LOSSES
 from dptrain.trainer import build_training
 from evaluation.audit.canaries import Kind, make, worst_case
 from evaluation.audit.game import Game, coins
-from evaluation.membership.lira import log_softmax, rescaled
+from evaluation.membership.signal import signal
 
 SETTLING = 200
 """Updates of :func:`settled`."""
@@ -113,7 +113,7 @@ def many_runs(
                     scores[index] = score
                     bar.update()
     what = "worst-case initial weights and example" if kind is None else f"one {kind} canary"
-    return Game(scores, included, plan, "scores", f"{what}, in {trainings} trainings")
+    return Game(scores, included, plan, "scores", f"{what}, in {trainings} trainings", many_runs=True)
 
 
 def _play(recipe: Recipe, data: DataSet, initial: Mapping[str, Tensor] | None, seed: int, is_in: bool) -> float:
@@ -135,8 +135,7 @@ def log_odds(model: nn.Module, inputs: Tensor, labels: Tensor) -> np.ndarray:
     """log p_y / (1 − p_y) of each canary, ``[canaries]``."""
     model.eval()
     with torch.no_grad():
-        logits = model(inputs).double().numpy()
-    return rescaled(log_softmax(logits), labels.numpy())
+        return signal(model(inputs).double().numpy(), labels)
 
 
 def settled(recipe: Recipe, data: DataSet, spare: np.ndarray, seed: int) -> nn.Module:

@@ -14,7 +14,7 @@ from dptrain.plan import PrivacyPlan
 
 @dataclass(frozen=True, eq=False)
 class Game:
-    """One play: scores of canaries, higher where one seems to have been in."""
+    """One play: scores of canaries, or of trainings, higher where the canary seems to have been in."""
 
     scores: Float[np.ndarray, " canaries"]
     included: Bool[np.ndarray, " canaries"]
@@ -25,6 +25,8 @@ class Game:
     """What the observer saw: ``weights`` where he saw every released update."""
     about: str
     """The canaries, in a line."""
+    many_runs: bool = False
+    """Whether each score is of a training of its own, which had the one canary or not."""
 
 
 def coins(canaries: int, generator: np.random.Generator) -> Bool[np.ndarray, " canaries"]:

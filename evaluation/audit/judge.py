@@ -1,0 +1,137 @@
+"""From a game to what an audit says: bounds, each with its ceiling, and whether the claim stands.
+
+    audit = judge(game, comparisons=3)
+    audit.contradictions        # empty, or sentences: the claim is refuted
+
+The claim is refuted where
+
+* a bound that holds for any mechanism lies above the claimed ε,
+* the right guesses of one run are more than the plan's own trade-off curve permits (Mahloujifar, Melis, Chaudhuri 2025), or
+  the ROC over many runs crosses that curve beyond its interval,
+* the mechanism does otherwise than it says (:mod:`~evaluation.audit.white_box`).
+
+Nothing is chosen on the scores that are judged. The number of guesses follows from the claim alone; a threshold over many
+runs comes from other runs. The two bounds of a game, and those of every budget, share one permitted error; the comparison
+with the plan's curve has one of its own, a fifth of it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from dptrain.plain import as_plain
+from evaluation import metrics
+from evaluation.audit import fdp, one_run
+from evaluation.audit.bound import LowerBound, Terms
+from evaluation.audit.clopper_pearson import clopper_pearson_bound
+from evaluation.audit.game import Game
+from evaluation.audit.gdp import epsilon_to_mu, gdp_bound
+from evaluation.audit.guesses import correct_guesses, planned_guesses
+from evaluation.audit.shift import shift_estimate
+from evaluation.audit.thresholds import Split
+from evaluation.audit.white_box import Check
+
+BOUNDS = 2
+"""Of one game; the largest may be quoted."""
+OF_THE_CURVE = 0.2
+"""The error that the comparison with the plan's curve may have, as a share of that of the bounds."""
+HELD_OUT = 0.4
+"""Of many runs, the share on which the threshold is chosen."""
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What one game showed of one claim."""
+
+    about: str
+    access: str
+    epsilon: float
+    """Claimed, at ``delta``."""
+    delta: float
+    bounds: tuple[LowerBound, ...]
+    checks: tuple[Check, ...]
+    contradictions: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.contradictions
+
+    def plain(self) -> dict[str, Any]:
+        """As it is written to JSON."""
+        return {
+            "about": self.about,
+            "access": self.access,
+            "epsilon": self.epsilon,
+            "delta": self.delta,
+            "ok": self.ok,
+            "bounds": [as_plain(bound) | {"text": str(bound)} for bound in self.bounds],
+            "checks": [as_plain(check) for check in self.checks],
+            "contradictions": list(self.contradictions),
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{self.about}, claimed ε = {self.epsilon:.3f} at δ = {self.delta:g}"]
+        lines += [f"  {bound}" for bound in self.bounds]
+        for check in self.checks:
+            low, high = check.seen.low, check.seen.high
+            interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
+            word = "holds" if check.ok else "BROKEN"
+            lines.append(
+                f"  {check.name}: {check.what}; stated {check.stated:.4g}, seen {check.seen.value:.4g}{interval}: {word}"
+            )
+        return "\n".join(lines)
+
+
+def judge(game: Game, checks: tuple[Check, ...] = (), *, comparisons: int = 1, confidence: float = 0.95) -> Audit:
+    """The audit of a game.
+
+    Args:
+        comparisons: games of which the worst may be quoted, such as one a budget.
+    """
+    plan = game.plan
+    claimed = plan.guarantee().epsilon
+    terms = Terms(
+        access="white-box" if game.access == "weights" else "black-box",
+        relation=plan.relation,
+        delta=plan.delta,
+        confidence=confidence,
+        comparisons=BOUNDS * comparisons,
+    )
+    error = OF_THE_CURVE * (1 - confidence) / comparisons
+    bounds, against = _many_runs(game, terms, error) if game.many_runs else _one_run(game, terms, error, claimed)
+    found = [f"{bound.method} gives ε ≥ {bound.epsilon:.3f}" for bound in bounds if bound.contradicts(claimed)]
+    found += against
+    found += [f"the {check.name} is not what the plan states: {check.what}, and it is" for check in checks if not check.ok]
+    return Audit(game.about, game.access, claimed, plan.delta, bounds, checks, tuple(found))
+
+
+def _one_run(game: Game, terms: Terms, error: float, claimed: float) -> tuple[tuple[LowerBound, ...], list[str]]:
+    scores, included, plan, canaries = game.scores, game.included, game.plan, len(game.scores)
+    mu, each = epsilon_to_mu(claimed, plan.delta), terms.significance
+    steinke = planned_guesses(
+        canaries, mu, lambda total, right: one_run.epsilon_lower_bound(canaries, total, right, plan.delta, each)
+    )
+    curve = planned_guesses(canaries, mu, lambda total, right: fdp.mu_lower_bound(canaries, total, right, each))
+    bounds = (
+        one_run.one_run_bound(scores, included, steinke, terms),
+        fdp.fdp_bound(scores, included, curve, terms, curves="gaussian"),
+        shift_estimate(scores, included, terms),
+    )
+    right = correct_guesses(scores, included, curve)
+    if fdp.refutes(canaries, curve.total, right, fdp.of_roc(plan.permitted_true_positive_rate), error):
+        return bounds, [f"{right} of {curve.total} guesses were right, more than the plan's own trade-off curve permits"]
+    return bounds, []
+
+
+def _many_runs(game: Game, terms: Terms, error: float) -> tuple[tuple[LowerBound, ...], list[str]]:
+    rule = Split(HELD_OUT)
+    bounds = (
+        clopper_pearson_bound(game.scores, game.included, rule, terms),
+        gdp_bound(game.scores, game.included, rule, terms),
+    )
+    found = metrics.crossing(game.scores, game.included, game.plan.permitted_true_positive_rates, confidence=1 - error)
+    if found is None:
+        return bounds, []
+    return bounds, [
+        f"at a false positive rate of {found.false_positive_rate:g} the true positive rate over the runs is "
+        f"{found.true_positive_rate.value:.3f}, and the plan permits {found.permitted:.3f}"
+    ]
