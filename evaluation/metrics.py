@@ -266,14 +266,12 @@ def crossing(
     members, others = scores[is_member], np.sort(scores[~is_member])
     by_count = {false_positives(len(others), rate): rate for rate in sorted(rates, reverse=True)}
     each = (1 - confidence) / len(by_count)  # two-sided: half of it at each end
+    highest = [float(proportion(count, len(others), confidence=1 - each).high or 0.0) for count in by_count]
     tested: list[Crossing] = []
-    for count, rate in by_count.items():
-        highest = proportion(count, len(others), confidence=1 - each).high
+    for (count, rate), high, limit in zip(by_count.items(), highest, permitted(np.array(highest)), strict=True):
         above = int((members > others[len(others) - 1 - count]).sum())
         true = proportion(above, len(members), f"tpr_at_fpr_{rate:g}", confidence=1 - each)
-        assert highest is not None
-        limit = float(permitted(np.array([highest]))[0])
-        tested.append(Crossing(false_positive_rate=rate, highest=highest, true_positive_rate=true, permitted=limit))
+        tested.append(Crossing(false_positive_rate=rate, highest=high, true_positive_rate=true, permitted=float(limit)))
     widest = max(tested, key=_excess)
     return widest if _excess(widest) > 0 else None
 
