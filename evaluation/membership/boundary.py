@@ -5,8 +5,8 @@ Members are further from the boundary. For every example that is classified corr
 
 1. Start at the nearest other example that the target puts into another class, and halve the line between the two until the
    boundary is found.
-2. From n random directions u at the boundary, the boundary's normal is estimated as the mean of ±u (plus where x + δu is in
-   another class than the example), less its mean sign.
+2. From n random directions u at the boundary, the same ones for all examples, the boundary's normal is estimated as the mean
+   of ±u (plus where x + δu is in another class than the example), less its mean sign.
 3. Step along it, halve the step until still in another class, and halve the line to the example again.
 4. Repeat 2 and 3; the nearest point that was found counts.
 
@@ -56,18 +56,15 @@ class BoundaryDistance(MembershipAttack):
     def run(self, target: Target, examples: LabelledExamples, knowledge: Knowledge) -> np.ndarray:
         if kind_of(examples.targets) == "regression":
             raise NotApplicable("it needs labels, and this model predicts a value")
-        inputs, shape = examples.inputs.flatten(1).double(), examples.inputs.shape[1:]
+        inputs, shape = examples.inputs.flatten(1).float(), examples.inputs.shape[1:]
         found = torch.from_numpy(target.labels(examples.inputs))
-        distance = torch.zeros(len(inputs), dtype=torch.double)
+        distance = torch.zeros(len(inputs))
         right = found == examples.targets
-        started = right & torch.tensor([bool((found != label).any()) for label in found.tolist()])
-        if not bool(started.any()):
+        if len(found.unique()) < 2 or not bool(right.any()):  # no boundary is known, or nothing is further than 0 from it
             return right.double().numpy()
-        search = _Search(self, target, inputs[started], found[started], shape, examples.inputs.dtype)
-        distance[started] = search.nearest(_nearest_other(inputs, found, started))
-        # The target gives one class alone: nothing is nearer to a boundary than anything else.
-        distance[right & ~started] = float(distance.max())
-        return distance.numpy()
+        search = _Search(self, target, inputs[right], found[right], shape, examples.inputs.dtype)
+        distance[right] = search.nearest(_nearest_other(inputs, found, right))
+        return distance.double().numpy()
 
 
 def _nearest_other(inputs: Tensor, found: Tensor, wanted: Tensor) -> Tensor:
@@ -111,7 +108,7 @@ class _Search:
 
     def _halve(self, far: Tensor) -> Tensor:
         """The point nearest to the example, on the line to a point in another class, that is still in another class."""
-        low, high = torch.zeros(len(far), 1).double(), torch.ones(len(far), 1).double()
+        low, high = torch.zeros(len(far), 1), torch.ones(len(far), 1)
         for _ in range(self.attack.halvings):
             middle = (low + high) / 2
             other = self._other(self.inputs + middle * (far - self.inputs))[:, None]
@@ -119,15 +116,12 @@ class _Search:
         return self.inputs + high * (far - self.inputs)
 
     def _normal(self, points: Tensor, distance: Tensor, count: int) -> Tensor:
-        reach = (0.1 * distance + 1e-9)[:, None]
-        total, signed, signs = torch.zeros_like(points), torch.zeros_like(points), torch.zeros(len(points), 1).double()
-        for _ in range(count):
-            direction = torch.randn(points.shape, generator=self.generator, dtype=torch.double)
-            direction /= direction.norm(dim=1, keepdim=True)
-            sign = 2 * self._other(self._inside(points + reach * direction)).double()[:, None] - 1
-            total, signed, signs = total + direction, signed + sign * direction, signs + sign
-        mean = signs / count
-        normal = torch.where(mean.abs() == 1, mean * total, signed - mean * total)
+        reach = (0.1 * distance + 1e-6)[:, None]
+        directions = torch.randn(count, points.shape[1], generator=self.generator)
+        directions /= directions.norm(dim=1, keepdim=True)
+        signs = torch.stack([self._other(self._inside(points + reach * one)) for one in directions], dim=1) * 2.0 - 1.0
+        mean = signs.mean(1, keepdim=True)
+        normal = torch.where(mean.abs() == 1, signs, signs - mean) @ directions
         return normal / normal.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
     def _step(self, points: Tensor, normal: Tensor, size: Tensor) -> Tensor:
