@@ -235,6 +235,12 @@ class RegularizationConfig:
             )
 
     @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing but dropout, weight decay and label smoothing."""
+        others = (self.label_entropy, self.output_entropy, self.mixup, self.relax)
+        return not any(others) and not self.needs_public
+
+    @property
     def needs_public(self) -> bool:
         """Whether training looks at public examples, which then can be in no model's training set."""
         return self.early_stopping > 0 or self.distillation > 0
@@ -307,6 +313,9 @@ class Performance:
     """How per-example norms are computed, where a layer offers this way; `measured` takes the fastest."""
     layout: Literal["measured", "contiguous", "channels_last"] = "measured"
     """In which order images and convolutions lie in memory; `measured` takes the faster."""
+    fleet: Literal["measured", "masked", "gathered", "one by one"] = "measured"
+    """How shadow models are trained: stacked, over all examples (`masked`) or over each one's own batch (`gathered`), or
+    `one by one`; `measured` takes what its first steps show to be the fastest."""
 
     def __post_init__(self) -> None:
         for name in ("max_physical_batch", "threads"):

@@ -48,6 +48,14 @@ from dptrain.regularization import check_regularization
 from dptrain.stopping import EarlyStopping
 
 
+def build_model(recipe: Recipe, data: DataSet, seed: int) -> nn.Module:
+    """The recipe's model with the initial weights that ``seed`` decides, in training mode."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed also notes where it was called, for each kind of device
+        model = models.build(recipe.model, data.input_shape, len(data.classes), recipe.regularization)
+    return model.train()
+
+
 def build_training(
     recipe: Recipe,
     data: DataSet,
@@ -77,12 +85,9 @@ def build_training(
     check_regularization(regularization, clipped=math.isfinite(plan.clipping_norm), public=len(known))
     if regularization.needs_public and np.isin(known, members).any():
         raise DataError("some public examples are members as well, and would not be public; train on others")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = models.build(recipe.model, data.input_shape, len(data.classes), recipe.regularization)
+    model = build_model(recipe, data, seed)
     if initial is not None:
         model.load_state_dict(initial)
-    model.train()
     optimizer = OPTIMIZERS[recipe.optimizer.name](model, recipe.optimizer, recipe.regularization)
     inputs = functools.partial(front.made, model.front, data) if isinstance(model, front.WithFront) else None
     loss_function = LOSSES[recipe.training.loss]

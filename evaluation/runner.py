@@ -15,6 +15,7 @@ import hashlib
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ from dptrain.checkpoint import MANIFEST, load_release, unpack_json
 from dptrain.data.dataset import DataSet
 from dptrain.data.split import Split
 from dptrain.data.split import load as load_split
-from dptrain.errors import CheckpointError
+from dptrain.errors import CheckpointError, UserError
 from dptrain.files import write_file
-from dptrain.fleet import Fleet, Train, recipe_digest, recipe_trainer, train_fleet
+from dptrain.fleet import Fleet, retrain_fleet, train_fleet
 from dptrain.plain import from_plain
 from dptrain.plan import Guarantee, PrivacyPlan
 from dptrain.recipe import Performance, Recipe
@@ -38,6 +39,8 @@ from evaluation.access import Access
 from evaluation.analysis import Case
 from evaluation.inversion.class_ import ClassInversion
 from evaluation.membership import MembershipAttack, NotApplicable
+from evaluation.membership.signal import signal
+from evaluation.membership.vulnerability import save, vulnerability
 from evaluation.metrics import proportion
 from evaluation.plan import ATTACKS, EvaluationPlan
 from evaluation.result import AttackResult, RunResult, Variant, read_run, write
@@ -85,12 +88,6 @@ def evaluate(
     ended = bool((card.get("early_stopping") or {}).get("stopped"))
     until = int(card["plan"]["steps"]) if ended else step  # shadow models end by their own early stopping
     started = time.monotonic()
-    train: Train | None = retrain
-    digest, kept_in = "", None
-    if recipe is not None:
-        train = recipe_trainer(recipe, data, performance, until, split.public)
-        digest = recipe_digest(recipe, until, split.public)
-        kept_in = fleet_folder or run / "private" / "fleet"
     case = Case(
         target=target,
         untrained=_untrained(card, run),
@@ -102,8 +99,25 @@ def evaluate(
         folder=folder,
     )
     without_coins, rate = _coins(split, recipe)
-    fleet = _Fleets(train, digest, data, without_coins, rate, plan, kept_in, progress)
-    attacks = tuple(run_attack(case, name, fleet) for name in plan.attacks)
+    asked = {"models": plan.shadow_models, "rate": rate, "test": without_coins, "progress": progress}
+    train: Callable[[], Fleet] | None = None
+    if recipe is not None:
+        train = partial(
+            train_fleet,
+            recipe,
+            data,
+            steps=until,
+            folder=fleet_folder or run / "private" / "fleet",
+            performance=performance,
+            keep_weights=any("weights" in getattr(ATTACKS[name], "needs", ()) for name in plan.attacks),
+            public=split.public if recipe.regularization.needs_public else None,
+            **asked,
+        )
+    elif retrain is not None:
+        train = partial(retrain_fleet, retrain, data, **asked)
+    fleets = _Fleets(train)
+    attacks = tuple(run_attack(case, name, fleets) for name in plan.attacks)
+    _keep_vulnerability(case, fleets.trained, run / "private" / f"vulnerability-step={step:06d}.csv")
     attacked = hashlib.sha256((run / "release" / MANIFEST).read_bytes()).hexdigest()
     if keep_others and (folder / "result.json").exists():
         before = read_run(folder / "result.json")
@@ -163,36 +177,14 @@ def _attempt(case: Case, name: str, fleets: "Callable[[], Fleet | None]") -> Att
 class _Fleets:
     """Trains the shadow models when the first attack asks for them."""
 
-    def __init__(
-        self,
-        train: Train | None,
-        digest: str,
-        data: DataSet,
-        without_coins: np.ndarray,
-        rate: float,
-        plan: EvaluationPlan,
-        folder: Path | None,
-        progress: bool,
-    ):
-        self._trained: Fleet | None = None
-        self._train, self._digest, self._data, self._without_coins, self._rate = train, digest, data, without_coins, rate
-        self._plan, self._folder, self._progress = plan, folder, progress
+    def __init__(self, train: Callable[[], Fleet] | None):
+        self._train = train
+        self.trained: Fleet | None = None
 
     def __call__(self) -> Fleet | None:
-        if self._train is None:
-            return None
-        if self._trained is None:
-            self._trained = train_fleet(
-                self._train,
-                self._data,
-                models=self._plan.shadow_models,
-                rate=self._rate,
-                digest=self._digest,
-                test=self._without_coins,
-                folder=self._folder,
-                progress=self._progress,
-            )
-        return self._trained
+        if self.trained is None and self._train is not None:
+            self.trained = self._train()
+        return self.trained
 
 
 def callback(
@@ -241,14 +233,27 @@ def _split_of(run: Path, data: DataSet, given: Split | None, card: dict[str, Any
 def _coins(split: Split, recipe: Recipe | None) -> tuple[np.ndarray, float]:
     """Which examples are in no shadow model, and the rate of the others' coins, so that sets are as large as the target's.
 
-    A recipe that looks at public examples would not find them public in a model that was trained on them.
+    Those that are audited have coins: each is then in as many models as the set size allows. The others stay out of all
+    models, as they stayed out of the target: population and public examples, and a test part.
     """
+    without = np.setdiff1d(np.arange(split.size), split.audited)
     if recipe is None:
-        return split.test, len(split.members) / (split.size - len(split.test))
-    if not recipe.regularization.needs_public:
-        return split.test, recipe.data.split.members
+        return without, len(split.members) / len(split.audited)
     shares = recipe.data.split
-    return np.sort(np.concatenate([split.test, split.public])), shares.members / (1 - shares.public)
+    return without, shares.members / (shares.members + shares.non_members)
+
+
+def _keep_vulnerability(case: Case, fleet: Fleet | None, path: Path) -> None:
+    """Which examples leak, where shadow models were trained; private."""
+    if fleet is None:
+        return
+    examples = case.examples(case.split.audited)
+    signals = signal(fleet.logits[:, examples.indices], examples.targets)
+    try:
+        found = vulnerability(signals, fleet.membership[:, examples.indices], examples.indices, case.split.is_member)
+    except UserError:  # too few models: the attacks say so
+        return
+    save(found, path)
 
 
 def _untrained(card: dict[str, Any], run: Path) -> Target | None:

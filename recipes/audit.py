@@ -86,7 +86,9 @@ def _one(job: Job, data: DataSet, options: Options, comparisons: int, comparison
             )
         members = np.sort(np.random.default_rng(job.seed).permutation(members)[: options.records])
     if options.how == "white-box":
-        found = white_box.play(job.recipe, data, members, canaries=options.canaries, seed=job.seed, performance=performance)
+        found = white_box.play(
+            job.recipe, data, members, canaries=options.canaries or 4000, seed=job.seed, performance=performance
+        )
         return judge(found.game, found.checks, comparisons=comparisons)
     if options.how == "one-run":
         game = black_box.one_run(

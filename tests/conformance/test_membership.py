@@ -1,14 +1,10 @@
 """Membership attacks on digits: which finds what, mean over eight targets, against shadow models of the same recipe."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import dptrain.data
-from dptrain import models
 from dptrain.data.dataset import DataSet
 from dptrain.data.split import draw
 from dptrain.fleet import Fleet, recipe_trainer, train_fleet
@@ -30,22 +26,12 @@ class Bench:
         self.recipe: Recipe = next(job.recipe for job in whole.jobs() if job.epsilon == epsilon)
         self.data: DataSet = dptrain.data.load(self.recipe.data)
         self.train = recipe_trainer(self.recipe, self.data)
-        kept: list[dict[str, np.ndarray]] = []
-
-        def keeping(members: np.ndarray, seed: int) -> nn.Module:
-            model = self.train(members, seed)
-            kept.append({name: value.numpy().copy() for name, value in model.state_dict().items()})
-            return model
-
-        fleet = train_fleet(keeping, self.data, models=shadow_models, rate=0.5, digest="bench", progress=False)
-        weights = {name: np.stack([one[name] for one in kept]) for name in kept[0]}
-        self.fleet: Fleet = dataclasses.replace(fleet, weights=weights, build=self.build)
+        self.fleet: Fleet = train_fleet(
+            self.recipe, self.data, models=shadow_models, rate=0.5, keep_weights=True, progress=False
+        )
         shares = self.recipe.data.split
         self.splits = [draw(len(self.data), shares, seed) for seed in range(TARGETS)]
         self.models = [self.train(split.members, seed) for seed, split in enumerate(self.splits)]
-
-    def build(self) -> nn.Module:
-        return models.build(self.recipe.model, self.data.input_shape, len(self.data.classes), self.recipe.regularization)
 
     def part(self, indices: np.ndarray) -> LabelledExamples:
         index = torch.from_numpy(indices)

@@ -1,0 +1,100 @@
+"""Which example is in which model, how one model is trained, and the hash of everything that defines them all."""
+
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int
+from torch import nn
+
+import dptrain
+from dptrain.data.dataset import DataSet
+from dptrain.distillation import released_model
+from dptrain.recipe import Performance, Recipe
+from dptrain.registry import LOSSES, MODELS, OPTIMIZERS
+from dptrain.stopping import EarlyStopping
+from dptrain.trainer import build_training
+from dptrain.version import versions
+
+Train = Callable[[np.ndarray, int], nn.Module]
+"""``train(members, seed)``: a new model by the target's own recipe, trained on these examples."""
+
+NO_TEST = np.empty(0, dtype=np.int64)
+FIRST_SEED = 1_000_000
+"""Of a fleet's first model; the next one has the next seed. Targets have small ones."""
+
+
+def draw_membership(
+    models: int, examples: int, rate: float, seed: int = 0, test: Int[np.ndarray, " test"] = NO_TEST
+) -> Bool[np.ndarray, "models examples"]:
+    """Independent coins: a design with exactly balanced rows would bias leave-one-out attacks.
+
+    Args:
+        test: indices of examples that have no coin and are in no model.
+    """
+    generator = np.random.default_rng(np.random.SeedSequence([seed, *b"fleet"]))
+    has_coin = np.setdiff1d(np.arange(examples), test)
+    membership = np.zeros((models, examples), dtype=bool)
+    membership[:, has_coin] = generator.random((models, len(has_coin))) < rate
+    return membership
+
+
+def recipe_trainer(
+    recipe: Recipe,
+    data: DataSet,
+    performance: Performance | None = None,
+    steps: int | None = None,
+    public: Int[np.ndarray, " public"] | None = None,
+) -> Train:
+    """How a recipe trains one model: with its plan, its noise and everything else that the target had.
+
+    Args:
+        steps: after how many updates of the plan to stop, for a target that is an earlier checkpoint.
+        public: the target's own public examples, where the recipe looks at them; they must be in no model's training set.
+    """
+
+    def train(members: np.ndarray, seed: int) -> nn.Module:
+        training = build_training(recipe, data, members, seed, performance=performance, public=public)
+        stopping = EarlyStopping.of(recipe, data, public, training)
+        for batch in training.batches(steps):
+            training.step(batch)
+            if stopping.reached():
+                break
+        return released_model(recipe, data, public, training, seed)
+
+    return train
+
+
+def recipe_digest(recipe: Recipe, steps: int, public: Int[np.ndarray, " public"] | None = None) -> str:
+    """A hash of what :func:`recipe_trainer` does: the recipe, the updates, the public examples where it looks at them, and the
+    code behind names that users registered."""
+    named = ((MODELS, recipe.model.name), (LOSSES, recipe.training.loss), (OPTIMIZERS, recipe.optimizer.name))
+    parts = (recipe.digest(), str(steps), *(registry.source(name) for registry, name in named))
+    if recipe.regularization.needs_public and public is not None:
+        parts += ("public", *map(str, public.tolist()))
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def fleet_digest(
+    training: str, data: DataSet, models: int, rate: float, test: Int[np.ndarray, " test"], views: str | None = None
+) -> str:
+    """A hash of everything that defines a fleet, code version included.
+
+    Args:
+        training: of what trains one model, such as :func:`recipe_digest`.
+        views: the name of the augmented views that the models answer to.
+    """
+    held_out, made_by = map(str, test.tolist()), (f"{name}={value}" for name, value in versions().items())
+    parts = (training, data.fingerprint, str(models), repr(rate), repr(views), *held_out, *made_by, code_digest())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+@functools.cache
+def code_digest() -> str:
+    """A hash of this package's own code: a version number does not change while one works on it."""
+    content = hashlib.sha256()
+    for file in sorted(Path(dptrain.__file__).parent.rglob("*.py")):
+        content.update(file.read_bytes())
+    return content.hexdigest()

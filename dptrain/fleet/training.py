@@ -1,0 +1,302 @@
+"""Trains a fleet by the way that its first steps show to be the fastest.
+
+Stacked models, over all examples or over each one's own batch, and models one after the other take a few steps each; the
+fastest goes on from there, and what the others began is forgotten. The choice is a matter of speed alone: each way draws models
+from the same distribution. Where there are more models than are trained at once, and the first ones show that it pays, other
+processes on the other cores take part.
+
+``torch.func.vmap`` over models is not among the ways, since it paid nowhere: for four models of the registered ``cnn`` and 256
+digits of MNIST's size it took 1.3 times the CPU time of one after the other without clipping, and 3.2 times with. Nor is
+``torch.compile``, which needs a compiler that may not be there.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int
+from tqdm import tqdm
+
+from dptrain.data.dataset import DataSet
+from dptrain.distillation import released_model
+from dptrain.errors import UserError, is_out_of_memory
+from dptrain.fleet.answers import Answers, Fleet, Views
+from dptrain.fleet.cache import Cache
+from dptrain.fleet.design import FIRST_SEED, NO_TEST, Train, draw_membership, fleet_digest, recipe_digest
+from dptrain.fleet.layers import Unstackable
+from dptrain.fleet.processes import shared_out, startable
+from dptrain.fleet.stacked import Stack, models_in_a_stack
+from dptrain.recipe import Performance, Recipe
+from dptrain.stopping import EarlyStopping
+from dptrain.trainer import build_model, build_training
+
+Way = Literal["masked", "gathered", "one by one"]
+WAYS: tuple[Way, ...] = ("one by one", "gathered", "masked")
+
+TIMED = 4
+"""Steps of each way that are timed, after one that is not."""
+HOPELESS = 8.0
+"""A way whose step of two models takes this many times as long as the best one's is not tried with more."""
+LONG = 0.5
+"""Seconds after which a way was timed for long enough."""
+WORTH_STARTING = 12.0
+"""Seconds that are left to train from which on other processes are started; each takes about 4 until it trains."""
+
+
+class Single:
+    """One model, trained as the target was."""
+
+    models = 1
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: DataSet,
+        members: Int[np.ndarray, " members"],
+        seed: int,
+        performance: Performance,
+        public: Int[np.ndarray, " public"] | None = None,
+    ):
+        self._recipe, self._data, self._seed, self._public = recipe, data, seed, public
+        self._training = build_training(recipe, data, members, seed, performance=performance, public=public)
+        self._stopping = EarlyStopping.of(recipe, data, public, self._training)
+        self._batches = self._training.batches()
+        self.ended = False
+        """Whether its own early stopping ended it."""
+
+    @property
+    def taken(self) -> int:
+        return self._training.steps_taken
+
+    def step(self) -> None:
+        if self.ended:
+            return
+        self._training.step(next(self._batches))
+        self.ended = self._stopping.reached()
+
+    def answers(self, numbers: Int[np.ndarray, " some"], views: Views | None, keep_weights: bool) -> Answers:
+        model = released_model(self._recipe, self._data, self._public, self._training, self._seed)
+        return Answers.of(model, int(numbers[0]), self._data, views, keep_weights)
+
+
+Block = Single | Stack
+"""Some models of a fleet, in training."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What is to be trained, and what is to be kept of it."""
+
+    recipe: Recipe
+    data: DataSet
+    membership: Bool[np.ndarray, "models examples"]
+    steps: int
+    digest: str
+    performance: Performance
+    views: Views | None = None
+    keep_weights: bool = False
+    public: Int[np.ndarray, " public"] | None = None
+
+    def begin(self, way: Way, missing: list[int]) -> Block:
+        """The next models, before their first step.
+
+        Raises:
+            Unstackable: they cannot be trained this way.
+        """
+        if way == "one by one":
+            members = np.flatnonzero(self.membership[missing[0]])
+            return Single(self.recipe, self.data, members, FIRST_SEED + missing[0], self.performance, self.public)
+        numbers = missing[: models_in_a_stack(self.recipe, self.data, way)]
+        seeds = [FIRST_SEED + number for number in numbers]
+        return Stack(self.recipe, self.data, self.membership[numbers], seeds, way=way)
+
+    def finish(self, block: Block, missing: list[int], bar: tqdm) -> Answers:
+        """Trains these models to the end; they are no longer missing."""
+        while block.taken < self.steps and not block.ended:
+            block.step()
+            bar.update(block.models)
+        bar.update((self.steps - block.taken) * block.models)
+        numbers = np.array(missing[: block.models])
+        del missing[: block.models]
+        return block.answers(numbers, self.views, self.keep_weights)
+
+    def train(self, way: Way, numbers: list[int], bar: tqdm) -> Answers:
+        """These models, from their beginning."""
+        return self.finish(self.begin(way, numbers), list(numbers), bar)
+
+
+def train_fleet(
+    recipe: Recipe,
+    data: DataSet,
+    *,
+    models: int,
+    rate: float,
+    steps: int | None = None,
+    test: Int[np.ndarray, " test"] = NO_TEST,
+    folder: Path | None = None,
+    performance: Performance | None = None,
+    keep_weights: bool = False,
+    views: Views | None = None,
+    public: Int[np.ndarray, " public"] | None = None,
+    progress: bool = True,
+) -> Fleet:
+    """The fleet of a recipe, from the cache where it is complete, otherwise trained now.
+
+    Args:
+        models: how many; an attack that compares "in" with "out" needs several of each for every example.
+        rate: the chance of an example outside of ``test`` to be in a model; the target's members over all such examples.
+        steps: after how many updates of the plan to stop, for a target that is an earlier checkpoint.
+        test: indices of the split's test part, on which no model is trained.
+        folder: where the cache lies; without it nothing is kept. A fleet that is interrupted goes on from its finished models.
+        performance: what may change the speed, never the models' distribution.
+        keep_weights: keeps the models beside their answers; see :meth:`Fleet.model`.
+        views: augmented views of the examples, to which the models answer as well.
+        public: the target's own public examples, where the recipe looks at them; they must be among ``test``.
+    """
+    steps = recipe.training.steps if steps is None else steps
+    digest = fleet_digest(recipe_digest(recipe, steps, public), data, models, rate, test, views.name if views else None)
+    membership = draw_membership(models, len(data), rate, test=test)
+    job = Job(recipe, data, membership, steps, digest, performance or Performance(), views, keep_weights, public)
+    cache = Cache(folder, digest, membership, views=views is not None, weights=keep_weights)
+    answers = cache.whole()
+    if answers is None:
+        with _bar(models * steps, "update", progress) as bar:
+            answers = _gathered(cache, models, lambda missing: _trained(job, missing, bar))
+    weights = answers.weights if keep_weights else None
+    return Fleet(answers.logits, membership, digest, answers.views, weights, functools.partial(build_model, recipe, data, 0))
+
+
+def retrain_fleet(
+    retrain: Train,
+    data: DataSet,
+    *,
+    models: int,
+    rate: float,
+    digest: str = "",
+    test: Int[np.ndarray, " test"] = NO_TEST,
+    folder: Path | None = None,
+    views: Views | None = None,
+    progress: bool = True,
+) -> Fleet:
+    """The same with anyone's own training, one model after the other.
+
+    Args:
+        retrain: see :data:`Train`.
+        digest: of what ``retrain`` does, without which nothing is cached; data, numbers and code version are added to it.
+
+    Raises:
+        UserError: a folder without a digest.
+    """
+    if folder is not None and not digest:
+        raise UserError("folder is given and digest is not, so nothing says what trained these models; give both, or neither")
+    digest = fleet_digest(digest, data, models, rate, test, views.name if views else None)
+    membership = draw_membership(models, len(data), rate, test=test)
+    cache = Cache(folder, digest, membership, views=views is not None)
+
+    def trained(missing: list[int]) -> Iterator[Answers]:
+        with _bar(models, "model", progress) as bar:
+            bar.update(models - len(missing))
+            for number in missing:
+                yield Answers.of(retrain(np.flatnonzero(membership[number]), FIRST_SEED + number), number, data, views)
+                bar.update()
+
+    answers = cache.whole() or _gathered(cache, models, trained)
+    return Fleet(answers.logits, membership, digest, answers.views)
+
+
+def _gathered(cache: Cache, models: int, train: Callable[[list[int]], Iterator[Answers]]) -> Answers:
+    """All models: those that the cache has kept, and those that are trained now. What is done when this is interrupted is
+    written."""
+    done = cache.parts()
+    missing = sorted(set(range(models)).difference(*(part.models.tolist() for part in done)))
+    try:
+        for answers in train(missing):
+            done.append(answers)
+            cache.add(answers)
+    finally:
+        cache.flush()
+    answers = Answers.joined(done)
+    cache.finish(answers)
+    return answers
+
+
+def _trained(job: Job, missing: list[int], bar: tqdm) -> Iterator[Answers]:
+    bar.update((len(job.membership) - len(missing)) * job.steps)
+    if not missing:
+        return
+    way, block = _fastest(job, missing, bar)
+    began = time.perf_counter()
+    yield job.finish(block, missing, bar)
+    blocks = [missing[start : start + block.models] for start in range(0, len(missing), block.models)]
+    yield from _others(job, way, blocks, bar, time.perf_counter() - began)
+
+
+def _others(job: Job, way: Way, blocks: list[list[int]], bar: tqdm, seconds: float) -> Iterator[Answers]:
+    """What is left, on all cores that torch may use, where a block that one of them trains says that this is faster.
+
+    Args:
+        seconds: that one block took with all threads.
+    """
+    cores = torch.get_num_threads()
+    if cores > 1 and len(blocks) > 1 and startable(job.recipe, job.views) and seconds * len(blocks) > WORTH_STARTING:
+        torch.set_num_threads(1)
+        try:
+            began = time.perf_counter()
+            yield job.train(way, blocks.pop(0), bar)
+            alone = time.perf_counter() - began
+            if alone / cores < seconds and alone * len(blocks) > WORTH_STARTING:
+                yield from shared_out(job, way, blocks, cores - 1, bar)
+                return
+        finally:
+            torch.set_num_threads(cores)
+    for numbers in blocks:
+        yield job.train(way, numbers, bar)
+
+
+def _bar(total: int, unit: str, progress: bool) -> tqdm:
+    return tqdm(total=total, desc="shadow models", unit=unit, disable=None if progress else True, leave=False)
+
+
+def _fastest(job: Job, missing: list[int], bar: tqdm) -> tuple[Way, Block]:
+    """The way that takes the least time for a step of a model, and the models that it has begun."""
+    wanted = job.performance.fleet
+    if wanted != "measured":
+        try:
+            return wanted, job.begin(wanted, missing)
+        except Unstackable:
+            return "one by one", job.begin("one by one", missing)
+    blocks: dict[Way, Block] = {}
+    times: dict[Way, float] = {}
+    for way in WAYS:
+        try:
+            if times and _seconds(job.begin(way, missing[:2]), min(2, job.steps)) > HOPELESS * min(times.values()):
+                continue
+            blocks[way] = job.begin(way, missing)
+            times[way] = _seconds(blocks[way], job.steps)
+        except Unstackable:
+            continue
+        except (RuntimeError, MemoryError) as error:
+            if way == "one by one" or not is_out_of_memory(error):
+                raise
+    fastest = min(times, key=lambda way: times[way])
+    bar.update(blocks[fastest].taken * blocks[fastest].models)
+    return fastest, blocks[fastest]
+
+
+def _seconds(block: Block, steps: int) -> float:
+    """For a step of one model: the least of the first few, after one that is not timed where there are more."""
+    began, least = time.perf_counter(), float("inf")
+    for _ in range(min(1 + TIMED, steps)):
+        before = time.perf_counter()
+        block.step()
+        now = time.perf_counter()
+        if block.taken > 1 or steps == 1:
+            least = min(least, (now - before) / block.models)
+        if block.taken > 2 and now - began > LONG:
+            break
+    return least
