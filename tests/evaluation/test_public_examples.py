@@ -50,7 +50,7 @@ def test_the_whole_way_from_training_to_summary(
         return build_training(recipe, data, members, seed, **given)
 
     Trainer(made, digits, split, seed=0, folder=tmp_path / "run", progress=False).run()
-    monkeypatch.setattr("dptrain.fleet.build_training", spied)
+    monkeypatch.setattr("dptrain.fleet.training.build_training", spied)
     plan = EvaluationPlan(attacks=("membership.lira",), shadow_models=8)
     result = evaluate(tmp_path / "run", digits, plan=plan, recipe=made, progress=False)
     assert result.attacks[0].status == "ok", result.attacks[0].reason

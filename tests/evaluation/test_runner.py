@@ -18,7 +18,7 @@ from dptrain.data.dataset import DataSet
 from dptrain.data.examples import Examples
 from dptrain.data.split import SHARED, Split, draw
 from dptrain.errors import CheckpointError
-from dptrain.fleet import draw_membership, fleet_digest
+from dptrain.fleet import draw_membership, fleet_digest, recipe_trainer
 from dptrain.recipe import DataConfig, OptimizerConfig, PrivacyConfig, Recipe, SplitConfig, TrainingConfig
 from dptrain.trainer import Trainer
 from evaluation import EvaluationPlan, analysis, evaluate, metrics
@@ -205,11 +205,27 @@ def test_an_attack_that_lacks_knowledge_does_not_apply_and_says_what_to_do(tmp_p
     attacks = ("membership.quantile", "membership.rmia", "membership.bayesian", "membership.gradient_norm", "membership.lira")
     result = evaluate(tmp_path, digits, plan=dataclasses.replace(FEW, attacks=attacks), recipe=recipe, progress=False)
     status = {attack.name: attack.status for attack in result.attacks}
-    assert list(status.values()) == ["not_applicable"] * 3 + ["ok"] * 2
+    assert list(status.values()) == ["not_applicable"] * 2 + ["ok"] * 3
     assert "data.split.population" in attack_of(result, "membership.quantile").reason
     assert "data.split.population" in attack_of(result, "membership.rmia").reason
-    assert "weights" in attack_of(result, "membership.bayesian").reason
     assert not list(tmp_path.glob("evaluation/*/*.failed.txt"))
+
+
+def test_weights_of_anyone_s_own_shadow_models_are_not_kept(run_folder: Path, digits: DataSet):
+    plan = dataclasses.replace(FEW, attacks=("membership.bayesian",))
+    result = evaluate(run_folder, digits, plan=plan, retrain=recipe_trainer(FAST, digits), progress=False)
+    attack = attack_of(result, "membership.bayesian")
+    assert attack.status == "not_applicable"
+    assert "weights" in attack.reason
+
+
+def test_which_examples_leak_is_kept_where_it_is_private(run_folder: Path, digits: DataSet, split: Split):
+    evaluate(run_folder, digits, plan=dataclasses.replace(FEW, attacks=("membership.lira",)), recipe=FAST, progress=False)
+    (path,) = (run_folder / "private").glob("vulnerability-step=*.csv")
+    rows = path.read_text().splitlines()
+    assert rows[0].startswith("index,is_member,auc")
+    assert {int(row.split(",")[0]) for row in rows[1:]} == set(split.audited.tolist())
+    assert not list((run_folder / "release").glob("*.csv"))
 
 
 def test_a_checkpoint_without_its_split_is_not_attacked(run_folder: Path, digits: DataSet, split: Split):

@@ -18,7 +18,7 @@ def test_every_recipe_loads_and_opens_with_the_command_that_launches_it(name: st
     made = load(name)
     lines = comparison.find(name).read_text().splitlines()
     comment = "\n".join(line for line in lines[: lines.index("")] if line.startswith("#")) if "" in lines else ""
-    assert f"dptrain run {name}" in "\n".join(lines[:12])
+    assert any(f"dptrain {command} {name}" in "\n".join(lines[:12]) for command in ("run", "audit"))
     assert comment
     assert comparison.about(name)
     assert made.output == f"runs/{name}"
