@@ -4,6 +4,8 @@
 * :mod:`~evaluation.plan`: which attacks; how to register your own
 * :mod:`~evaluation.access`, :mod:`~evaluation.target`: what an attacker sees
 * :mod:`~evaluation.membership`, :mod:`~evaluation.inversion`: the attacks
+* :mod:`~evaluation.audit`: lower bounds on ε, and the games that they come from
+* :mod:`~evaluation.extraction`: secrets that a model of text repeats
 * :mod:`~evaluation.metrics`: scores in, figures with intervals out
 * :mod:`~evaluation.result`: the one schema of results
 * :mod:`~evaluation.report`: terminal, TensorBoard and HTML

@@ -47,17 +47,17 @@ class Rmia(MembershipAttack):
         fleet, others = knowledge.models(), knowledge.held_out()
         references, unseen = fleet.logits[:, examples.indices], ~fleet.membership[:, examples.indices]
         scale = residual_scale(references, examples.targets, unseen)
-        found = {}
-        for name, part in (("examples", examples), ("population", others)):
-            observed = log_likelihood(outputs_of(target, part.inputs), part.targets, scale)
-            references = log_likelihood(fleet.logits[:, part.indices], part.targets, scale)
-            found[name] = observed, references, fleet.membership[:, part.indices]
-        if not self.offline:
-            ratios = {name: observed - online(references, inside) for name, (observed, references, inside) in found.items()}
+        parts = (examples, others)
+        observed = np.concatenate([log_likelihood(outputs_of(target, p.inputs), p.targets, scale) for p in parts])
+        references = np.concatenate([log_likelihood(fleet.logits[:, p.indices], p.targets, scale) for p in parts], 1)
+        inside = np.concatenate([fleet.membership[:, p.indices] for p in parts], 1)
+        count = len(examples.indices)
+        if self.offline:
+            marginal = offline(references, inside, correction(references[:, :count], inside[:, :count]))
         else:
-            a = correction(*found["examples"][1:])
-            ratios = {name: observed - offline(references, inside, a) for name, (observed, references, inside) in found.items()}
-        return share_above(ratios["examples"], ratios["population"])
+            marginal = online(references, inside)
+        ratios = observed - marginal
+        return share_above(ratios[:count], ratios[count:])
 
 
 class OfflineRmia(Rmia):
@@ -69,7 +69,8 @@ class OfflineRmia(Rmia):
 def online(
     references: Float[np.ndarray, "models examples"], inside: Bool[np.ndarray, "models examples"]
 ) -> Float[np.ndarray, " examples"]:
-    """log p(x): half the models with x, half those without."""
+    """log p(x): half the models with x, half those without. Of an example that no model had, such as one of the population,
+    those with it are the others moved by the mean gap."""
     groups = completed(_log_mean(references, inside), _log_mean(references, ~inside))
     return np.logaddexp(groups.inside, groups.outside) - np.log(2)
 

@@ -49,7 +49,7 @@ def test_no_attack_passes_what_its_plan_permits(digits: ComparisonResult):
     private = [item for item in digits.summary if item.variant == "dp"]
     assert len(private) == 4
     for item in private:
-        for attack in ("membership.lira", "membership.threshold"):
+        for attack in ("membership.lira", "membership.rmia", "membership.threshold"):
             assert auc(item, attack) <= item.permitted[f"{attack}/auc"]
             assert item.verdicts[attack] in ("found nothing", "within the plan")
 

@@ -1,5 +1,7 @@
 """Each attack finds what its paper says that it finds, where the best attack is known, and nothing where nothing is."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -275,3 +277,14 @@ def test_log_odds_of_several_models_at_once_are_those_of_each():
     labels = np.array([0, 1, 2, 3, 0])
     together = rescaled(log_softmax(logits), labels)
     assert together[2, 1] == pytest.approx(rescaled(log_softmax(logits[2, 1]), labels))
+
+
+def test_a_population_that_no_model_had_serves_online_rmia():
+    """Coins are of the audited examples alone; the order of these does not depend on the population."""
+    world = classes_world(1.0)
+    fleet, population = world.knowledge.models(), world.knowledge.held_out()
+    membership = fleet.membership.copy()
+    membership[:, population.indices] = False
+    knowledge = dataclasses.replace(world.knowledge, fleet=dataclasses.replace(fleet, membership=membership))
+    apart = dataclasses.replace(world, knowledge=knowledge)
+    assert apart.area(Rmia()) == pytest.approx(world.area(Rmia()), abs=1e-9)
