@@ -1,0 +1,74 @@
+"""`dptrain audit`: a sound recipe passes, a broken one ends with an exit code of its own, and a typo is told what to type."""
+
+import json
+from typing import Any
+
+import pytest
+
+from dptrain.noise import GaussianNoise
+from recipes.cli import CONTRADICTED, USAGE_ERROR, main
+
+QUICK = ["--epsilons", "4", "--training.steps", "20", "--privacy.delta", "1e-5", "--canaries", "300"]
+
+
+def test_a_sound_recipe_is_not_accused(capsys: pytest.CaptureFixture[str]):
+    assert main(["audit", "digits", *QUICK]) == 0
+    said = capsys.readouterr().out
+    assert "claimed ε = 4.000 at δ = 1e-05" in said
+    assert "a perfect attack on as many canaries gives" in said
+    assert said.count(": holds") == 3
+    assert "Nothing here contradicts" in said
+
+
+def test_the_document_holds_what_the_text_says(capsys: pytest.CaptureFixture[str]):
+    assert main(["audit", "digits", *QUICK, "--format", "json"]) == 0
+    (audit,) = json.loads(capsys.readouterr().out)
+    assert audit["ok"] is True
+    assert audit["contradictions"] == []
+    assert audit["epsilon"] == pytest.approx(4.0, abs=0.01)
+    assert [check["name"] for check in audit["checks"]] == ["noise", "contribution", "draws"]
+    bounds = audit["bounds"]
+    assert [bound["holds_for"] for bound in bounds] == [
+        "any mechanism", "Gaussian trade-off curves", "independent Gaussian scores",
+    ]  # fmt: skip
+    assert all(bound["terms"]["comparisons"] == 2 for bound in bounds)
+
+
+def test_half_of_the_noise_ends_with_its_own_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    draw = GaussianNoise._unit_noise
+
+    def halved(self: GaussianNoise, *given: Any) -> Any:
+        noise, deviation = draw(self, *given)
+        return noise * 0.5, deviation
+
+    monkeypatch.setattr(GaussianNoise, "_unit_noise", halved)
+    assert main(["audit", "digits", *QUICK]) == CONTRADICTED
+    said = capsys.readouterr().out
+    assert "BROKEN" in said
+    assert "This audit contradicts the claim of ε = 4.000" in said
+    assert "Do not release" in said
+
+
+@pytest.mark.parametrize("how", ["one-run", "many-runs", "worst-case"])
+def test_the_other_games_are_played(how: str, capsys: pytest.CaptureFixture[str]):
+    few = ["--epsilons", "4", "--training.steps", "5", "--how", how, "--canaries", "60", "--trainings", "24"]
+    assert main(["audit", "digits", *few, "--records", "300", "--privacy.expected-batch-size", "300"]) == 0
+    assert "black-box" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--how", "blackbox"], "accepted: many-runs, one-run, white-box, worst-case"),
+        (["--canary", "noisy", "--how", "one-run"], "did you mean 'noise'"),
+        (["--canaries", "many"], "--canaries is 'many'; give a whole number"),
+        (["--canaries"], "--canaries needs a value"),
+        (["--trainings", "3"], "give a whole number from 20 up"),
+        (["--records", "5000"], "members; give at most as many"),
+        (["--epsilons", "inf"], "such as --epsilons 4"),
+        (["--canaris", "5"], "canaris"),
+    ],
+)
+def test_what_cannot_be_audited_is_told_what_to_type(given: list[str], said: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["audit", "digits", *given]) == USAGE_ERROR
+    assert said in capsys.readouterr().err
