@@ -49,7 +49,7 @@ from dptrain.errors import ProtocolError, UserError, is_out_of_memory
 
 DOUBTS = 8
 """Of so many first looks at a model with loose parameters, in batches of one size, the last decides."""
-FEW = 8
+FEW = 2
 """Examples that are looked at in float64 before the first step."""
 VERIFIED = 3
 """Examples, or groups, that are also computed by themselves."""
