@@ -34,7 +34,7 @@ BOUNDS = 2
 """Of one game; the largest may be quoted."""
 OF_THE_CURVE = 0.2
 """The error that the comparison with the plan's curve may have, as a share of that of the bounds."""
-HELD_OUT = 0.4
+HELD_OUT = 0.3
 """Of many runs, the share on which the threshold is chosen."""
 
 

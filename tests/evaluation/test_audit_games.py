@@ -123,8 +123,6 @@ def test_one_run_scores_each_canary_once(digits: DataSet, kind: Any):
     assert game.scores.shape == game.included.shape == (200,)
     assert np.isfinite(game.scores).all()
     assert 60 < game.included.sum() < 140
-    if kind == "mislabelled":
-        assert (area_under_roc(game.scores, game.included).value or 0) > 0.5
 
 
 def test_canaries_are_what_their_name_says(digits: DataSet):
