@@ -5,9 +5,8 @@ fastest goes on from there, and what the others began is forgotten. The choice i
 from the same distribution. Where there are more models than are trained at once, and the first ones show that it pays, other
 processes on the other cores take part.
 
-``torch.func.vmap`` over models is not among the ways, since it paid nowhere: for four models of the registered ``cnn`` and 256
-digits of MNIST's size it took 1.3 times the CPU time of one after the other without clipping, and 3.2 times with. Nor is
-``torch.compile``, which needs a compiler that may not be there.
+``torch.func.vmap`` over models is not among the ways: for convolutions it was slower than one model after the other, where it
+was tried. Nor is ``torch.compile``, which needs a compiler that may not be there.
 """
 
 import functools
