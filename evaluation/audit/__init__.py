@@ -36,5 +36,6 @@ from evaluation.audit.guesses import planned_guesses as planned_guesses
 from evaluation.audit.one_run import one_run_bound as one_run_bound
 from evaluation.audit.shift import shift_estimate as shift_estimate
 from evaluation.audit.thresholds import Bonferroni as Bonferroni
+from evaluation.audit.thresholds import Everywhere as Everywhere
 from evaluation.audit.thresholds import Explicit as Explicit
 from evaluation.audit.thresholds import Split as Split

@@ -49,6 +49,7 @@ def clopper_pearson_bound(
         terms,
         method="many runs, Clopper–Pearson",
         strength=lambda errors, significance: exact_epsilon(errors, terms.delta, significance),
+        upper_ends_alone=True,
     )
 
 

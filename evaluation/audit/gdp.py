@@ -42,6 +42,7 @@ def gdp_bound(scores: Float[np.ndarray, " runs"], is_member: Bool[np.ndarray, " 
         to_epsilon=lambda mu: mu_to_epsilon(mu, terms.delta),
         holds_for="Gaussian trade-off curves",
         note="μ is bounded for any mechanism",
+        upper_ends_alone=True,
     )
 
 

@@ -10,9 +10,10 @@ The claim is refuted where
   the ROC over many runs crosses that curve beyond its interval,
 * the mechanism does otherwise than it says (:mod:`~evaluation.audit.white_box`).
 
-Nothing is chosen on the scores that are judged. The number of guesses follows from the claim alone; a threshold over many
-runs comes from other runs. The two bounds of a game, and those of every budget, share one permitted error; the comparison
-with the plan's curve has one of its own, a fifth of it.
+Nothing is chosen on the scores that are judged, unless it is paid for. The number of guesses follows from the claim alone.
+Over many runs the threshold of μ comes from other runs, and that of ε may be any, since the rates are bounded at all of them
+together (:mod:`~evaluation.audit.band`). The two bounds of a game, and those of every budget and checkpoint, share one
+permitted error; the comparison with the plan's curve has one of its own, a fifth of it.
 """
 
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from evaluation.audit.game import Game
 from evaluation.audit.gdp import epsilon_to_mu, gdp_bound
 from evaluation.audit.guesses import correct_guesses, planned_guesses
 from evaluation.audit.shift import shift_estimate
-from evaluation.audit.thresholds import Split
+from evaluation.audit.thresholds import Everywhere, Split
 from evaluation.audit.white_box import Check
 
 BOUNDS = 2
@@ -35,7 +36,7 @@ BOUNDS = 2
 OF_THE_CURVE = 0.2
 """The error that the comparison with the plan's curve may have, as a share of that of the bounds."""
 HELD_OUT = 0.3
-"""Of many runs, the share on which the threshold is chosen."""
+"""Of many runs, the share on which the threshold of μ is chosen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,10 +124,9 @@ def _one_run(game: Game, terms: Terms, error: float, claimed: float) -> tuple[tu
 
 
 def _many_runs(game: Game, terms: Terms, error: float) -> tuple[tuple[LowerBound, ...], list[str]]:
-    rule = Split(HELD_OUT)
     bounds = (
-        clopper_pearson_bound(game.scores, game.included, rule, terms),
-        gdp_bound(game.scores, game.included, rule, terms),
+        clopper_pearson_bound(game.scores, game.included, Everywhere(), terms),
+        gdp_bound(game.scores, game.included, Split(HELD_OUT), terms),
     )
     found = metrics.crossing(game.scores, game.included, game.plan.permitted_true_positive_rates, confidence=1 - error)
     if found is None:

@@ -1,11 +1,12 @@
 """Many runs: from the scores of models that held a canary or did not to errors at a threshold that was fixed beforehand.
 
 A threshold that is chosen on the scores that it judges makes the bound too large: in ideal simulations 3 to 7% of such bounds
-exceed the truth, and none of those with a threshold from elsewhere. So there are three rules:
+exceed the truth, and none of those with a threshold from elsewhere. So there are four rules:
 
     Explicit(0.3)                   from held-out models, or from theory
     Split(fraction=0.5, seed=0)     chosen on one part of the models, used on the other
     Bonferroni((0.1, 0.2, 0.3))     several, that share the permitted error
+    Everywhere()                    all of them, of which the best may be taken: the rates are bounded at all of them together
 """
 
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import beta
 
+from evaluation.audit.band import local_level
 from evaluation.audit.bound import AuditError, HoldsFor, LowerBound, Terms
 from evaluation.metrics import check_scores
 
@@ -58,7 +60,18 @@ class Bonferroni:
         return f"{len(self.thresholds)} thresholds, Bonferroni"
 
 
-Rule = Explicit | Split | Bonferroni
+@dataclass(frozen=True)
+class Everywhere:
+    """Every threshold; both rates are bounded at all of them together (:mod:`~evaluation.audit.band`), and no run is held out.
+
+    For estimators that hold the upper ends of both rates against a mechanism, and nothing else of the counts.
+    """
+
+    def __str__(self) -> str:
+        return "every threshold, rates bounded at all of them together"
+
+
+Rule = Explicit | Split | Bonferroni | Everywhere
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,16 +127,20 @@ def bound_over(
     holds_for: HoldsFor = "any mechanism",
     fewest_errors: int = 0,
     note: str = "",
+    upper_ends_alone: bool = False,
 ) -> LowerBound:
     """The lower bound of one estimator under one rule; ``to_epsilon`` reads ε off what ``strength`` bounds.
 
     ``choice`` ranks thresholds in its place where a split chooses one;
-    ``fewest_errors`` is how few of either kind the estimator can take: those of its ceiling.
+    ``fewest_errors`` is how few of either kind the estimator can take: those of its ceiling. ``upper_ends_alone``: that
+    ``strength`` is a function of :func:`upper_rate` of both rates, at half of the permitted error each.
 
     Raises:
         ScoreError: scores are NaN, not one a run, or only of one kind.
+        AuditError: the rule is :class:`Everywhere`, which the estimator does not permit.
     """
     check_scores(scores, is_member)
+    each = terms.significance
     used, thresholds = np.ones(len(scores), dtype=bool), np.array([0.0])
     match rule:
         case Explicit():
@@ -137,13 +154,20 @@ def bound_over(
             on_part = (choice or strength)(Errors.at(scores[chosen_on], is_member[chosen_on], candidates), terms.significance)
             best = candidates[np.flatnonzero(on_part == on_part.max())]
             thresholds = best[[len(best) // 2]]
-    significance = terms.significance / len(thresholds)
+        case Everywhere():
+            if not upper_ends_alone:
+                raise AuditError(f"{method} holds at one threshold at a time; give Explicit, Split or Bonferroni")
+            thresholds = np.unique(scores)
+            counts = {int(is_member.sum()), int((~is_member).sum())}
+            each = 2 * min(local_level(count, terms.significance / 2) for count in counts)
+    if isinstance(rule, Bonferroni):
+        each /= len(thresholds)
     errors = Errors.at(scores[used], is_member[used], thresholds)
-    values = strength(errors, significance)
+    values = strength(errors, each)
     at = int(np.argmax(values))
     wrong = int(errors.false_positives[at] + errors.false_negatives[at])
     total = errors.members + errors.non_members
-    ceiling = strength(Errors.fewest(errors.members, errors.non_members, fewest_errors), significance)
+    ceiling = strength(Errors.fewest(errors.members, errors.non_members, fewest_errors), each)
     value = float(values[at])
     return LowerBound(
         method=method,
@@ -154,7 +178,7 @@ def bound_over(
         correct=total - wrong,
         rule=str(rule),
         terms=terms,
-        tried=len(thresholds),
+        tried=len(thresholds) if isinstance(rule, Bonferroni) else 1,
         mu=value if holds_for == "Gaussian trade-off curves" else None,
         holds_for=holds_for,
         note=note,
