@@ -268,6 +268,11 @@ class TrainingConfig:
         if self.average is not None and not 0 < self.average < 1:
             raise ConfigError(f"training.average is {self.average}; give a decay above 0 and below 1, such as 0.99")
 
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """The steps at which a checkpoint is kept; the last one always is."""
+        return (*range(self.checkpoint_every or self.steps, self.steps, self.checkpoint_every or self.steps), self.steps)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:

@@ -300,9 +300,8 @@ class Trainer:
         if self.stopping.stopped:
             yield self.training.steps_taken
             return
-        every = self.recipe.training.checkpoint_every or self.training.plan.steps
-        last = self.training.plan.steps
-        yield from (stop for stop in range(every, last, every) if stop > self.training.steps_taken)
+        *earlier, last = self.recipe.training.stops
+        yield from (stop for stop in earlier if stop > self.training.steps_taken)
         yield last
 
     def _call(self, callback: Callback) -> None:

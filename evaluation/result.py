@@ -134,6 +134,76 @@ class RunResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AuditBound:
+    """How much of a claimed ε an audit showed, by one estimator."""
+
+    method: str
+    epsilon: float
+    """The lower bound, or the estimate."""
+    ceiling: float
+    """What a perfect attack on as many canaries would have shown."""
+    holds_for: str
+    """The mechanisms for which it is a bound, such as ``any mechanism``."""
+    is_bound: bool
+    """False for an estimate, which refutes nothing."""
+    canaries: int
+    guesses: int
+    correct: int
+    comparisons: int
+    """Bounds that share the permitted error."""
+    confidence: float
+    """That all of them hold together."""
+    text: str
+    """All of it in a sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditCheck:
+    """What a plan states of its mechanism, and what was seen of it."""
+
+    name: str
+    stated: float
+    seen: Measure
+    """In the stated figure's units."""
+    ok: bool
+    what: str
+    """The check in a sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditResult:
+    """What one game showed of the claim at one checkpoint."""
+
+    about: str
+    """The canaries, in a line."""
+    access: str
+    """``white-box`` or ``black-box``."""
+    epsilon: float
+    """Claimed for the updates up to ``step``, at ``delta``."""
+    delta: float
+    relation: str
+    step: int
+    bounds: tuple[AuditBound, ...]
+    checks: tuple[AuditCheck, ...] = ()
+    contradictions: tuple[str, ...] = ()
+    """Why the claim is refuted; empty where it stands."""
+    how: str = ""
+    """The game as it is asked for, such as ``white-box`` or ``worst-case``."""
+    budget: float | None = None
+    """The ε that the recipe was asked to keep to."""
+    steps: int = 0
+    """Of the whole training."""
+    recipe_digest: str = ""
+    command: str = ""
+    """What to type to play it again."""
+    schema: str = SCHEMA
+
+    @property
+    def ok(self) -> bool:
+        return not self.contradictions
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """All seeds of one budget or baseline together."""
 
@@ -173,6 +243,8 @@ class ComparisonResult:
     """Earlier checkpoints of the same models, where the recipe keeps any."""
     failures: tuple[str, ...] = ()
     """Models that could not be trained, or are not finished, one sentence each."""
+    audits: tuple[AuditResult, ...] = ()
+    """Every audit of this comparison's recipes, from the first to the last."""
     schema: str = SCHEMA
 
 
@@ -193,6 +265,11 @@ def read_run(path: Path) -> RunResult:
         CheckpointError: no such file, not JSON, or not of this schema.
     """
     return from_plain(RunResult, _of_this_schema(path), str(path))
+
+
+def read_audit(path: Path) -> AuditResult:
+    """The result of one audit from its file; errors as in :func:`read_run`."""
+    return from_plain(AuditResult, _of_this_schema(path), str(path))
 
 
 def read_comparison(path: Path) -> ComparisonResult:

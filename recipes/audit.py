@@ -1,15 +1,19 @@
 """The audit of a recipe: how much of its ε can be shown, and whether more than that can.
 
-    results = audit(comparison.load("digits", ["--epsilons", "4"]), how="white-box")
+    results = audit(comparison.load("digits", ["--epsilons", "4"]), Options(how="white-box"))
 
-Every budget of the comparison is audited, and they share one permitted error. Each game is a training, or many, by the recipe
-itself on the members of the comparison's first seed; the examples that canaries and worst-case weights are made of are among
-those that are not members. What was learnt of the members stays on this machine, and so do the models.
+Every budget of the comparison is audited at each checkpoint that its recipe keeps, and all share one permitted error. Each
+game is a training, or many, by the recipe itself on the members of the comparison's first seed; the examples that canaries and
+worst-case weights are made of are among those that are not members. What was learnt of the members stays on this machine, and
+so do the models.
 """
 
+import dataclasses
 import math
 import os
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -21,8 +25,14 @@ from dptrain.data.split import draw
 from dptrain.errors import ConfigError, unknown_name
 from evaluation.audit import black_box, white_box
 from evaluation.audit.canaries import Kind
-from evaluation.audit.judge import Audit, judge
+from evaluation.audit.game import Game
+from evaluation.audit.judge import judge
+from evaluation.report import terminal
+from evaluation.result import AuditCheck, AuditResult, read_audit, write
 from recipes.comparison import Comparison, Job
+
+FOLDER = "audit"
+"""Of a comparison's audits, below its own."""
 
 How = Literal["white-box", "one-run", "many-runs", "worst-case"]
 ABOUT: dict[How, str] = {
@@ -58,8 +68,11 @@ class Options:
                 raise ConfigError(f"--{name} is {value}; give a whole number from {least} up")
 
 
-def audit(comparison: Comparison, options: Options, *, progress: bool = True) -> list[Audit]:
-    """One audit a budget, from the largest down.
+def audit(comparison: Comparison, options: Options, command: str = "", *, progress: bool = True) -> list[AuditResult]:
+    """One audit a budget, from the largest down, and checkpoint.
+
+    Args:
+        command: what was typed, kept with each.
 
     Raises:
         UserError: no budget is finite, or the data set has too few examples for the canaries.
@@ -70,10 +83,28 @@ def audit(comparison: Comparison, options: Options, *, progress: bool = True) ->
     if comparison.performance.threads is not None:
         torch.set_num_threads(comparison.performance.threads)
     data = dptrain.data.load(comparison.recipe.data)
-    return [_one(job, data, options, len(jobs), comparison, progress) for job in jobs]
+    comparisons = sum(len(job.recipe.training.stops) for job in jobs)
+    found = []
+    for job in jobs:
+        games, checks = _play(job, data, options, comparison, progress)
+        for game in games:
+            of_the_whole = checks if game is games[-1] else ()
+            found.append(
+                dataclasses.replace(
+                    judge(game, of_the_whole, comparisons=comparisons),
+                    how=options.how,
+                    budget=job.epsilon,
+                    steps=job.recipe.training.steps,
+                    recipe_digest=job.recipe.digest(),
+                    command=command,
+                )
+            )
+    return found
 
 
-def _one(job: Job, data: DataSet, options: Options, comparisons: int, comparison: Comparison, progress: bool) -> Audit:
+def _play(
+    job: Job, data: DataSet, options: Options, comparison: Comparison, progress: bool
+) -> tuple[Sequence[Game], tuple[AuditCheck, ...]]:
     published = data.published_test if job.recipe.data.split.test == "published" else 0
     split = draw(len(data), job.recipe.data.split, job.seed, published)
     members, performance = split.members, comparison.performance
@@ -89,9 +120,9 @@ def _one(job: Job, data: DataSet, options: Options, comparisons: int, comparison
         found = white_box.play(
             job.recipe, data, members, canaries=options.canaries or 4000, seed=job.seed, performance=performance
         )
-        return judge(found.game, found.checks, comparisons=comparisons)
+        return found.games, found.checks
     if options.how == "one-run":
-        game = black_box.one_run(
+        games = black_box.one_run(
             job.recipe,
             data,
             members,
@@ -101,8 +132,8 @@ def _one(job: Job, data: DataSet, options: Options, comparisons: int, comparison
             seed=job.seed,
             performance=performance,
         )
-        return judge(game, comparisons=comparisons)
-    game = black_box.many_runs(
+        return games, ()
+    games = black_box.many_runs(
         job.recipe,
         data,
         members,
@@ -113,7 +144,30 @@ def _one(job: Job, data: DataSet, options: Options, comparisons: int, comparison
         jobs=max(1, min(os.cpu_count() or 1, math.ceil(options.trainings / 50))),
         progress=progress,
     )
-    return judge(game, comparisons=comparisons)
+    return games, ()
+
+
+def save(found: list[AuditResult], root: Path) -> list[Path]:
+    """Keeps each audit below ``root``, where reports find it. None takes the place of an earlier one: an audit that is repeated
+    until it says what one likes to hear stands there with all its forerunners."""
+    paths = []
+    for one in found:
+        folder = root / FOLDER / f"{one.how}-eps={one.budget:05.2f}-step={one.step:06d}"
+        number = 1 + max((int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal()), default=0)
+        paths.append(folder / f"{number:03d}.json")
+        write(one, paths[-1])
+    return paths
+
+
+def read(root: Path, digests: Collection[str]) -> tuple[AuditResult, ...]:
+    """The audits below ``root`` of recipes with these digests, from the largest budget down, in the order they were made.
+
+    Raises:
+        CheckpointError: a file is damaged.
+    """
+    paths = sorted((root / FOLDER).glob("*/*.json"))
+    found = [one for one in map(read_audit, paths) if one.recipe_digest in digests]
+    return tuple(sorted(found, key=lambda one: (-(one.budget or 0.0), one.how, one.step)))
 
 
 CONTRADICTED = (
@@ -123,9 +177,9 @@ CONTRADICTED = (
 )
 
 
-def render(found: list[Audit]) -> str:
+def render(found: list[AuditResult]) -> str:
     """Every audit, with a paragraph at the end: what was and what was not shown."""
-    parts = [str(one) for one in found]
+    parts = [terminal.audit(one) for one in found]
     broken = [one for one in found if not one.ok]
     if broken:
         parts += [CONTRADICTED.format(epsilon=one.epsilon, what="; ".join(one.contradictions)) for one in broken]

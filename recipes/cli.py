@@ -31,7 +31,9 @@ AUDIT_HELP = """usage: dptrain audit RECIPE [--how white-box|one-run|many-runs|w
                              [--canary mislabelled|natural|noise] [--records N] [--format text|json]
                              [the flags of `dptrain run`]
 
-Trains the recipe with canaries in it and says how much of each budget can be shown, beside the most that could have been.
+Trains the recipe with canaries in it and says how much of each budget can be shown at each checkpoint that the recipe keeps
+(--training.checkpoint-every), beside the most that could have been. All bounds share one permitted error. Each audit is kept
+below the comparison's folder (--output) and stands in its reports; none replaces an earlier one.
 Exit code 3 where a claim is contradicted: more is shown than ε permits, or the mechanism is not what it says it is."""
 CONTRADICTED = 3
 INTERRUPTED = 130
@@ -208,6 +210,7 @@ def audit_command(arguments: list[str]) -> int:
     """How much of a budget can be shown; the exit code is 3 where more can."""
     import dataclasses
 
+    from dptrain.plain import as_plain
     from recipes import comparison
 
     if any(argument in ("-h", "--help") for argument in arguments):
@@ -223,13 +226,20 @@ def audit_command(arguments: list[str]) -> int:
         if value is not None:
             given[field.name] = value if field.name in ("how", "canary") else _whole(f"--{field.name}", value)
     options = audit.Options(**given)  # pyright: ignore[reportArgumentType]  names and numbers, checked there
-    found = audit.audit(comparison.load(name, rest), options)
+    wanted = comparison.load(name, rest)
+    from recipes import runs
+
+    found = audit.audit(wanted, options, runs.command_line(["audit", *arguments]))
+    root = Path(wanted.output)
+    paths = audit.save(found, root)
+    if (root / "comparison.toml").exists():
+        runs.report(root)
     if kind == "json":
         import json
 
-        print(json.dumps([one.plain() for one in found], indent=1, ensure_ascii=False))
+        print(json.dumps([as_plain(one) for one in found], indent=1, ensure_ascii=False))
     else:
-        print(audit.render(found))
+        print(audit.render(found), "", *paths, sep="\n")
     return 0 if all(one.ok for one in found) else CONTRADICTED
 
 
@@ -300,6 +310,9 @@ def _show(result: "ComparisonResult | None", root: Path) -> int:
 def _troubles(result: "ComparisonResult") -> Iterator[str]:
     """What must not go by unseen in a script: each ends the command with exit code 1."""
     yield from (f"{failure}" for failure in result.failures)
+    from evaluation.report import wording
+
+    yield from wording.contradicted(result)
     for run in result.runs:
         for attack in run.attacks:
             if attack.status == "failed":

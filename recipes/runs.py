@@ -28,6 +28,7 @@ from evaluation import runner
 from evaluation.baselines import majority_class
 from evaluation.result import ComparisonResult, Measure, read_run, write
 from evaluation.summary import read_results, summarize, with_twins
+from recipes import audit
 from recipes.comparison import Comparison, Job, from_toml, plain, to_toml
 
 ABOUT = "comparison.json"
@@ -117,7 +118,7 @@ def claim(root: Path, comparison: Comparison, name: str, command: str, data: Dat
                 "remove it"
             )
         return
-    ours = {ABOUT, f".{ABOUT}", ".comparison.toml"}
+    ours = {ABOUT, f".{ABOUT}", ".comparison.toml", audit.FOLDER}
     if root.exists() and any(entry.name.rstrip("0123456789").rstrip(".") not in ours for entry in root.iterdir()):
         raise ConfigError(f"{root} is not empty and holds no comparison; type another folder with --output")
     root.mkdir(parents=True, exist_ok=True)
@@ -227,6 +228,7 @@ def gather(root: Path) -> ComparisonResult:
         baselines=(from_plain(Measure, about["majority_class"], str(root / ABOUT)),),
         checkpoints=earlier,
         failures=tuple(f"{label}: {reason}" for label, reason in sorted(failures.items())),
+        audits=audit.read(root, {job.recipe.digest() for job in jobs}),
     )
 
 

@@ -5,10 +5,10 @@
 * :func:`many_runs`: one canary, which is in each of many trainings by a coin; otherwise they share everything but batches
   and noise. The score of a *model* is its log-odds of the canary's label.
 
-In both the observer asks the finished model about the canary, once. ``initial`` weights are the auditor's to choose: ε
-promises something for every initialisation. Those of :func:`settled` have learnt from other examples, so that the records
-say little and the canary a lot (Annamalai and De Cristofaro 2024, "Nearly Tight Black-Box Auditing of Differentially Private
-Machine Learning").
+In both the observer asks each checkpoint of the recipe about the canary, once, and there is a game for each. ``initial``
+weights are the auditor's to choose: ε promises something for every initialisation. Those of :func:`settled` have learnt from
+other examples, so that the records say little and the canary a lot (Annamalai and De Cristofaro 2024, "Nearly Tight Black-Box
+Auditing of Differentially Private Machine Learning").
 """
 
 import dataclasses
@@ -27,6 +27,7 @@ from dptrain.data.dataset import DataSet
 from dptrain.errors import UserError
 from dptrain.noise import secret_generator
 from dptrain.plan import PrivacyPlan
+from dptrain.private import PrivateTraining
 from dptrain.recipe import Performance, Recipe
 from dptrain.registry import LOSSES
 from dptrain.trainer import build_training
@@ -49,7 +50,7 @@ def one_run(
     canaries: int = 1000,
     seed: int = 0,
     performance: Performance | None = None,
-) -> Game:
+) -> list[Game]:
     """One training on ``members`` and the canaries whose coins said so.
 
     Args:
@@ -63,11 +64,9 @@ def one_run(
     training = build_training(
         recipe, small, np.concatenate([ordinary, len(members) + np.flatnonzero(included)]), seed, performance=performance
     )
-    for batch in training.batches():
-        training.step(batch)
-    with training.averaged() as model:
-        scores = log_odds(model, inputs, labels)
-    return Game(scores, included, plan, "scores", f"{canaries} canaries, {kind}, in one training")
+    what = f"{canaries} canaries, {kind}, in one training"
+    scores = _asked(training, recipe.training.stops, inputs, labels)
+    return [Game(found, included, until, "scores", what) for found, until in zip(scores, _plans(plan, recipe), strict=True)]
 
 
 def many_runs(
@@ -81,7 +80,7 @@ def many_runs(
     seed: int = 0,
     jobs: int = 1,
     progress: bool = True,
-) -> Game:
+) -> list[Game]:
     """Many trainings on ``members``, and in each by a coin the same one canary.
 
     Args:
@@ -100,31 +99,50 @@ def many_runs(
     included = coins(trainings, secret_generator())
     small = _with_canaries(data, members, inputs, labels)
     play = functools.partial(_play, recipe, small, initial, seed)
-    scores = np.empty(trainings)
+    scores = np.empty((len(recipe.training.stops), trainings))
     bar = tqdm(total=trainings, desc="audited models", unit="model", disable=None if progress else True, leave=False)
     with bar:
         if jobs == 1:
             for index in range(trainings):
-                scores[index] = play(bool(included[index]))
+                scores[:, index] = play(bool(included[index]))
                 bar.update()
         else:
             with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _alone) as pool:
-                for index, score in enumerate(pool.map(play, included.tolist(), chunksize=8)):
-                    scores[index] = score
+                for index, found in enumerate(pool.map(play, included.tolist(), chunksize=8)):
+                    scores[:, index] = found
                     bar.update()
     what = "worst-case initial weights and example" if kind is None else f"one {kind} canary"
-    return Game(scores, included, plan, "scores", f"{what}, in {trainings} trainings", many_runs=True)
+    what += f", in {trainings} trainings"
+    return [
+        Game(found, included, until, "scores", what, many_runs=True)
+        for found, until in zip(scores, _plans(plan, recipe), strict=True)
+    ]
 
 
-def _play(recipe: Recipe, data: DataSet, initial: Mapping[str, Tensor] | None, seed: int, is_in: bool) -> float:
-    """One training; the canary is the last example."""
+def _play(recipe: Recipe, data: DataSet, initial: Mapping[str, Tensor] | None, seed: int, is_in: bool) -> list[float]:
+    """One training, and its score at each checkpoint; the canary is the last example."""
     last = len(data) - 1
     members = np.arange(last + 1 if is_in else last)
     training = build_training(recipe, data, members, seed, initial=initial)
+    return [float(found[0]) for found in _asked(training, recipe.training.stops, data.inputs[last:], data.targets[last:])]
+
+
+def _asked(training: PrivateTraining, stops: tuple[int, ...], inputs: Tensor, labels: Tensor) -> list[np.ndarray]:
+    """Trains to the end; the log-odds of the canaries, ``[canaries]``, at each checkpoint."""
+    found = []
     for batch in training.batches():
         training.step(batch)
-    with training.averaged() as model:
-        return float(log_odds(model, data.inputs[last:], data.targets[last:])[0])
+        if training.steps_taken in stops:
+            with training.averaged() as model:
+                was_training = model.training
+                found.append(log_odds(model, inputs, labels))
+                model.train(was_training)
+    return found
+
+
+def _plans(plan: PrivacyPlan, recipe: Recipe) -> list[PrivacyPlan]:
+    """What is claimed at each checkpoint."""
+    return [dataclasses.replace(plan, steps=stop) for stop in recipe.training.stops]
 
 
 def _alone() -> None:

@@ -20,7 +20,7 @@ class Game:
     included: Bool[np.ndarray, " canaries"]
     """By independent coins; drawn before anything was trained."""
     plan: PrivacyPlan
-    """What the mechanism claims."""
+    """What the mechanism claims, for as many steps as were taken when the scores were."""
     access: str
     """What the observer saw: ``weights`` where he saw every released update."""
     about: str

@@ -16,10 +16,6 @@ together (:mod:`~evaluation.audit.band`). The two bounds of a game, and those of
 permitted error; the comparison with the plan's curve has one of its own, a fifth of it.
 """
 
-from dataclasses import dataclass
-from typing import Any
-
-from dptrain.plain import as_plain
 from evaluation import metrics
 from evaluation.audit import fdp, one_run
 from evaluation.audit.bound import LowerBound, Terms
@@ -29,7 +25,7 @@ from evaluation.audit.gdp import epsilon_to_mu, gdp_bound
 from evaluation.audit.guesses import correct_guesses, planned_guesses
 from evaluation.audit.shift import shift_estimate
 from evaluation.audit.thresholds import Everywhere, Split
-from evaluation.audit.white_box import Check
+from evaluation.result import AuditBound, AuditCheck, AuditResult
 
 BOUNDS = 2
 """Of one game; the largest may be quoted."""
@@ -39,54 +35,11 @@ HELD_OUT = 0.3
 """Of many runs, the share on which the threshold of μ is chosen."""
 
 
-@dataclass(frozen=True, eq=False)
-class Audit:
-    """What one game showed of one claim."""
-
-    about: str
-    access: str
-    epsilon: float
-    """Claimed, at ``delta``."""
-    delta: float
-    bounds: tuple[LowerBound, ...]
-    checks: tuple[Check, ...]
-    contradictions: tuple[str, ...]
-
-    @property
-    def ok(self) -> bool:
-        return not self.contradictions
-
-    def plain(self) -> dict[str, Any]:
-        """As it is written to JSON."""
-        return {
-            "about": self.about,
-            "access": self.access,
-            "epsilon": self.epsilon,
-            "delta": self.delta,
-            "ok": self.ok,
-            "bounds": [as_plain(bound) | {"text": str(bound)} for bound in self.bounds],
-            "checks": [as_plain(check) for check in self.checks],
-            "contradictions": list(self.contradictions),
-        }
-
-    def __str__(self) -> str:
-        lines = [f"{self.about}, claimed ε = {self.epsilon:.3f} at δ = {self.delta:g}"]
-        lines += [f"  {bound}" for bound in self.bounds]
-        for check in self.checks:
-            low, high = check.seen.low, check.seen.high
-            interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
-            word = "holds" if check.ok else "BROKEN"
-            lines.append(
-                f"  {check.name}: {check.what}; stated {check.stated:.4g}, seen {check.seen.value:.4g}{interval}: {word}"
-            )
-        return "\n".join(lines)
-
-
-def judge(game: Game, checks: tuple[Check, ...] = (), *, comparisons: int = 1, confidence: float = 0.95) -> Audit:
+def judge(game: Game, checks: tuple[AuditCheck, ...] = (), *, comparisons: int = 1, confidence: float = 0.95) -> AuditResult:
     """The audit of a game.
 
     Args:
-        comparisons: games of which the worst may be quoted, such as one a budget.
+        comparisons: games of which the worst may be quoted, such as one a budget and checkpoint.
     """
     plan = game.plan
     claimed = plan.guarantee().epsilon
@@ -102,7 +55,33 @@ def judge(game: Game, checks: tuple[Check, ...] = (), *, comparisons: int = 1, c
     found = [f"{bound.method} gives ε ≥ {bound.epsilon:.3f}" for bound in bounds if bound.contradicts(claimed)]
     found += against
     found += [f"the {check.name} is not what the plan states: {check.what}, and it is" for check in checks if not check.ok]
-    return Audit(game.about, game.access, claimed, plan.delta, bounds, checks, tuple(found))
+    return AuditResult(
+        about=game.about,
+        access=terms.access,
+        epsilon=claimed,
+        delta=plan.delta,
+        relation=plan.relation,
+        step=plan.steps,
+        bounds=tuple(_record(bound) for bound in bounds),
+        checks=checks,
+        contradictions=tuple(found),
+    )
+
+
+def _record(bound: LowerBound) -> AuditBound:
+    return AuditBound(
+        method=bound.method,
+        epsilon=bound.epsilon,
+        ceiling=bound.ceiling,
+        holds_for=bound.holds_for,
+        is_bound=bound.is_bound,
+        canaries=bound.canaries,
+        guesses=bound.guesses,
+        correct=bound.correct,
+        comparisons=bound.terms.comparisons,
+        confidence=bound.terms.confidence,
+        text=str(bound),
+    )
 
 
 def _one_run(game: Game, terms: Terms, error: float, claimed: float) -> tuple[tuple[LowerBound, ...], list[str]]:

@@ -17,7 +17,7 @@ exceed what is claimed, since a bound from one run is far from tight.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ from dptrain.private import PrivateTraining, make_private
 from dptrain.recipe import Performance, Recipe
 from dptrain.registry import LOSSES, OPTIMIZERS
 from evaluation.audit.game import Game, coins
-from evaluation.result import Measure
+from evaluation.result import AuditCheck, Measure
 
 CERTAIN = 1e-5
 """The chance that a check of a sound mechanism fails, each."""
@@ -58,25 +58,17 @@ class WithCanaries(nn.Module):
         return self.model(inputs)
 
 
-@dataclass(frozen=True)
-class Check:
-    """What the plan states, and what was seen of it."""
-
-    name: str
-    stated: float
-    seen: Measure
-    """In the stated figure's units."""
-    ok: bool
-    what: str
-    """The check in a sentence."""
-
-
 @dataclass(frozen=True, eq=False)
 class WhiteBox:
-    """A game, and the mechanism held against its own words."""
+    """A game at each checkpoint, and the mechanism held against its own words over all steps."""
 
-    game: Game
-    checks: tuple[Check, ...]
+    games: tuple[Game, ...]
+    checks: tuple[AuditCheck, ...]
+
+    @property
+    def game(self) -> Game:
+        """At the last step."""
+        return self.games[-1]
 
     @property
     def ok(self) -> bool:
@@ -143,11 +135,14 @@ def play(
     optimizer.register_step_pre_hook(observer)
     if prepare is not None:
         prepare(training)
+    games = []
     for batch in training.batches():
         training.step(batch)
-    scores = observer.total.numpy()
-    game = Game(scores, included, plan, "weights", f"{canaries} Dirac gradients, one coordinate each")
-    return WhiteBox(game, _checks(observer, game))
+        if training.steps_taken in recipe.training.stops:
+            until = replace(plan, steps=training.steps_taken)
+            what = f"{canaries} Dirac gradients, one coordinate each"
+            games.append(Game(observer.total.numpy().copy(), included, until, "weights", what))
+    return WhiteBox(tuple(games), _checks(observer, games[-1]))
 
 
 def _examples(model: nn.Module, data: DataSet, members: np.ndarray, included: np.ndarray) -> TensorDataset:
@@ -177,7 +172,7 @@ def _loss(recipe: Recipe, plan: PrivacyPlan) -> Callable[[nn.Module, Any], Tenso
     return loss
 
 
-def _checks(observer: _Observer, game: Game) -> tuple[Check, ...]:
+def _checks(observer: _Observer, game: Game) -> tuple[AuditCheck, ...]:
     """In units of C / B, in which one example's contribution to a step is at most 1.
 
     * noise: T times the number of canaries that stayed out squares of N(0, s²), so that their sum over s² is χ².
@@ -194,11 +189,11 @@ def _checks(observer: _Observer, game: Game) -> tuple[Check, ...]:
         low, high = (math.sqrt(squares / chi2.ppf(tail, samples)) for tail in (1 - CERTAIN, CERTAIN))
         seen = Measure(name="noise", value=math.sqrt(squares / samples), low=low, high=high, confidence=1 - 2 * CERTAIN)
         what = "standard deviation of the noise in each coordinate of a step, in clipping norms, is not below what is stated"
-        found.append(Check("noise", deviation, seen, high >= deviation, what))
+        found.append(AuditCheck(name="noise", stated=deviation, seen=seen, ok=high >= deviation, what=what))
     most = 1 + deviation * float(norm.isf(CERTAIN / (len(game.scores) * steps)))
     peak = Measure(name="contribution", value=observer.highest / unit)
     what = "no example adds more than the clipping norm to a step, beyond what the noise explains"
-    found.append(Check("contribution", most, peak, observer.highest / unit <= most, what))
+    found.append(AuditCheck(name="contribution", stated=most, seen=peak, ok=observer.highest / unit <= most, what=what))
     count = int(game.included.sum())
     if count:
         rate = plan.sampling_rate
@@ -207,5 +202,5 @@ def _checks(observer: _Observer, game: Game) -> tuple[Check, ...]:
         half = float(norm.isf(CERTAIN)) * spread
         seen = Measure(name="draws", value=mean, low=mean - half, high=mean + half, confidence=1 - 2 * CERTAIN)
         what = "an example contributes to no larger share of the steps than the sampling rate says"
-        found.append(Check("draws", rate, seen, mean - half <= rate, what))
+        found.append(AuditCheck(name="draws", stated=rate, seen=seen, ok=mean - half <= rate, what=what))
     return tuple(found)

@@ -45,6 +45,7 @@ def render(result: ComparisonResult, root: Path) -> str:
         tables=[_table(result, attack) for attack in wording.applicable(result)],
         controls=_beside(result),
         pictures=_pictures(result, root),
+        audits=_audits(result),
         guarantees=_guarantees(result),
         verdicts=wording.verdict_words(result),
         broken=wording.broken(result),
@@ -135,6 +136,23 @@ def _pictures(result: ComparisonResult, root: Path) -> list[dict[str, str]]:
             uri = figures.as_data_uri(figures.pictures(arrays, classes)) if arrays is not None else ""
             shown.append({"title": title, "uri": uri, "identified": wording.number(attack.value, 2)})
     return shown
+
+
+def _audits(result: ComparisonResult) -> list[dict[str, Any]]:
+    """Every audit, its first row with the claim."""
+    return [
+        {
+            "name": wording.audit_name(found),
+            "how": found.how,
+            "about": found.about,
+            "claimed": wording.number(found.epsilon),
+            "bounds": [bound for bound in found.bounds if bound.is_bound],
+            "checks": [f"{check.name}: {wording.seen(check)}" for check in found.checks],
+            "verdict": wording.audit_verdict(found),
+            "reasons": found.contradictions,
+        }
+        for found in result.audits
+    ]
 
 
 def _guarantees(result: ComparisonResult) -> list[dict[str, Any]]:

@@ -31,6 +31,9 @@ HOW_TO_READ = f"""
 **Custom scalars**: accuracy and every attack over ε; the step is 1000·ε, and training without privacy stands at 64000. The
 band is the 95% interval over seeds. A chart *permitted* shows the most that the privacy plan allows the attack beside it.
 
+Where a recipe was audited, *audit* charts show the claimed ε, the lower bound that was shown, and the most that a perfect
+attack could have shown.
+
 **PR curves**: these are ROC curves. Read *recall* as the false positive rate and *precision* as the true positive rate. A
 chart *permitted* shows the largest ROC that each privacy plan allows.
 
@@ -92,8 +95,22 @@ def _curves(writer: SummaryWriter, result: ComparisonResult) -> None:
         for item in sorted(result.summary, key=lambda item: item.epsilon):
             if name in item.permitted:
                 writer.add_scalar(f"tradeoff/{name.replace('/', '_')} permitted", item.permitted[name], step_of(item.epsilon))
+    charts["audits"] = _audits(writer, result)
     # TensorBoard shows the charts of a group from the last to the first.
     writer.add_custom_scalars({group: dict(reversed(entries.items())) for group, entries in charts.items() if entries})
+
+
+def _audits(writer: SummaryWriter, result: ComparisonResult) -> dict[str, list]:
+    """Claimed, shown and ceiling over the budgets, by game and by the mechanisms that the bound holds for."""
+    charts: dict[str, dict[str, None]] = {}
+    for found in sorted(result.audits, key=lambda found: found.budget or 0.0):
+        for bound in found.bounds if found.step == found.steps else ():
+            if bound.is_bound and found.budget is not None:
+                name = f"audit/{found.how}, {bound.holds_for}"
+                for part, value in (("claimed", found.epsilon), ("shown", bound.epsilon), ("ceiling", bound.ceiling)):
+                    writer.add_scalar(f"{name} {part}", value, step_of(found.budget))
+                    charts.setdefault(name, {})[f"{name} {part}"] = None
+    return {f"{name} over {AXIS}": ["Multiline", list(tags)] for name, tags in charts.items()}
 
 
 def _series(writer: SummaryWriter, tag: str, name: str, rows: list[Summary]) -> bool:

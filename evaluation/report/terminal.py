@@ -7,7 +7,7 @@ import shutil
 import textwrap
 
 from evaluation.report import wording
-from evaluation.result import ComparisonResult
+from evaluation.result import AuditResult, ComparisonResult
 
 NARROW = 80
 
@@ -21,11 +21,35 @@ def render(result: ComparisonResult, width: int | None = None) -> str:
     width = max(NARROW, min(width or shutil.get_terminal_size((100, 24)).columns, 120))
     blocks = [_wrapped([result.title], width), _utility(result, width)]
     blocks += [_attack(result, attack, width) for attack in wording.applicable(result)]
+    blocks.append(_audits(result, width))
     words = [f"{word}: {meaning}" for word, meaning in wording.verdict_words(result).items()]
     blocks += [_wrapped(lines, width) for lines in (wording.broken(result), words, [wording.COMPUTED_FROM_MEMBERS])]
     text = "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks if block)
     # A class name or an error's text may hold what a terminal would obey.
     return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
+
+
+def audit(found: AuditResult) -> str:
+    """One audit: its bounds, each with its ceiling, and what was seen of the mechanism."""
+    where = f", step {found.step} of {found.steps}" if found.step != found.steps else ""
+    lines = [f"{found.about}, claimed ε = {found.epsilon:.3f} at δ = {found.delta:g}{where}"]
+    lines += [f"  {bound.text}" for bound in found.bounds]
+    lines += [f"  {check.name}: {check.what}; {wording.seen(check)}" for check in found.checks]
+    return "\n".join(lines)
+
+
+def _audits(result: ComparisonResult, width: int) -> list[str]:
+    """What audits of this comparison showed of each claim, in a line a bound."""
+    if not result.audits:
+        return []
+    rows = [["", "game", "claimed ε", "shown", "ceiling", "holds for", ""]]
+    for found in result.audits:
+        for bound in found.bounds:
+            if bound.is_bound:
+                claim = [wording.audit_name(found), found.how, wording.number(found.epsilon)]
+                shown = [wording.number(bound.epsilon), wording.number(bound.ceiling), bound.holds_for]
+                rows.append([*claim, *shown, wording.audit_verdict(found)])
+    return [*_wrapped(["Audits (lower bounds on ε)"], width), *_table(rows, width)]
 
 
 def _utility(result: ComparisonResult, width: int) -> list[str]:

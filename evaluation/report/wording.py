@@ -2,7 +2,7 @@
 
 import math
 
-from evaluation.result import VERDICTS, AttackResult, ComparisonResult, Measure, Summary
+from evaluation.result import VERDICTS, AttackResult, AuditCheck, AuditResult, ComparisonResult, Measure, Summary
 
 ATTACK_NAMES = {
     "membership.threshold": "Membership, loss threshold",
@@ -98,6 +98,23 @@ def interval(measure: Measure | None) -> str:
     return f"{number(measure.value)} [{number(measure.low)}, {number(measure.high)}]"
 
 
+def audit_name(found: AuditResult) -> str:
+    """Of a row: the budget, and the checkpoint where it is not the last."""
+    where = f", step {found.step}" if found.step != found.steps else ""
+    return f"ε = {'–' if found.budget is None else budget(found.budget)}{where}"
+
+
+def audit_verdict(found: AuditResult) -> str:
+    return "not contradicted" if found.ok else "CONTRADICTED"
+
+
+def seen(check: AuditCheck) -> str:
+    """What a plan states, what was seen, and whether the one holds beside the other."""
+    low, high = check.seen.low, check.seen.high
+    interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
+    return f"stated {check.stated:.4g}, seen {check.seen.value:.4g}{interval}: {'holds' if check.ok else 'BROKEN'}"
+
+
 def find(summary: Summary, name: str) -> Measure | None:
     return next((measure for measure in summary.measures if measure.name == name), None)
 
@@ -147,6 +164,7 @@ def chances(result: ComparisonResult) -> dict[str, float]:
 def broken(result: ComparisonResult) -> list[str]:
     """What failed or did not apply, one sentence each; the same reason on several models is one sentence."""
     lines = [f"FAILED: {failure}" for failure in result.failures]
+    lines += [f"CONTRADICTED: {sentence}" for sentence in contradicted(result)]
     unfinished: dict[tuple[str, str, str], list[str]] = {}
     for run in result.runs:
         for attack in run.attacks:
@@ -155,6 +173,15 @@ def broken(result: ComparisonResult) -> list[str]:
     return lines + [
         f"{status.replace('_', ' ').upper()}: {name} on {_which(labels, len(result.runs))}: {reason}"
         for (status, name, reason), labels in sorted(unfinished.items(), key=lambda item: item[0][0])
+    ]
+
+
+def contradicted(result: ComparisonResult) -> list[str]:
+    """Audits that refute a claim, one sentence each."""
+    return [
+        f"{audit_name(found)}: a {found.how} audit refutes the claim: {'; '.join(found.contradictions)}"
+        for found in result.audits
+        if not found.ok
     ]
 
 

@@ -15,7 +15,18 @@ import numpy as np
 from scipy.stats import norm
 
 from dptrain.plan import Guarantee
-from evaluation.result import AttackResult, ComparisonResult, Curve, Measure, RunResult, Variant, Verdict
+from evaluation.result import (
+    AttackResult,
+    AuditBound,
+    AuditCheck,
+    AuditResult,
+    ComparisonResult,
+    Curve,
+    Measure,
+    RunResult,
+    Variant,
+    Verdict,
+)
 from evaluation.summary import summarize, with_twins
 
 STEP = 300
@@ -68,6 +79,43 @@ def synthetic(
         checkpoints=tuple(earlier),
         failures=("eps=00.50/seed=0: PlanError: no noise multiplier below a million reaches ε = 0.5",) if broken else (),
     )
+
+
+def audited(result: ComparisonResult) -> ComparisonResult:
+    """The same with two made-up audits: one that finds nothing wrong at ε = 4, and one that refutes ε = 1."""
+    bound = AuditBound(
+        method="one run, Synthetic et al. 2002",
+        epsilon=1.234,
+        ceiling=5.678,
+        holds_for="any mechanism",
+        is_bound=True,
+        canaries=1000,
+        guesses=200,
+        correct=150,
+        comparisons=2,
+        confidence=0.95,
+        text="ε ≥ 1.234 (SYNTHETIC)",
+    )
+    estimate = dataclasses.replace(bound, method="SYNTHETIC shift", epsilon=9.876, ceiling=math.inf, is_bound=False)
+    seen = Measure(name="noise", value=0.5, low=0.49, high=0.51)
+    check = AuditCheck(name="noise", stated=1.0, seen=seen, ok=False, what="SYNTHETIC: the noise is not below what is stated")
+    fine = AuditResult(
+        about="1000 made-up canaries",
+        access="white-box",
+        epsilon=3.999,
+        delta=1e-4,
+        relation="add_or_remove_one",
+        step=STEP,
+        bounds=(bound, estimate),
+        how="white-box",
+        budget=4.0,
+        steps=STEP,
+        recipe_digest="a1" * 32,
+    )
+    broken = dataclasses.replace(
+        fine, epsilon=0.999, budget=1.0, checks=(check,), contradictions=("the noise is not what the plan states",)
+    )
+    return dataclasses.replace(result, audits=(fine, broken))
 
 
 def _run(

@@ -108,7 +108,7 @@ def test_a_plan_that_promises_nothing_is_not_audited(digits: DataSet):
 def test_worst_case_weights_show_the_observer_of_outputs_nearly_everything(digits: DataSet):
     """The plan permits an AUC of .87; a real example under ordinary weights shows much less of it."""
     plan = recipe(steps=5, epsilon=8.0)
-    game = black_box.many_runs(plan, digits, np.arange(900), np.arange(900, 1797), trainings=120, progress=False)
+    (game,) = black_box.many_runs(plan, digits, np.arange(900), np.arange(900, 1797), trainings=120, progress=False)
     area = area_under_roc(game.scores, game.included, confidence=SURE)
     assert area.low is not None
     assert (area.value or 0.0) > 0.75
@@ -117,7 +117,7 @@ def test_worst_case_weights_show_the_observer_of_outputs_nearly_everything(digit
 
 @pytest.mark.parametrize("kind", ["natural", "mislabelled", "noise"])
 def test_one_run_scores_each_canary_once(digits: DataSet, kind: Any):
-    game = black_box.one_run(
+    (game,) = black_box.one_run(
         recipe(steps=20, epsilon=1000.0), digits, np.arange(900), np.arange(900, 1797), kind=kind, canaries=200
     )
     assert game.scores.shape == game.included.shape == (200,)
@@ -139,3 +139,22 @@ def test_canaries_are_what_their_name_says(digits: DataSet):
         canaries.make("natural", digits, spare, 201, generator)
     with pytest.raises(ConfigError, match="did you mean 'natural'"):
         canaries.make("naturel", digits, spare, 5, generator)  # pyright: ignore[reportArgumentType]
+
+
+def test_each_checkpoint_is_a_game_of_its_own_against_what_is_claimed_until_then(digits: DataSet):
+    kept = recipe(steps=30)
+    kept = dataclasses.replace(kept, training=dataclasses.replace(kept.training, checkpoint_every=12))
+    found = white_box.play(kept, digits, np.arange(900), canaries=200)
+    assert [game.plan.steps for game in found.games] == [12, 24, 30]
+    claims = [game.plan.guarantee().epsilon for game in found.games]
+    assert claims == sorted(claims)
+    assert claims[-1] <= 4.0
+    early, _, late = (game.scores for game in found.games)
+    assert not np.array_equal(early, late)
+    assert np.corrcoef(early, late)[0, 1] > 0.3  # sums of the same releases
+    one = black_box.one_run(kept, digits, np.arange(900), np.arange(900, 1797), canaries=40)
+    many = black_box.many_runs(kept, digits, np.arange(200), np.arange(900, 1797), trainings=20, progress=False)
+    for games in (one, many):
+        assert [game.plan.steps for game in games] == [12, 24, 30]
+        assert not np.array_equal(games[0].scores, games[2].scores)
+        assert np.array_equal(games[0].included, games[2].included)

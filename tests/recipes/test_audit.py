@@ -1,12 +1,22 @@
 """`dptrain audit`: a sound recipe passes, a broken one ends with an exit code of its own, and a typo is told what to type."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dptrain.errors import CheckpointError
 from dptrain.noise import GaussianNoise
+from recipes import audit
 from recipes.cli import CONTRADICTED, USAGE_ERROR, main
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Audits are kept below the folder that a command is given in."""
+    monkeypatch.chdir(tmp_path)
+
 
 QUICK = ["--epsilons", "4", "--training.steps", "20", "--privacy.delta", "1e-5", "--canaries", "300"]
 
@@ -22,16 +32,15 @@ def test_a_sound_recipe_is_not_accused(capsys: pytest.CaptureFixture[str]):
 
 def test_the_document_holds_what_the_text_says(capsys: pytest.CaptureFixture[str]):
     assert main(["audit", "digits", *QUICK, "--format", "json"]) == 0
-    (audit,) = json.loads(capsys.readouterr().out)
-    assert audit["ok"] is True
-    assert audit["contradictions"] == []
-    assert audit["epsilon"] == pytest.approx(4.0, abs=0.01)
-    assert [check["name"] for check in audit["checks"]] == ["noise", "contribution", "draws"]
-    bounds = audit["bounds"]
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["contradictions"] == []
+    assert found["epsilon"] == pytest.approx(4.0, abs=0.01)
+    assert [check["name"] for check in found["checks"]] == ["noise", "contribution", "draws"]
+    bounds = found["bounds"]
     assert [bound["holds_for"] for bound in bounds] == [
         "any mechanism", "Gaussian trade-off curves", "independent Gaussian scores",
     ]  # fmt: skip
-    assert all(bound["terms"]["comparisons"] == 2 for bound in bounds)
+    assert all(bound["comparisons"] == 2 for bound in bounds)
 
 
 def test_half_of_the_noise_ends_with_its_own_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
@@ -72,3 +81,29 @@ def test_the_other_games_are_played(how: str, capsys: pytest.CaptureFixture[str]
 def test_what_cannot_be_audited_is_told_what_to_type(given: list[str], said: str, capsys: pytest.CaptureFixture[str]):
     assert main(["audit", "digits", *given]) == USAGE_ERROR
     assert said in capsys.readouterr().err
+
+
+def test_audits_of_all_checkpoints_share_the_error_and_stand_in_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    root = tmp_path / "audited"
+    small = [*QUICK[:-2], "--training.checkpoint-every", "10", "--output", str(root)]
+    assert main(["audit", "digits", *small, "--canaries", "100"]) == 0
+    assert "step 10 of 20" in capsys.readouterr().out
+    attacks = ["--baselines", "--seeds", "0", "--evaluation.attacks", "membership.threshold"]
+    assert main(["run", "digits", *small, *attacks]) == 0  # the folder holds an audit and no comparison yet
+    capsys.readouterr()
+    assert main(["audit", "digits", *small, "--canaries", "100"]) == 0  # another one, which replaces none
+    document = json.loads((root / "results.json").read_text())
+    assert [(one["step"], one["how"]) for one in document["audits"]] == [(10, "white-box")] * 2 + [(20, "white-box")] * 2
+    assert {bound["comparisons"] for one in document["audits"] for bound in one["bounds"]} == {4}
+    assert "What audits could show of it" in (root / "report.html").read_text()
+    assert main(["audit", "digits", *small, "--canaries", "100", "--optimizer.learning-rate", "1"]) == 0
+    assert len(json.loads((root / "results.json").read_text())["audits"]) == 4  # of another recipe: not this comparison's
+
+
+def test_a_damaged_audit_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    root = tmp_path / "audited"
+    assert main(["audit", "digits", *QUICK, "--output", str(root)]) == 0
+    (path,) = (root / "audit").glob("*/*.json")
+    path.write_text(path.read_text()[:100])
+    with pytest.raises(CheckpointError, match=r"001\.json is not a result"):
+        audit.read(root, set())
