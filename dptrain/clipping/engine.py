@@ -27,7 +27,8 @@ from torch.utils import _pytree as pytree
 from dptrain.clipping.choice import Choice, bucket
 from dptrain.clipping.clipped import ClippedSum, Clipping, Counts, accumulator_dtype
 from dptrain.clipping.fallback import LossFunction, PerExampleGradients, check_losses, squares_of
-from dptrain.clipping.onepass import OnePass, Pass, without_autocast
+from dptrain.clipping.onepass import OnePass
+from dptrain.clipping.tape import Pass, without_autocast
 from dptrain.errors import ProtocolError
 from dptrain.recipe import Performance
 
