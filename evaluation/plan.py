@@ -80,6 +80,14 @@ ATTACKS: Registry[Any] = Registry(
             "evaluation.membership.rmia:OfflineRmia",
             "the same from models without the example (Zarifzadeh et al. 2024)",
         ),
+        "membership.informia": Builtin(
+            "evaluation.membership.informia:InfoRmia",
+            "ratio to reference models, less the population's mean (Tao & Shokri 2025)",
+        ),
+        "membership.informia_offline": Builtin(
+            "evaluation.membership.informia:OfflineInfoRmia",
+            "the same from models without the example (Tao & Shokri 2025)",
+        ),
         "membership.bayesian": Builtin(
             "evaluation.membership.bayesian:LastLayerBayes",
             "one reference model, its last layer uncertain (BMIA, Liu et al. 2025)",

@@ -17,6 +17,7 @@ With other models of the same recipe:
 * :mod:`~evaluation.membership.shadow`: a classifier that learned from shadow models
 * :mod:`~evaluation.membership.lira`: likelihood ratio over shadow models, online and offline
 * :mod:`~evaluation.membership.rmia`: ratio to reference models, against the ratios of the population, online and offline
+* :mod:`~evaluation.membership.informia`: the same ratio, less the population's mean
 * :mod:`~evaluation.membership.bayesian`: one reference model and the uncertainty of its last layer
 
 Shared: :mod:`~evaluation.membership.signal` (what a model says of an example, for classes and for values),

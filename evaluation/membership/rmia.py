@@ -57,7 +57,13 @@ class Rmia(MembershipAttack):
         else:
             marginal = online(references, inside)
         ratios = observed - marginal
-        return share_above(ratios[:count], ratios[count:])
+        return self.score(ratios[:count], ratios[count:])
+
+    def score(
+        self, ratios: Float[np.ndarray, " examples"], population: Float[np.ndarray, " population"]
+    ) -> Float[np.ndarray, " examples"]:
+        """What the log-ratios of the examples say beside those of the population."""
+        return share_above(ratios, population)
 
 
 class OfflineRmia(Rmia):

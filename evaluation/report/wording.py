@@ -19,6 +19,8 @@ ATTACK_NAMES = {
     "membership.lira_offline": "Membership, LiRA offline",
     "membership.rmia": "Membership, RMIA",
     "membership.rmia_offline": "Membership, RMIA offline",
+    "membership.informia": "Membership, InfoRMIA",
+    "membership.informia_offline": "Membership, InfoRMIA offline",
     "membership.bayesian": "Membership, last layer (BMIA)",
     "membership.quantile": "Membership, quantile regression",
     "membership.boundary": "Membership, labels: distance to the boundary",

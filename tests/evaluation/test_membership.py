@@ -11,6 +11,7 @@ from dptrain.fleet import Fleet
 from evaluation.access import Access
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack, NotApplicable
 from evaluation.membership.calibrated import CalibratedLoss
+from evaluation.membership.informia import InfoRmia, OfflineInfoRmia
 from evaluation.membership.lira import Lira, OfflineLira
 from evaluation.membership.quantile import QuantileRegression
 from evaluation.membership.reference import group_means
@@ -119,7 +120,9 @@ def test_a_class_that_the_population_lacks_is_measured_against_all():
 # -- other models ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("attack", [CalibratedLoss(), Lira(), OfflineLira(), Rmia(), OfflineRmia()])
+@pytest.mark.parametrize(
+    "attack", [CalibratedLoss(), Lira(), OfflineLira(), Rmia(), OfflineRmia(), InfoRmia(), OfflineInfoRmia()]
+)
 def test_with_other_models_the_best_attack_is_reached(attack: MembershipAttack):
     """Ease is known from 48 models; the log-probability is Gaussian, so that each of these is a likelihood ratio."""
     worlds = [classes_world(1.0, seed=seed) for seed in SEEDS]
@@ -127,7 +130,7 @@ def test_with_other_models_the_best_attack_is_reached(attack: MembershipAttack):
     assert mean_area(LossThreshold(), worlds) == pytest.approx(KNOWING_NOTHING, abs=0.03)
 
 
-@pytest.mark.parametrize("attack", [Lira(), OfflineLira(), Rmia(), OfflineRmia(), CalibratedLoss()])
+@pytest.mark.parametrize("attack", [Lira(), OfflineLira(), Rmia(), OfflineRmia(), InfoRmia(), CalibratedLoss()])
 def test_the_same_attacks_work_on_values(attack: MembershipAttack):
     worlds = [values_world(1.0, seed=seed) for seed in SEEDS]
     assert mean_area(attack, worlds) == pytest.approx(KNOWING_EASE, abs=0.03)
@@ -212,6 +215,49 @@ def test_the_offline_correction_is_found_on_shadow_models():
     inside = generator.random((16, 500)) < 0.5
     noise = np.log(generator.uniform(0.001, 0.5, inside.shape))
     assert correction(np.where(inside, np.log(0.9) + 0.01 * noise, noise), inside) < 0.9
+
+
+# -- InfoRMIA ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("attack", [InfoRmia(), OfflineInfoRmia()])
+def test_informia_is_the_mean_log_ratio_to_the_population(attack: InfoRmia):
+    """Of both examples p_in is .9 and p_out .25, the mean of .2 and .3; of the population, which no model had, p_out is .5."""
+    shadows = np.array([[0.9, 0.2], [0.9, 0.3], [0.2, 0.9], [0.3, 0.9]])
+    inside = np.array([[True, False], [True, False], [False, True], [False, True]])
+    says = np.array([0.75, 0.125, 0.5, 0.25, 0.125])
+
+    def answers(probability: np.ndarray) -> np.ndarray:
+        return np.log(np.stack([probability, 1 - probability], axis=-1))
+
+    of_all = np.concatenate([shadows, np.full((4, 3), 0.5)], axis=1)
+    fleet = Fleet(answers(of_all), np.concatenate([inside, np.zeros((4, 3), dtype=bool)], axis=1), "digest")
+    everyone = numbered(5, np.zeros(5, dtype=np.int64))
+    examples, population = (
+        LabelledExamples(everyone.inputs[part], everyone.targets[part], everyone.indices[part])
+        for part in (slice(0, 2), slice(2, 5))
+    )
+    found = attack.run(target_of(answers(says)), examples, Knowledge(population=population, fleet=fleet))
+    if attack.offline:
+        a = correction(np.log(shadows), inside)
+        of_examples, of_population = ((1 + a) * 0.25 + 1 - a) / 2, ((1 + a) * 0.5 + 1 - a) / 2
+    else:  # of the population p_in is p_out times the gap, .9 / .25
+        of_examples, of_population = (0.9 + 0.25) / 2, 0.5 * (0.9 / 0.25 + 1) / 2
+    divergence = -np.mean(np.log(says[2:] / of_population))
+    assert found == pytest.approx(np.log(says[:2] / of_examples) + divergence, abs=1e-5)
+
+
+def test_informia_orders_the_examples_of_one_target_as_rmia_does():
+    world = classes_world(1.0)
+    for ratio, count in ((InfoRmia(), Rmia()), (OfflineInfoRmia(), OfflineRmia())):
+        by_ratio, by_count = (a.run(world.target, world.examples, world.knowledge) for a in (ratio, count))
+        assert np.array_equal(np.argsort(by_ratio), np.argsort(by_count))
+
+
+def test_informia_tells_a_target_that_knows_its_population_from_one_that_does_not():
+    """A target that is better everywhere knows nothing more of its members: the mean over the population takes it out."""
+    found = InfoRmia().score(np.array([0.0, 1.0]), np.array([-1.0, 0.0, 1.0]))
+    assert InfoRmia().score(np.array([2.0, 3.0]), np.array([1.0, 2.0, 3.0])) == pytest.approx(found)
 
 
 # -- the population alone -------------------------------------------------------------------------------------------
