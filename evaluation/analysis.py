@@ -18,7 +18,7 @@ from torch import Tensor
 from dptrain.data.dataset import DataSet
 from dptrain.data.split import Split
 from dptrain.files import write_file
-from dptrain.fleet import Fleet
+from dptrain.fleet import Fleet, Views
 from dptrain.plan import PrivacyPlan
 from evaluation import metrics
 from evaluation.baselines import GATE, blind_scores, permuted
@@ -44,6 +44,8 @@ class Case:
     evaluation: EvaluationPlan
     seed: int
     fleet: Fleet | None = None
+    views: Views | None = None
+    """That the fleet answers beside the examples themselves."""
     folder: Path | None = None
     """Where pictures go; without it none are kept."""
 
@@ -63,7 +65,8 @@ def membership(case: Case, name: str, attack: MembershipAttack) -> AttackResult:
     """Runs one membership attack and judges it: AUC first, true positive rates at fixed false positive rates beside it."""
     examples, is_member = case.examples(case.split.audited), case.split.is_member
     population = case.examples(case.split.population)
-    knowledge = Knowledge(public=case.examples(case.split.public), population=population, fleet=case.fleet)
+    views = None if case.views is None else case.views.of
+    knowledge = Knowledge(public=case.examples(case.split.public), population=population, fleet=case.fleet, views=views)
     knowledge.check(attack.needs)
     scores = np.asarray(attack.run(case.target.behind(attack.access), examples, knowledge), dtype=float)
     metrics.check_scores(scores, is_member)

@@ -18,6 +18,7 @@ An attack is registered under ``family.name``; the family says how it is judged.
 from dataclasses import dataclass
 from typing import Any
 
+from dptrain.augmentation import Augment, moves
 from dptrain.errors import ConfigError
 from dptrain.registry import Builtin, Registry
 
@@ -134,6 +135,11 @@ class EvaluationPlan:
     """Registered attacks; `dptrain list` shows them."""
     shadow_models: int = 32
     """Models that imitate the target, trained by its own recipe, for the attacks that need them."""
+    views: int = 1
+    """Questions about each example, of the target and of the shadow models, for the attacks that ask several (LiRA): the
+    example itself, then moved by `augment`. Above 1 for pictures alone; answers to all of them are kept in memory."""
+    augment: Augment = "shift"
+    """How `views` differ: by up to two pixels (`shift`, 25), mirrored (`flip`, 2), or both (`shift_flip`, 50)."""
     false_positive_rates: tuple[float, ...] = (0.01,)
     """At which the true positive rate is reported."""
     inversion_steps: int = 300
@@ -151,6 +157,11 @@ class EvaluationPlan:
         for name in ("inversion_steps", "inversion_restarts"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"evaluation.{name} is {getattr(self, name)}; give a whole number from 1 up")
+        if not 1 <= self.views <= len(moves(self.augment)):
+            raise ConfigError(
+                f"evaluation.views is {self.views}; with evaluation.augment = {self.augment!r} give a whole number from 1 to "
+                f"{len(moves(self.augment))}"
+            )
         if any(not 0 < rate < 1 for rate in self.false_positive_rates):
             raise ConfigError(
                 f"evaluation.false_positive_rates is {self.false_positive_rates}; give shares above 0 and below 1"

@@ -27,9 +27,9 @@ from dptrain.checkpoint import MANIFEST, load_release, unpack_json
 from dptrain.data.dataset import DataSet
 from dptrain.data.split import Split
 from dptrain.data.split import load as load_split
-from dptrain.errors import CheckpointError, UserError
+from dptrain.errors import CheckpointError, ConfigError, UserError
 from dptrain.files import write_file
-from dptrain.fleet import Fleet, retrain_fleet, train_fleet
+from dptrain.fleet import Fleet, Views, named_views, retrain_fleet, train_fleet
 from dptrain.plain import from_plain
 from dptrain.plan import Guarantee, PrivacyPlan
 from dptrain.recipe import Performance, Recipe
@@ -78,6 +78,7 @@ def evaluate(
         CheckpointError: the checkpoint is not whole, or the split it was trained with is missing.
     """
     run, plan = Path(run), plan or EvaluationPlan()
+    views = views_of(plan, data)
     _, card = load_release(run / "release")
     split = _split_of(run, data, split, card)
     step = int(card["steps_taken"])
@@ -96,10 +97,11 @@ def evaluate(
         plan=dataclasses.replace(stated, steps=max(until, 1)),
         evaluation=plan,
         seed=int(identity.get("seed", 0)),
+        views=views,
         folder=folder,
     )
     without_coins, rate = _coins(split, recipe)
-    asked = {"models": plan.shadow_models, "rate": rate, "test": without_coins, "progress": progress}
+    asked = {"models": plan.shadow_models, "rate": rate, "test": without_coins, "views": views, "progress": progress}
     train: Callable[[], Fleet] | None = None
     if recipe is not None:
         train = partial(
@@ -205,6 +207,20 @@ def callback(
         )
 
     return attack
+
+
+def views_of(plan: EvaluationPlan, data: DataSet) -> Views | None:
+    """The views that the plan asks about beside the examples themselves.
+
+    Raises:
+        ConfigError: the examples are no pictures.
+    """
+    if plan.views > 1 and (data.kind != "image" or len(data.input_shape) != 3):
+        raise ConfigError(
+            f"evaluation.views is {plan.views}, and {data.name} holds no pictures, which alone can be moved or mirrored; leave "
+            "it out, or give 1"
+        )
+    return named_views(plan.augment, plan.views)
 
 
 def _split_of(run: Path, data: DataSet, given: Split | None, card: dict[str, Any]) -> Split:

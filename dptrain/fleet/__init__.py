@@ -16,6 +16,7 @@ It was made from private examples, so its place is under ``private/``.
 
 * ``design.py``: who is in which model, how a recipe trains one, and the hash of it all
 * ``answers.py``: :class:`Fleet` and what is kept of a model; :class:`Views`
+* ``views.py``: shifts and mirror images that have a name
 * ``layers.py``, ``stacked.py``: many models in one training, as batched matrix products
 * ``processes.py``, ``worker.py``: blocks of models on every core
 * ``training.py``: :func:`train_fleet`, which takes the way that its first steps show to be the fastest
@@ -25,6 +26,7 @@ It was made from private examples, so its place is under ``private/``.
 from dptrain.fleet.answers import Fleet, Views, logits_of
 from dptrain.fleet.design import NO_TEST, Train, draw_membership, fleet_digest, recipe_digest, recipe_trainer
 from dptrain.fleet.training import retrain_fleet, train_fleet
+from dptrain.fleet.views import named_views
 
 __all__ = [
     "NO_TEST",
@@ -34,6 +36,7 @@ __all__ = [
     "draw_membership",
     "fleet_digest",
     "logits_of",
+    "named_views",
     "recipe_digest",
     "recipe_trainer",
     "retrain_fleet",

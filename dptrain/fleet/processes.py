@@ -28,6 +28,7 @@ import dptrain
 from dptrain.data.dataset import DataSet
 from dptrain.fleet.answers import Answers, Views
 from dptrain.fleet.cache import read_answers
+from dptrain.fleet.views import by_name
 from dptrain.plain import as_plain
 from dptrain.recipe import Recipe
 from dptrain.registry import LOSSES, MODELS, OPTIMIZERS
@@ -43,7 +44,8 @@ WAIT = 0.5
 def startable(recipe: Recipe, views: Views | None) -> bool:
     """Whether a fresh process knows all that is needed: names that came along, and no function of the caller's."""
     named = ((MODELS, recipe.model.name), (LOSSES, recipe.training.loss), (OPTIMIZERS, recipe.optimizer.name))
-    return views is None and not any(registry.source(name) for registry, name in named)
+    known = views is None or by_name(views.name) is views
+    return known and not any(registry.source(name) for registry, name in named)
 
 
 def shared_out(job: "Job", way: "Way", blocks: list[list[int]], workers: int, bar: tqdm) -> Generator[Answers, None, None]:
@@ -148,6 +150,7 @@ def write_job(folder: Path, job: "Job") -> None:
         "steps": job.steps,
         "digest": job.digest,
         "keep_weights": job.keep_weights,
+        "views": None if job.views is None else job.views.name,
         "public": None if job.public is None else job.public.tolist(),
     }
     (folder / JOB).write_text(json.dumps(plain))
@@ -179,6 +182,7 @@ def read_job(folder: Path) -> "Job":
         plain["steps"],
         plain["digest"],
         from_plain(Performance, plain["performance"], str(folder)),
+        views=None if plain["views"] is None else by_name(plain["views"]),
         keep_weights=plain["keep_weights"],
         public=None if plain["public"] is None else np.array(plain["public"], dtype=np.int64),
     )

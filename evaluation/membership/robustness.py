@@ -15,9 +15,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from dptrain.augmentation import moves
+from dptrain.fleet.views import moved
 from evaluation.access import Access
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack, NotApplicable
 from evaluation.membership.signal import kind_of
@@ -25,8 +26,6 @@ from evaluation.target import Target
 
 NOISE = (0.05, 0.1, 0.2, 0.3, 0.5, 0.8)
 COPIES = 16
-FURTHEST = 2
-"""Pixels of the furthest shift."""
 
 
 class NoiseRobustness(MembershipAttack):
@@ -56,15 +55,7 @@ class ShiftRobustness(MembershipAttack):
     def run(self, target: Target, examples: LabelledExamples, knowledge: Knowledge) -> np.ndarray:
         if examples.inputs.dim() != 4:
             raise NotApplicable("it needs pictures [examples, channels, height, width], which can be shifted")
-        return share_right(target, examples, self._altered(examples.inputs))
-
-    def _altered(self, inputs: Tensor) -> Iterator[Tensor]:
-        height, width = inputs.shape[2:]
-        padded = F.pad(inputs, (FURTHEST,) * 4, mode="replicate")
-        for down in range(2 * FURTHEST + 1):
-            for right in range(2 * FURTHEST + 1):
-                if (down, right) != (FURTHEST, FURTHEST):
-                    yield padded[:, :, down : down + height, right : right + width]
+        return share_right(target, examples, (moved(examples.inputs, move) for move in moves("shift")[1:]))
 
 
 def share_right(target: Target, examples: LabelledExamples, altered: Iterator[Tensor]) -> np.ndarray:

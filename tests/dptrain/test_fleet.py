@@ -23,6 +23,7 @@ from dptrain.fleet import (
     draw_membership,
     fleet_digest,
     logits_of,
+    named_views,
     processes,
     recipe_digest,
     retrain_fleet,
@@ -291,8 +292,9 @@ def job_of(data: DataSet, models: int = 5, **options: Any) -> Job:
 
 def test_a_worker_reads_the_very_job_that_was_written(digits: DataSet, tmp_path: Path):
     data = dataclasses.replace(digits, bounds=(-np.inf, np.inf), published_test=20)
-    write_job(tmp_path, job_of(data, keep_weights=True))
+    write_job(tmp_path, job_of(data, keep_weights=True, views=named_views("shift", 3)))
     read = read_job(tmp_path)
+    assert read.views is named_views("shift", 3)
     assert read.recipe == QUIET
     assert (read.steps, read.digest, read.keep_weights) == (STEPS, "a digest", True)
     assert np.array_equal(read.membership, draw_membership(5, 300, 0.5))
@@ -313,6 +315,8 @@ def test_no_process_is_started_for_what_it_could_not_know():
     assert startable(QUIET, None)
     assert not startable(dataclasses.replace(QUIET, model=ModelConfig(name="test_fleet_own")), None)
     assert not startable(QUIET, MIRRORED)
+    assert startable(QUIET, named_views("shift", 3))
+    assert not startable(QUIET, Views("shift 3", MIRRORED.of))  # another function under a name that is taken
 
 
 @pytest.fixture
@@ -334,8 +338,11 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_models_shared_out_over_processes_are_the_same_and_a_dead_worker_costs_none(
     digits: DataSet, way: Any, started: list[Any], monkeypatch: pytest.MonkeyPatch
 ):
-    job = job_of(digits, models=8, keep_weights=True)
-    expected = train(digits, models=8, way="one by one").logits
+    views = named_views("shift_flip", 3)
+    job = job_of(digits, models=8, keep_weights=True, views=views)
+    alone = train(digits, models=8, way="one by one", views=views)
+    expected, seen = alone.logits, alone.views
+    assert seen is not None
     here: list[int] = []
     delivered = threading.Event()
     train_block, read = Job.train, processes.read_answers
@@ -362,6 +369,8 @@ def test_models_shared_out_over_processes_are_the_same_and_a_dead_worker_costs_n
     assert 0 < len(here) < len(blocks)
     for part in found:
         assert np.allclose(part.logits, expected[part.models], atol=1e-4)
+        assert part.views is not None
+        assert np.allclose(part.views, seen[part.models], atol=1e-4)
         assert part.weights is not None
     assert len(started) == 2
     assert all(process.poll() is not None for process in started)

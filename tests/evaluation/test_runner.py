@@ -17,13 +17,14 @@ from dptrain.checkpoint import save_release
 from dptrain.data.dataset import DataSet
 from dptrain.data.examples import Examples
 from dptrain.data.split import SHARED, Split, draw
-from dptrain.errors import CheckpointError
+from dptrain.errors import CheckpointError, ConfigError
 from dptrain.fleet import draw_membership, fleet_digest, recipe_trainer
 from dptrain.recipe import DataConfig, OptimizerConfig, PrivacyConfig, Recipe, SplitConfig, TrainingConfig
 from dptrain.trainer import Trainer
 from evaluation import EvaluationPlan, analysis, evaluate, metrics
 from evaluation.access import Access
-from evaluation.membership import MembershipAttack
+from evaluation.membership import Knowledge, MembershipAttack
+from evaluation.membership.lira import Lira
 from evaluation.plan import ATTACKS
 from evaluation.result import AttackResult, RunResult, read_run
 from evaluation.runner import callback
@@ -226,6 +227,49 @@ def test_which_examples_leak_is_kept_where_it_is_private(run_folder: Path, digit
     assert rows[0].startswith("index,is_member,auc")
     assert {int(row.split(",")[0]) for row in rows[1:]} == set(split.audited.tolist())
     assert not list((run_folder / "release").glob("*.csv"))
+
+
+def test_the_target_and_its_shadows_are_asked_in_the_same_views(run_folder: Path, digits: DataSet):
+    """A fleet is kept for the views it answered; shadow models answer the views that the attack makes of the pictures."""
+    seen: dict[str, Knowledge] = {}
+    asked: list[int] = []
+
+    class Recorded(Lira):
+        def run(self, target, examples, knowledge):
+            seen["knowledge"], before = knowledge, target.queries
+            scores = super().run(target, examples, knowledge)
+            asked.append((target.queries - before) // len(examples.indices))
+            return scores
+
+    ATTACKS.register("membership.test_views")(Recorded)
+    plan = dataclasses.replace(FEW, attacks=("membership.test_views", "membership.bayesian"), views=4, augment="shift_flip")
+    several = evaluate(run_folder, digits, plan=plan, recipe=FAST, progress=False)
+    assert [attack.status for attack in several.attacks] == ["ok", "ok"]
+    assert asked == [4, 4]  # the target, and the untrained control
+    knowledge = seen["knowledge"]
+    fleet, views = knowledge.models(), knowledge.views
+    assert views is not None
+    assert fleet.views is not None
+    made = views(digits.inputs[:20])
+    assert torch.equal(made[0], digits.inputs[:20].flip(3))
+    with torch.no_grad():
+        expected = torch.stack([fleet.model(0)(view) for view in made]).numpy()
+    assert np.allclose(fleet.views[0][:, :20], expected, atol=1e-4)
+
+    once = evaluate(run_folder, digits, plan=dataclasses.replace(plan, views=1), recipe=FAST, progress=False)
+    assert asked == [4, 4, 1, 1]
+    assert attack_of(once, "membership.test_views").value != attack_of(several, "membership.test_views").value
+    assert len(list((run_folder / "private" / "fleet").glob("*.npz"))) == 2
+
+
+def test_views_of_a_table_are_refused(run_folder: Path, digits: DataSet):
+    table = dataclasses.replace(digits, inputs=digits.inputs.flatten(1), kind="table")
+    with pytest.raises(ConfigError, match="holds no pictures"):
+        evaluate(run_folder, table, plan=dataclasses.replace(FEW, views=8), progress=False)
+    with pytest.raises(ConfigError, match="1 to 25"):
+        dataclasses.replace(FEW, views=26)
+    with pytest.raises(ConfigError, match="did you mean 'flip'"):
+        EvaluationPlan(augment="flipp")  # type: ignore[arg-type]
 
 
 def test_a_checkpoint_without_its_split_is_not_attacked(run_folder: Path, digits: DataSet, split: Split):

@@ -85,6 +85,16 @@ def test_a_nan_in_the_users_table_is_refused_before_anything_is_written(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["mine.csv"]
 
 
+def test_views_of_a_table_are_refused_before_anything_is_written(tmp_path: Path):
+    (tmp_path / "mine.csv").write_text("age,outcome\n" + "20,no\n70,yes\n" * 60)
+    options = ["--data.name", "table", "--data.path", "mine.csv", "--data.target", "outcome", "--data.classes", "no", "yes"]
+    options += ["--data.columns", "age:number[0,120]", "--privacy.expected-batch-size", "60", "--output", "mine"]
+    done = dptrain("run", "digits", *options, "--evaluation.views", "8", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "evaluation.views is 8" in done.stderr
+    assert not (tmp_path / "mine").exists()
+
+
 def test_an_empty_table_is_refused(tmp_path: Path):
     (tmp_path / "mine.csv").write_text("age,outcome\n")
     options = ["--data.name", "table", "--data.path", "mine.csv", "--data.target", "outcome", "--data.classes", "no", "yes"]
