@@ -1,31 +1,35 @@
 """One reference model and the uncertainty of its last layer (Liu, Jiang, Zhou, Wei 2025, "Efficient Membership Inference
-Attacks by Bayesian Neural Network", BMIA).
+Attacks by Bayesian Neural Network", at ICML 2026 as "How Does Bayesian Sampling Help Membership Inference Attacks?"; BMIA).
 
 A Laplace approximation turns the last layer of one reference model into a Gaussian over its weights, W ~ N(Ŵ, P⁻¹), so that
-one model says what many reference models would: the distribution of a non-member's signal. The score is how many standard
-deviations of it the target's signal lies above its mean.
+M draws of it say what M reference models would: the distribution of a non-member's signal. The target's signal φ₀ is held
+against the draws' mean and standard deviation s by a one-sided t-test, and the score is its statistic,
 
-With features h (bias included) and logits Wh, P ≈ n A ⊗ G + λI, with A the mean of hhᵀ and G the mean of the loss' second
-derivative in the logits (Kronecker factors; of softmax diag(p) − ppᵀ). λ has the highest evidence of a grid. The logits of
-x are Gaussian with covariance
+    t = (φ₀ − mean φ) / (s √(1 + 1/M)),
 
-    Σ(x) = U diag(Σ_j (v_j·h)² / (n a_j g_k + λ)) Uᵀ,        a, V and g, U the eigenpairs of A and G.
+which is in the order of 1 − p of the test and does not round to 1. With features h (bias included) and logits Wh,
+P ≈ n A ⊗ G + λI, with A the mean of hhᵀ and G the mean of the loss' second derivative in the logits (Kronecker factors; of
+softmax diag(p) − ppᵀ). λ has the highest evidence of a grid. The logits of x are Gaussian with covariance
 
-A reference model of a fleet had seen about half of the examples, and its answers on those are a member's. They are taken
-out by one Newton step: with H = G at x and residual e = p − onehot(y), removing x gives
+    Σ(x) = U diag(Σ_j (v_j·h)² / (n a_j g_k + λ)) Uᵀ,        a, V and g, U the eigenpairs of A and G,
 
-    Σ₋ = (Σ⁻¹ − H)⁻¹ = R (I − RᵀHR)⁻¹ Rᵀ with Σ = RRᵀ,        logits₋ = logits + Σ₋ e.
+from which each example's logits are drawn by themselves; draws of all of W would give the same distribution of each.
 
-This step is not in the paper, whose reference model is trained on other data. It is exact for least squares; with Kronecker
-factors an eigenvalue of RᵀHR, the example's share in what is known of its own logits, can pass 1, and is held at
-``MOST_LEVERAGE``.
+The paper's are the last layer, its Kronecker factors, λ by evidence, and the test. Two things differ:
+
+* The signal is the rescaled logit, as everywhere here, not the margin over the next class. Digits, 16 non-private targets:
+  AUC .570 for it, .565 for the margin; MNIST with 2,000 members, 8 targets: .597 both.
+* The paper's reference model is trained on other data. One of a fleet had seen some of the examples, and says of them what
+  a member's model says. This costs little: AUC .566 on those that it had seen, .578 on the others (digits). Taking an
+  example out of the layer by a Newton step made it worse, .536, and did so for least squares too, where it is exact; asking for
+  each example the first model without it gave .565 for all, against .570.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from evaluation.access import Access
@@ -36,8 +40,7 @@ from evaluation.target import Target
 PRECISIONS = 10.0 ** np.arange(-4.0, 5.0, 0.5)
 """λ is chosen from these."""
 DRAWS = 128
-"""Draws of the logits from which the signal's mean and variance are taken."""
-MOST_LEVERAGE = 0.9
+"""M: draws of the logits from which the signal's mean and variance are taken."""
 CHUNK = 4096
 
 
@@ -56,13 +59,13 @@ class LastLayerBayes(MembershipAttack):
         if had.sum() < 2:
             raise NotApplicable("the reference model had seen none of the examples, so that its last layer cannot be judged")
         layer = Laplace.fit(features[had], logits[had], weight, examples.targets[torch.from_numpy(had)])
-        mean, covariance = layer.without_own(features, logits, examples.targets, had)
-        generator = np.random.default_rng(0)
-        values, vectors = np.linalg.eigh(covariance)
+        values, vectors = np.linalg.eigh(layer.covariance(features))
         root = vectors * np.sqrt(np.clip(values, 0, None))[:, None]
-        drawn = np.stack([_draw(mean, root, generator, examples.targets) for _ in range(DRAWS)])
+        generator = np.random.default_rng(0)
+        drawn = np.stack([_draw(logits, root, generator, examples.targets) for _ in range(DRAWS)])
         observed = signal(outputs_of(target, examples.inputs), examples.targets)
-        return (observed - drawn.mean(0)) / np.maximum(drawn.std(0), 1e-12)
+        spread = np.maximum(drawn.std(0, ddof=1), 1e-12)
+        return (observed - drawn.mean(0)) / (spread * np.sqrt(1 + 1 / DRAWS))
 
 
 def _draw(mean: np.ndarray, root: np.ndarray, generator: np.random.Generator, targets: Tensor) -> np.ndarray:
@@ -126,22 +129,6 @@ class Laplace:
         spread = (features @ self.inner) ** 2 @ (1 / self.precision)
         return np.einsum("ik,nk,jk->nij", self.outer, spread, self.outer)
 
-    def without_own(
-        self, features: np.ndarray, logits: np.ndarray, targets: Tensor, had: Bool[np.ndarray, " examples"]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and covariance of the logits; of the examples that it was trained on, as if it had not been."""
-        mean, covariance = logits.copy(), self.covariance(features)
-        own = np.flatnonzero(had)
-        part = targets[torch.from_numpy(own)]
-        values, vectors = np.linalg.eigh(covariance[own])
-        root = vectors * np.sqrt(np.clip(values, 0, None))[:, None]  # Σ = R Rᵀ
-        share, axes = np.linalg.eigh(root.swapaxes(1, 2) @ _curvature(logits[own], part, self.scale) @ root)
-        turned = root @ axes
-        kept = 1 - np.clip(share, 0, MOST_LEVERAGE)
-        covariance[own] = (turned / kept[:, None]) @ turned.swapaxes(1, 2)
-        mean[own] += np.einsum("nij,nj->ni", covariance[own], _slope(logits[own], part, self.scale))
-        return mean, covariance
-
 
 def _curvature(logits: np.ndarray, targets: Tensor, scale: float) -> Float[np.ndarray, "examples outputs outputs"]:
     """Second derivative of the loss in the logits."""
@@ -149,10 +136,3 @@ def _curvature(logits: np.ndarray, targets: Tensor, scale: float) -> Float[np.nd
         return np.full((len(logits), 1, 1), 1 / scale**2)
     scores = np.exp(log_softmax(logits))
     return np.eye(logits.shape[1]) * scores[:, None] - scores[:, :, None] * scores[:, None]
-
-
-def _slope(logits: np.ndarray, targets: Tensor, scale: float) -> Float[np.ndarray, "examples outputs"]:
-    """First derivative of the loss in the logits."""
-    if kind_of(targets) == "regression":
-        return (logits - targets.double().numpy().reshape(-1, 1)) / scale**2
-    return np.exp(log_softmax(logits)) - np.eye(logits.shape[1])[targets.numpy()]

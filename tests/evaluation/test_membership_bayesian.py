@@ -1,14 +1,17 @@
 """The last-layer attack: its Gaussian is that of least squares, and one reference model says what many would."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
+from scipy.stats import t as student
 from torch import nn
 
 from dptrain.fleet import Fleet, draw_membership
 from evaluation.access import Access
 from evaluation.membership import Knowledge, LabelledExamples, NotApplicable
-from evaluation.membership.bayesian import Laplace, LastLayerBayes, last_layer
+from evaluation.membership.bayesian import DRAWS, Laplace, LastLayerBayes, last_layer
 from evaluation.membership.threshold import LossThreshold
 from evaluation.metrics import area_under_roc
 from evaluation.target import Target
@@ -20,35 +23,52 @@ def ridge(inputs: np.ndarray, targets: np.ndarray, precision: float) -> np.ndarr
     return np.linalg.solve(inputs.T @ inputs + precision * np.eye(inputs.shape[1]), inputs.T @ targets)
 
 
-def test_taking_an_example_out_is_the_fit_without_it():
-    """Least squares: mean and variance of the prediction are those of the ridge fit on the others, exactly."""
+def exact_world(precision: float, examples: int = 2000, width: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray, Laplace]:
+    """Linear regression on weights of a known prior, with noise 1: inputs, values, ridge weights and the fitted layer."""
     generator = np.random.default_rng(0)
-    inputs, precision = generator.normal(size=(30, 4)), 2.0
-    targets = inputs @ np.array([1.0, -1.0, 0.5, 0.0]) + generator.normal(size=30)
+    inputs = generator.normal(size=(examples, width))
+    targets = inputs @ generator.normal(size=width) / np.sqrt(precision) + generator.normal(size=examples)
     weight = ridge(inputs, targets, precision)
-    values, vectors = np.linalg.eigh(inputs.T @ inputs)
-    layer = Laplace(vectors, np.ones((1, 1)), values[:, None] + precision, scale=1.0)
-    had = np.ones(30, dtype=bool)
-    mean, covariance = layer.without_own(inputs, (inputs @ weight)[:, None], torch.from_numpy(targets), had)
-    for left_out in range(30):
-        others = np.arange(30) != left_out
-        expected = inputs[left_out] @ ridge(inputs[others], targets[others], precision)
-        spread = np.linalg.inv(inputs[others].T @ inputs[others] + precision * np.eye(4))
-        assert mean[left_out, 0] == pytest.approx(expected)
-        assert covariance[left_out, 0, 0] == pytest.approx(inputs[left_out] @ spread @ inputs[left_out])
+    return inputs, targets, weight, Laplace.fit(inputs, (inputs @ weight)[:, None], weight[None], torch.from_numpy(targets))
 
 
-def test_what_was_not_trained_on_stays_as_it_is():
-    generator = np.random.default_rng(0)
-    features, logits = generator.normal(size=(20, 3)), generator.normal(size=(20, 4))
-    targets, had = torch.from_numpy(generator.integers(0, 4, 20)), np.arange(20) < 10
-    layer = Laplace.fit(features[had], logits[had], np.ones((4, 3)), targets[torch.from_numpy(had)])
-    mean, covariance = layer.without_own(features, logits, targets, had)
-    assert mean[10:] == pytest.approx(logits[10:])
-    assert covariance[10:] == pytest.approx(layer.covariance(features)[10:])
-    rows = np.arange(10), targets[:10].numpy()
-    assert (mean[rows] < logits[rows]).all()  # without its own example a layer thinks less of its label
-    assert (np.linalg.eigvalsh(covariance) > -1e-9).all()
+@pytest.mark.parametrize("precision", [0.1, 3.0, 100.0])
+def test_least_squares_has_its_own_posterior(precision: float):
+    """There a Laplace approximation is exact: (XᵀX / s² + λI)⁻¹. λ is found within a step of its grid, half a decade."""
+    inputs, _, _, layer = exact_world(precision)
+    chosen = float(layer.precision.min() - np.linalg.eigvalsh(inputs.T @ inputs).min() / layer.scale**2)
+    assert abs(np.log10(chosen / precision)) < 0.5
+    posterior = np.linalg.inv(inputs.T @ inputs / layer.scale**2 + chosen * np.eye(inputs.shape[1]))
+    asked = np.random.default_rng(1).normal(size=(7, inputs.shape[1]))
+    assert layer.covariance(asked)[:, 0, 0] == pytest.approx(np.einsum("ni,ij,nj->n", asked, posterior, asked))
+
+
+def test_of_non_members_whose_weights_come_from_the_posterior_the_test_rejects_as_many_as_it_says():
+    """Targets drawn from the exact posterior: p-values below .05 and .2 for about that share of examples, t by hand."""
+    inputs, _, weight, layer = exact_world(3.0)
+    generator = np.random.default_rng(2)
+    asked = generator.normal(size=(500, inputs.shape[1]))
+    values = asked @ weight + generator.normal(size=500)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(len(weight), 1, bias=False))
+    rows = np.concatenate([inputs, asked])
+    wanted = np.concatenate([inputs @ weight + generator.normal(size=len(inputs)), values])
+    state = {"1.weight": weight[None, None].astype(np.float32)}
+    membership = (np.arange(len(rows)) < len(inputs))[None]
+    fleet = Fleet((rows @ weight)[None, :, None], membership, "digest", weights=state, build=lambda: copy.deepcopy(model))
+    examples = LabelledExamples(torch.from_numpy(rows).float(), torch.from_numpy(wanted).float(), np.arange(len(rows)))
+    fitted = Laplace.fit(inputs, (inputs @ weight)[:, None], weight[None], examples.targets[: len(inputs)])
+    root = np.linalg.cholesky(fitted.inner @ np.diag(1 / fitted.precision[:, 0]) @ fitted.inner.T)
+    rejected = {0.05: [], 0.2: []}
+    for _ in range(20):
+        drawn = copy.deepcopy(model)
+        drawn[1].weight.data = torch.from_numpy(weight + root @ generator.normal(size=len(weight)))[None].float()
+        target = Target(drawn, Access.SCORES, bounds=(-9.0, 9.0), classes=0, kind="regression")
+        found = LastLayerBayes().run(target, examples, Knowledge(fleet=fleet))[len(inputs) :]
+        for level, shares in rejected.items():
+            shares.append((student.sf(found, DRAWS - 1) < level).mean())
+    for level, shares in rejected.items():
+        assert np.mean(shares) == pytest.approx(level, abs=0.02)
+    assert layer.scale == pytest.approx(1.0, abs=0.05)
 
 
 def regression_world(seed: int, leaks: bool = True) -> tuple[Target, LabelledExamples, Knowledge, np.ndarray]:
