@@ -15,18 +15,8 @@ The paper's are the statistic and its two terms. p(x), online and offline, and t
 
 For one target the second term is one number, and ``rmia`` breaks its ties by the first: both put examples in the same order
 and have the same ROC. (The paper reports InfoRMIA above RMIA; a count alone says nothing within its ties.) The two differ in
-what a score means over several targets. Non-private targets, mean AUC of one target, then AUC of the scores of all
-targets under one threshold:
-
-| | for one, both | for all, InfoRMIA | for all, RMIA |
-|---|---|---|---|
-| digits, 16 targets, 64 shadow models, online | .606 | .588 | .592 |
-| the same offline | .599 | .582 | .599 |
-| MNIST with 2,000 members, 8 targets, 32 shadow models, online | .657 | .642 | .651 |
-| the same offline | .658 | .643 | .658 |
-
-The mean over the population is moved by its few hardest examples, and with it all scores of a target; a share is not. The
-form for tokens with the label as the one token, so that z are the labels of the same input, had .606 and .643 for one target.
+what a score means over several targets: the mean over the population is moved by its few hardest examples, and with it all
+scores of a target, where a share is not. So under one threshold for several targets RMIA is to be preferred.
 """
 
 import numpy as np
