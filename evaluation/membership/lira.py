@@ -13,16 +13,25 @@ each side, each example has its own. On digits, 8 non-private targets, the mean 
 false positives with one variance | with own ones are .599, .054 | .588, .040 from 64 models, .606, .056 | .599, .055 from
 128, and .606, .057 | .605, .057 from 256.
 
-Where the fleet answered augmented views, every view is one more question, and the scores of the questions are added as if
-they were independent (the paper's general form has one Gaussian over all questions, whose covariance needs more models than
-questions).
+Where the fleet answered augmented views, every view is one more question. The questions are made one signal by the weights
+that tell the shadow models' members from their non-members best, Σ⁻¹ δ with δ the mean gap of each question over all examples
+and Σ the questions' covariance (linear discriminant, Fisher 1936), and this signal is attacked as above. The paper has one
+Gaussian over all questions, whose mean and covariance are each example's own; with few models these are mostly noise, and
+questions that say little drown the one that says much. On digits, 16 non-private targets, 64 shadow models:
+
+| questions | 1 | 5 shifts | 25 shifts |
+|---|---|---|---|
+| one signal, online, offline | .598, .594 | .602, .598 | .603, .598 |
+| one Gaussian over all, its covariance one for all examples, online | .598 | .582 | .561 |
+| scores of all questions added, online, offline | .598, .594 | .577, .559 | .551, .516 |
+
+Nothing of the target enters the weights.
 """
 
-from collections.abc import Iterator
 from typing import ClassVar
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from evaluation.access import Access
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack
@@ -46,11 +55,8 @@ class Lira(MembershipAttack):
 
     def run(self, target: Target, examples: LabelledExamples, knowledge: Knowledge) -> np.ndarray:
         inside = knowledge.models().membership[:, examples.indices]
-        score = standardised if self.offline else log_likelihood_ratio
-        total = np.zeros(len(examples.indices))
-        for observed, shadows in questions(target, examples, knowledge):
-            total += score(observed, shadows, inside)
-        return total
+        observed, shadows = as_one(*questions(target, examples, knowledge), inside)
+        return (standardised if self.offline else log_likelihood_ratio)(observed, shadows, inside)
 
 
 class OfflineLira(Lira):
@@ -61,15 +67,31 @@ class OfflineLira(Lira):
 
 def questions(
     target: Target, examples: LabelledExamples, knowledge: Knowledge
-) -> Iterator[tuple[Float[np.ndarray, " examples"], Float[np.ndarray, "models examples"]]]:
+) -> tuple[Float[np.ndarray, "questions examples"], Float[np.ndarray, "models questions examples"]]:
     """The signals of the target and of every shadow model: for the examples as they are, then for each augmented view."""
     fleet, targets = knowledge.models(), examples.targets
-    yield signal(outputs_of(target, examples.inputs), targets), signal(fleet.logits[:, examples.indices], targets)
-    if fleet.views is None or knowledge.views is None:
-        return
-    for number, inputs in enumerate(knowledge.views(examples.inputs)):
-        shadows = fleet.views[:, number][:, examples.indices]
-        yield signal(outputs_of(target, inputs), targets), signal(shadows, targets)
+    observed = [signal(outputs_of(target, examples.inputs), targets)]
+    shadows = [signal(fleet.logits[:, examples.indices], targets)]
+    if fleet.views is not None and knowledge.views is not None:
+        for number, inputs in enumerate(knowledge.views(examples.inputs)):
+            observed.append(signal(outputs_of(target, inputs), targets))
+            shadows.append(signal(fleet.views[:, number, examples.indices], targets))
+    return np.stack(observed), np.stack(shadows, axis=1)
+
+
+def as_one(
+    observed: Float[np.ndarray, "questions examples"],
+    shadows: Float[np.ndarray, "models questions examples"],
+    inside: Bool[np.ndarray, "models examples"],
+) -> tuple[Float[np.ndarray, " examples"], Float[np.ndarray, "models examples"]]:
+    """All questions about an example as one signal: their linear discriminant between shadow models with and without it."""
+    if len(observed) == 1:
+        return observed[0], shadows[:, 0]
+    means = [group_means(shadows[:, number], inside) for number in range(len(observed))]
+    of_members, of_others = (np.stack(part) for part in zip(*((pair.inside, pair.outside) for pair in means), strict=True))
+    apart = (shadows - np.where(inside[:, None], of_members, of_others)).transpose(0, 2, 1).reshape(-1, len(observed))
+    weights = np.linalg.pinv(apart.T @ apart / len(apart), hermitian=True) @ (of_members - of_others).mean(1)
+    return weights @ observed, np.einsum("q,mqn->mn", weights, shadows)
 
 
 def log_likelihood_ratio(

@@ -12,14 +12,14 @@ from evaluation.access import Access
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack, NotApplicable
 from evaluation.membership.calibrated import CalibratedLoss
 from evaluation.membership.informia import InfoRmia, OfflineInfoRmia
-from evaluation.membership.lira import Lira, OfflineLira
+from evaluation.membership.lira import Lira, OfflineLira, as_one, log_likelihood_ratio
 from evaluation.membership.quantile import QuantileRegression
 from evaluation.membership.reference import group_means
 from evaluation.membership.rmia import OfflineRmia, Rmia, correction, share_above
 from evaluation.membership.rmia import offline as offline_probability
 from evaluation.membership.rmia import online as online_probability
 from evaluation.membership.shadow import ShadowClassifier
-from evaluation.membership.signal import log_likelihood, log_softmax, rescaled, residual_scale, signal
+from evaluation.membership.signal import log_likelihood, log_softmax, outputs_of, rescaled, residual_scale, signal
 from evaluation.membership.threshold import (
     Confidence,
     ConfidencePerClass,
@@ -31,6 +31,7 @@ from evaluation.membership.threshold import (
     ModifiedEntropyPerClass,
     by_class,
 )
+from evaluation.metrics import area_under_roc
 from evaluation.plan import ATTACKS
 from tests.evaluation.worlds import (
     KNOWING_EASE,
@@ -186,6 +187,20 @@ def test_augmented_views_are_further_questions():
         often = World(target, asked, Knowledge(fleet=viewed, views=views), world.is_member).area(attack)
         assert once == pytest.approx(KNOWING_EASE, abs=0.04)
         assert often == pytest.approx(norm.cdf(np.sqrt(5 / 2)), abs=0.03)
+
+
+def test_a_view_that_says_nothing_costs_nothing():
+    """Nine views of pure noise get no weight."""
+    world = classes_world(1.0)
+    fleet, generator = world.knowledge.models(), np.random.default_rng(3)
+    inside, count = fleet.membership[:, world.examples.indices], len(world.examples.indices)
+    observed = log_likelihood(outputs_of(world.target, world.examples.inputs), world.examples.targets)
+    shadows = log_likelihood(fleet.logits[:, world.examples.indices], world.examples.targets)
+    noise = generator.normal(size=(9, count)), generator.normal(size=(len(inside), 9, count))
+    one, ones = as_one(np.vstack([observed, noise[0]]), np.concatenate([shadows[:, None], noise[1]], axis=1), inside)
+    found = area_under_roc(log_likelihood_ratio(one, ones, inside), world.is_member).value or 0.0
+    alone = area_under_roc(log_likelihood_ratio(observed, shadows, inside), world.is_member).value or 0.0
+    assert found == pytest.approx(alone, abs=0.01)
 
 
 # -- RMIA's parts ---------------------------------------------------------------------------------------------------
