@@ -7,7 +7,7 @@
             break
 
 Members and non-members have no part in it: what is stopped by either tells of them. The loss is that of the model as it would
-be released, looked at five times within the patience.
+be released, looked at five times within the patience, on at most 4,096 public examples, drawn once.
 
 Under a plan the steps that were taken are charged, and no more: ε is what was spent. That figure is ex post (Ligett, Neel,
 Roth, Waggoner, Wu 2017, "Accuracy First"): "stopped after t updates, with these weights" is an event of the first t updates, so
@@ -31,6 +31,9 @@ from dptrain.recipe import Recipe
 
 LOOKS = 5
 """Within the patience."""
+MOST = 4096
+"""Public examples that are looked at. Looks are compared with one another on the same examples, so that more would show little
+more; and all of a large public part would take longer than the training between two looks."""
 CHUNK = 4096
 
 
@@ -56,7 +59,7 @@ class EarlyStopping:
     ) -> "EarlyStopping":
         """As the recipe states it."""
         patience = recipe.regularization.early_stopping
-        chosen = torch.from_numpy(public if patience and public is not None else np.empty(0, dtype=np.int64))
+        chosen = torch.from_numpy(looked_at(public) if patience and public is not None else np.empty(0, dtype=np.int64))
         source = front.inputs_of(training.model, data) if len(chosen) else data.inputs
         return cls(training, patience, source[chosen], data.targets[chosen])
 
@@ -82,6 +85,14 @@ class EarlyStopping:
     def go_on(self, state: Mapping[str, Any]) -> None:
         """Takes up what :meth:`state` gave."""
         self.stopped, self._lowest, self._at = state["stopped"], state["lowest_public_loss"], state["at_step"]
+
+
+def looked_at(public: Int[np.ndarray, " public"]) -> Int[np.ndarray, " some"]:
+    """All public examples, or of many the same :data:`MOST` every time: target and shadow models look at the same ones."""
+    if len(public) <= MOST:
+        return public
+    generator = np.random.default_rng(np.random.SeedSequence([*b"early stopping"]))
+    return np.sort(generator.choice(public, MOST, replace=False))
 
 
 @torch.no_grad()

@@ -112,6 +112,17 @@ def test_the_public_loss_is_the_released_models_on_public_examples_alone(digits:
     assert training.model.training
 
 
+def test_of_many_public_examples_the_same_few_are_looked_at_every_time():
+    """By target and shadow models alike; a table's order says something, so they are not the first ones."""
+    public = np.arange(1000, 21_000, 2)
+    chosen = stopping.looked_at(public)
+    assert len(chosen) == stopping.MOST == len(set(chosen.tolist()))
+    assert set(chosen.tolist()) <= set(public.tolist())
+    assert abs(chosen.mean() - public.mean()) < 500
+    assert (stopping.looked_at(public) == chosen).all()
+    assert (stopping.looked_at(public[: stopping.MOST]) == public[: stopping.MOST]).all()
+
+
 def test_a_loss_that_is_not_a_number_ends_training():
     class Broken(nn.Linear):
         def forward(self, input: Tensor) -> Tensor:
