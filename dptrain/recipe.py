@@ -174,6 +174,16 @@ class PrivacyConfig:
             raise ConfigError(f"privacy.delta is {self.delta}; give a number above 0 and below 1/N, such as 1e-5")
 
 
+DETAILS = {"relax_by", "distillation_temperature", "distillation_learning_rate"}
+"""Of regularization: what says how another option is meant, and does nothing without it."""
+COMPANIONS = {
+    "label_entropy": ("output_entropy",),
+    "relax": ("relax_by",),
+    "distillation": ("distillation_temperature", "distillation_learning_rate"),
+}
+"""An option of regularization, and what goes with it where each is tried alone."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RegularizationConfig:
     """What keeps the model from overfitting. A defence against an attack only where the report's table says so."""
@@ -195,7 +205,7 @@ class RegularizationConfig:
     relax_by: RelaxBy = "example"
     """Whose loss `relax` is held against: each `example`'s own, or the `batch`'s mean, as published; without clipping alone."""
     early_stopping: int = 0
-    """Steps without a lower loss on public examples after which training ends; 0 takes every step."""
+    """Steps without a lower loss on public examples (at most 4,096) after which training ends; 0 takes every step."""
     distillation: int = 0
     """Steps of a student on public examples, labelled by the trained model, that is released in its place; 0 makes none."""
     distillation_temperature: float = 1.0
@@ -227,12 +237,33 @@ class RegularizationConfig:
                 raise ConfigError(f"regularization.{name} is {getattr(self, name)}; give a whole number of steps from 0 up")
         if self.relax_by not in get_args(RelaxBy):
             raise unknown_name("regularization.relax_by", self.relax_by, get_args(RelaxBy))
+
+    def check_together(self) -> None:
+        """Raises ConfigError where the options cannot be those of one model."""
         deciding = [name for name in ("label_smoothing", "label_entropy", "mixup", "relax") if getattr(self, name)]
         if len(deciding) > 1:
             raise ConfigError(
                 f"regularization gives {' and '.join(deciding)}, and each decides alone what an example's output should be; "
-                "give one of them"
+                "give one of them to a model"
             )
+
+    def each_alone(self) -> dict[str, "RegularizationConfig"]:
+        """Each option that is set, by itself, under its name and value, such as ``label_smoothing=0.1``.
+
+        What only says how an option is meant goes with it and stands in its name where it is not the default
+        (``relax=0.3,relax_by=batch``). So do the two parts of HAMP, which were published as one defence.
+        """
+        default = RegularizationConfig()
+        changed = {item.name for item in dataclasses.fields(self) if getattr(self, item.name) != getattr(default, item.name)}
+        going_along = {part for name in changed for part in COMPANIONS.get(name, ())} | DETAILS
+        found: dict[str, RegularizationConfig] = {}
+        for item in dataclasses.fields(self):
+            if item.name not in changed - going_along:
+                continue
+            names = [item.name, *(part for part in COMPANIONS.get(item.name, ()) if part in changed)]
+            values = {name: getattr(self, name) for name in names}
+            found[",".join(f"{name}={value}" for name, value in values.items())] = RegularizationConfig(**values)
+        return found
 
     @property
     def is_plain(self) -> bool:
@@ -286,6 +317,7 @@ class Recipe:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     def __post_init__(self) -> None:
+        self.regularization.check_together()
         of_the_loss = ("label_entropy", "output_entropy", "mixup", "relax")
         given = [name for name in of_the_loss if getattr(self.regularization, name)]
         if given and self.training.loss != "cross_entropy":

@@ -41,7 +41,11 @@ def cross_entropy(model: nn.Module, batch: Any, regularization: RegularizationCo
 
     Args:
         epoch: how often the data were gone through; of ``relax`` alone, which does one thing in even and one in odd epochs.
+
+    Raises:
+        ConfigError: two options that each decide what an example's output should be.
     """
+    regularization.check_together()
     inputs, targets = batch
     if regularization.mixup:
         logits, losses = _mixed(model, inputs, targets, regularization.mixup)

@@ -151,7 +151,7 @@ def commitment_of(data: DataSet, split: Split) -> str:
 
 
 IDENTITY = "run.json"
-"""Below ``private/``: label, variant and seed of a run."""
+"""Below ``private/``: label, variant, regularizer and seed of a run."""
 
 
 class Trainer:
@@ -174,13 +174,14 @@ class Trainer:
         insecure_seed: int | None = None,
         label: str = "",
         variant: str | None = None,
+        regularizer: str = "",
         telemetry: Path | None = None,
         progress: bool = True,
     ):
         self.recipe, self.data, self.split, self.seed, self.folder = recipe, data, split, seed, folder
         self.callbacks = callbacks
         self.label = label or folder.name
-        self.variant = variant
+        self.variant, self.regularizer = variant, regularizer
         self.training = build_training(
             recipe,
             data,
@@ -292,7 +293,7 @@ class Trainer:
                     f"{self.folder} holds a training with another {' and another '.join(changed)}; give the one that it began "
                     "with, or another folder"
                 )
-        identity = {"label": self.label, "variant": self.variant, **same}
+        identity = {"label": self.label, "variant": self.variant, "regularizer": self.regularizer, **same}
         write_file(path, checkpoint.pack_json(identity))
 
     def _stops(self) -> Iterator[int]:

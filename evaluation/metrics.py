@@ -281,12 +281,15 @@ def _excess(place: Crossing) -> float:
     return place.true_positive_rate.low - place.permitted
 
 
-def over_seeds(measures: list[Measure], name: str) -> Measure:
+def over_seeds(measures: list[Measure], name: str, least: float = 0.0) -> Measure:
     """The mean over seeds with a 95% interval.
 
     The interval is the wider of Student's t over the seeds and the mean half-width of the single intervals over √seeds:
     seeds share a data set, so that a small spread between them does not mean that the figure is known so well. One seed
     keeps its own interval. Shares, which come with intervals of their own, stay within 0 and 1; distances need not.
+
+    Args:
+        least: the least that a figure can be; −1 for the difference of two shares.
     """
     known = [measure for measure in measures if measure.value is not None]
     if not known:
@@ -300,4 +303,4 @@ def over_seeds(measures: list[Measure], name: str) -> Measure:
     spread = float(student.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
     half = max(half, spread)
     most = 1.0 if halves else np.inf
-    return Measure(name=name, value=mean, low=max(0.0, mean - half), high=min(most, mean + half), note=f"{count} seeds")
+    return Measure(name=name, value=mean, low=max(least, mean - half), high=min(most, mean + half), note=f"{count} seeds")

@@ -22,6 +22,10 @@ from dptrain.plan import Guarantee
 SCHEMA = "dptrain.result/1"
 
 Variant = Literal["dp", "non_private", "clip_only", "regularized"]
+Kind = tuple[Variant, float, str]
+"""What the seeds of a comparison's row share: variant, ε, and the regularizer where each is alone."""
+Cost = Literal["costs accuracy", "gains accuracy", "costs no accuracy that was shown"]
+LeakChange = Literal["lowers the leak", "raises the leak", "changes no leak that was shown"]
 Status = Literal["ok", "failed", "not_applicable"]
 Verdict = Literal[
     "leak",
@@ -130,7 +134,13 @@ class RunResult:
     release_digest: str = ""
     """SHA-256 of the release's manifest: which weights were attacked."""
     seconds: float = 0.0
+    regularizer: str = ""
+    """Of the variant `regularized` where each option has a model of its own: which, such as ``label_smoothing=0.1``."""
     schema: str = SCHEMA
+
+    @property
+    def kind(self) -> Kind:
+        return self.variant, self.epsilon, self.regularizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +228,58 @@ class Summary:
     """``<attack>/<metric>`` to the most that the plan permits."""
     verdicts: dict[str, str] = field(default_factory=dict)
     """Attack to the verdict over all seeds."""
+    regularizer: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        return self.variant, self.epsilon, self.regularizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bought:
+    """What one row gives up in accuracy and takes from one attack, against the non-private models of the same seeds; see
+    :mod:`evaluation.exchange`."""
+
+    variant: Variant
+    epsilon: float
+    regularizer: str
+    seeds: tuple[int, ...]
+    accuracy: Measure
+    """Mean test accuracy of the row, a share."""
+    auc: Measure
+    """Mean AUC of the attack on the row."""
+    accuracy_given_up: Measure
+    """In points (per cent); below 0 where the row is more accurate."""
+    auc_taken: Measure
+    """Below 0 where the attack gets more from the row."""
+    rate_taken: Measure
+    """The same of the true positive rate at the lowest false positive rate that was resolved."""
+    auc_per_point: Measure
+    """AUC taken per point of accuracy given up; None, with a note, where that is not shown to be above 0."""
+    cost: Cost
+    leak: LeakChange
+    dp_at_equal_accuracy: Measure | None = None
+    """The attack's AUC under DP at the row's accuracy, or a note why there is none; None for a budget itself."""
+    stronger: str = ""
+    """Another attack of the comparison that is shown to get more from the row."""
+
+    @property
+    def kind(self) -> Kind:
+        return self.variant, self.epsilon, self.regularizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """What every row buys under one attack."""
+
+    attack: str
+    rate: str
+    """Name of the metric behind ``rate_taken``, such as ``tpr_at_fpr_0.001``; empty where none was resolved."""
+    accuracy: Measure
+    """Mean test accuracy of the non-private models."""
+    auc: Measure
+    """Mean AUC of the attack on them."""
+    rows: tuple[Bought, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +303,8 @@ class ComparisonResult:
     """Figures that need no trained model and hold for all runs, such as ``majority_class`` accuracy."""
     checkpoints: tuple[RunResult, ...] = ()
     """Earlier checkpoints of the same models, where the recipe keeps any."""
+    exchanges: tuple[Exchange, ...] = ()
+    """What regularizers and budgets buy, one an attack; the one that gets most from the non-private models first."""
     failures: tuple[str, ...] = ()
     """Models that could not be trained, or are not finished, one sentence each."""
     audits: tuple[AuditResult, ...] = ()

@@ -128,6 +128,7 @@ def evaluate(
     result = RunResult(
         label=str(identity.get("label", run.name)),
         variant=_variant(identity, stated),
+        regularizer=str(identity.get("regularizer", "")),
         epsilon=_budget(card) if case.is_private else float("inf"),
         delta=stated.delta if stated.is_private else None,
         seed=case.seed,
@@ -295,7 +296,7 @@ def _budget(card: dict[str, Any]) -> float:
 
 
 def _identity_of(run: Path) -> dict[str, Any]:
-    """Label, variant and seed as the trainer kept them; a script keeps none."""
+    """Label, variant, regularizer and seed as the trainer kept them; a script keeps none."""
     path = run / "private" / IDENTITY
     return unpack_json(path.read_bytes(), path) if path.exists() else {}
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from evaluation.metrics import over_seeds
-from evaluation.result import AttackResult, Measure, RunResult, Summary, read_run
+from evaluation.result import AttackResult, Kind, Measure, RunResult, Summary, read_run
 
 NO_TWIN = "no non-private twin ran to show what the attack can find, so this shows little"
 NOTHING_ON_TWIN = "it finds nothing on the non-private twin either, so this shows little"
@@ -55,14 +55,18 @@ def _controlled(attack: AttackResult, twin: AttackResult | None) -> AttackResult
 
 def summarize(runs: tuple[RunResult, ...]) -> tuple[Summary, ...]:
     """One summary a budget or baseline: non-private, clip-only, regularized, then budgets from large to small."""
-    groups: dict[tuple[str, float], list[RunResult]] = {}
+    return tuple(_summary(members) for members in by_kind(runs).values())
+
+
+def by_kind(runs: Iterable[RunResult]) -> dict[Kind, list[RunResult]]:
+    """The seeds of each budget or baseline, in the order of :func:`summarize`; regularizers keep the order of the runs."""
+    groups: dict[Kind, list[RunResult]] = {}
     for run in runs:
-        groups.setdefault((run.variant, run.epsilon), []).append(run)
-    ordered = sorted(groups.items(), key=lambda item: (ORDER[item[0][0]], -item[0][1]))
-    return tuple(_summary(members, budget) for (_, budget), members in ordered)
+        groups.setdefault(run.kind, []).append(run)
+    return dict(sorted(groups.items(), key=lambda item: (ORDER[item[0][0]], -item[0][1])))
 
 
-def _summary(runs: list[RunResult], budget: float) -> Summary:
+def _summary(runs: list[RunResult]) -> Summary:
     attacks: dict[str, list[AttackResult]] = {}
     for run in runs:
         for attack in run.attacks:
@@ -85,7 +89,8 @@ def _summary(runs: list[RunResult], budget: float) -> Summary:
     utility = over_seeds([_accuracy(run) for run in runs], "test_accuracy")
     return Summary(
         variant=runs[0].variant,
-        epsilon=budget,
+        epsilon=runs[0].epsilon,
+        regularizer=runs[0].regularizer,
         seeds=tuple(run.seed for run in runs),
         utility=utility,
         measures=tuple(measures),

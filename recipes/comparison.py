@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -27,6 +27,7 @@ from evaluation.plan import EvaluationPlan
 from evaluation.result import Variant
 
 HERE = Path(__file__).parent
+Regularizers = Literal["together", "alone"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,8 @@ class Comparison:
     """Of `non_private` and `regularized`, whose gradients are not clipped."""
     regularized: RegularizationConfig = field(default_factory=RegularizationConfig)
     """Of the `regularized` baseline."""
+    regularizers: Regularizers = "together"
+    """All options of `regularized` in one model, or each `alone` in a model of its own, so that one sees which did what."""
     performance: Performance = field(default_factory=Performance)
     output: str = ""
     """Folder of the comparison; left out, runs/NAME."""
@@ -77,6 +80,22 @@ class Comparison:
             raise ConfigError(f"insecure_seed is {self.insecure_seed}; give a whole number from 0 up, or leave it out")
         if not self.epsilons and not self.baselines:
             raise ConfigError("there is nothing to run: give epsilons, such as --epsilons 8 4, or baselines")
+        if "regularized" in self.baselines:
+            self._check_regularizers()
+
+    def _check_regularizers(self) -> None:
+        if self.regularizers not in get_args(Regularizers):
+            raise unknown_name("value of regularizers", self.regularizers, get_args(Regularizers))
+        if self.regularizers == "alone" and not self.regularized.each_alone():
+            raise ConfigError(
+                "regularizers is 'alone', and regularized sets no option that could be; set some, such as "
+                "--regularized.label-smoothing 0.1, or leave regularized out of baselines"
+            )
+        if self.regularizers == "together":
+            try:
+                self.regularized.check_together()
+            except ConfigError as error:
+                raise ConfigError(f"of the baseline regularized: {error}, or each to its own by --regularizers alone") from None
 
     def jobs(self) -> list["Job"]:
         """Every model to train: non-private first, since it is the positive control of all others."""
@@ -87,20 +106,25 @@ class Comparison:
         kinds: list[tuple[Variant, float]] = [(variant, math.inf) for variant in without]
         kinds.extend(("dp", epsilon) for epsilon in sorted(budgets, reverse=True) if math.isfinite(epsilon))
         return [
-            Job(variant, epsilon, seed, self._variant(variant, epsilon)) for variant, epsilon in kinds for seed in self.seeds
+            Job(variant, epsilon, seed, recipe, regularizer)
+            for variant, epsilon in kinds
+            for regularizer, recipe in self._recipes(variant, epsilon).items()
+            for seed in self.seeds
         ]
 
-    def _variant(self, variant: Variant, epsilon: float) -> Recipe:
-        """The recipe of one budget or baseline. All have the same data, model, batches and number of updates."""
+    def _recipes(self, variant: Variant, epsilon: float) -> dict[str, Recipe]:
+        """The recipe of one budget or baseline; where regularizers are alone, those of each. All have the same data, model,
+        batches and number of updates."""
         recipe = self.recipe
         mechanism = {"dp": "gaussian", "clip_only": "clip_only"}.get(variant, "none")
         budget = epsilon if variant == "dp" else None
         recipe = dataclasses.replace(recipe, privacy=dataclasses.replace(recipe.privacy, mechanism=mechanism, epsilon=budget))
         if variant in ("non_private", "regularized"):
             recipe = dataclasses.replace(recipe, optimizer=self.non_private_optimizer)
-        if variant == "regularized":
-            recipe = dataclasses.replace(recipe, regularization=self.regularized)
-        return recipe
+        if variant != "regularized":
+            return {"": recipe}
+        each = {"": self.regularized} if self.regularizers == "together" else self.regularized.each_alone()
+        return {name: dataclasses.replace(recipe, regularization=options) for name, options in each.items()}
 
 
 @dataclass(frozen=True)
@@ -111,12 +135,15 @@ class Job:
     epsilon: float
     seed: int
     recipe: Recipe
+    regularizer: str = ""
+    """Where it is alone, its name and value, such as ``label_smoothing=0.1``."""
 
     @property
     def label(self) -> str:
-        """Its folder below the comparison's, such as ``eps=08.00/seed=0``."""
+        """Its folder below the comparison's, such as ``eps=08.00/seed=0`` or ``regularized-label_smoothing=0.1/seed=0``."""
         whole, _, part = format(Decimal(repr(float(self.epsilon))), "f").partition(".")
         kind = f"eps={whole:0>2}.{part:0<2}" if self.variant == "dp" else self.variant
+        kind += f"-{self.regularizer}" if self.regularizer else ""
         return f"{kind}/seed={self.seed}"
 
 

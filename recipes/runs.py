@@ -26,6 +26,7 @@ from dptrain.trainer import Trainer, build_training
 from dptrain.version import versions
 from evaluation import runner
 from evaluation.baselines import majority_class
+from evaluation.exchange import exchanged
 from evaluation.result import ComparisonResult, Measure, read_run, write
 from evaluation.summary import read_results, summarize, with_twins
 from recipes import audit
@@ -167,6 +168,7 @@ def run_job(job: Job, comparison: Comparison, root: Path, data: DataSet, split: 
         insecure_seed=None if comparison.insecure_seed is None else comparison.insecure_seed * 1000 + job.seed,
         label=job.label,
         variant=job.variant,
+        regularizer=job.regularizer,
         telemetry=telemetry_folder(root) / job.label,
         progress=progress,
     )
@@ -221,6 +223,7 @@ def gather(root: Path) -> ComparisonResult:
         title=comparison.title or about["name"],
         runs=runs,
         summary=summarize(runs),
+        exchanges=exchanged(runs),
         command=about["command"],
         data=about["data"],
         recipe=as_plain(comparison.recipe),

@@ -305,13 +305,13 @@ def test_relax_alternates_with_the_epochs_of_the_plan(digits: DataSet, split: Sp
         ({"distillation": -2}, "whole number of steps"),
         ({"distillation_temperature": 0.0}, "above 0"),
         ({"distillation_learning_rate": float("inf")}, "finite number above 0"),
-        ({"mixup": 0.2, "label_smoothing": 0.1}, "label_smoothing and mixup.*give one of them"),
+        ({"mixup": 0.2, "label_smoothing": 0.1}, "label_smoothing and mixup.*give one of them to a model"),
         ({"relax": 0.2, "label_entropy": 0.1}, "label_entropy and relax"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_in_a_sentence(values: dict, message: str):
     with pytest.raises(ConfigError, match=message):
-        RegularizationConfig(**values)
+        Recipe(regularization=RegularizationConfig(**values))
 
 
 def test_a_loss_of_ones_own_does_not_pass_over_what_it_does_not_know():

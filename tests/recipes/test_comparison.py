@@ -9,6 +9,7 @@ import pytest
 import dptrain.data
 from dptrain.data.split import draw
 from dptrain.errors import ConfigError
+from dptrain.recipe import RegularizationConfig
 from recipes import comparison, runs
 from recipes.comparison import Comparison, load
 
@@ -80,6 +81,16 @@ def test_the_resolved_comparison_comes_back_from_its_toml(tmp_path: Path):
         (["--regularization.relax-by", "exampel"], "'exampel'.*relax-by.*'example', 'batch'"),
         (["--regularized.mixup", "0.2"], "label_smoothing and mixup"),
         (["--regularization.early-stopping", "1.5"], r"early-stopping could not be read"),
+        (["--regularizers", "alnoe"], r"'alnoe'.*'together', 'alone'"),
+        (["--regularizer", "alone"], r"did you mean 'regularizers'"),
+        (
+            [
+                "--regularizers",
+                "alone",
+                *(f"--regularized.{name}=0" for name in ("dropout", "weight-decay", "label-smoothing")),
+            ],
+            r"'alone', and regularized sets no option.*--regularized\.label-smoothing 0\.1",
+        ),
     ],
 )
 def test_a_mistyped_flag_is_one_clear_sentence(flags: list[str], message: str):
@@ -222,3 +233,73 @@ def test_a_title_is_of_its_own_data_and_model():
 def test_text_that_is_not_utf8_is_refused():
     with pytest.raises(ConfigError, match="UTF-8"):
         load("digits", ["--title", "\udcff"])
+
+
+ALONE = ["--regularizers", "alone"]
+
+
+def alone_of(*flags: str) -> list[comparison.Job]:
+    return [job for job in load("digits", [*ALONE, "--seeds", "0", *flags]).jobs() if job.variant == "regularized"]
+
+
+def test_regularizers_alone_are_a_model_for_each_option_with_that_option_only():
+    each = {job.regularizer: job.recipe.regularization for job in alone_of()}
+    assert each == {
+        "dropout=0.2": RegularizationConfig(dropout=0.2),
+        "weight_decay=0.001": RegularizationConfig(weight_decay=0.001),
+        "label_smoothing=0.1": RegularizationConfig(label_smoothing=0.1),
+    }
+
+
+def test_regularizers_together_are_what_they_were():
+    """A comparison from before there was a choice goes on in the folder that it has."""
+    made = load("digits")
+    (job,) = [job for job in made.jobs() if job.variant == "regularized" and job.seed == 0]
+    assert (job.label, job.regularizer) == ("regularized/seed=0", "")
+    assert job.recipe.regularization == made.regularized
+    older = comparison.to_toml(made).replace('regularizers = "together"\n', "")
+    assert comparison.from_toml(older, Path("comparison.toml")) == made
+
+
+def test_what_says_how_an_option_is_meant_goes_with_it():
+    flags = (
+        "--regularized.relax 0.3 --regularized.relax-by batch --regularized.label-entropy 0.8 --regularized.output-entropy 0.1"
+    )
+    each = {job.regularizer: job.recipe.regularization for job in alone_of(*flags.split())}
+    assert each["relax=0.3,relax_by=batch"] == RegularizationConfig(relax=0.3, relax_by="batch")
+    assert each["label_entropy=0.8,output_entropy=0.1"] == RegularizationConfig(label_entropy=0.8, output_entropy=0.1)
+    assert len(each) == 5
+    (without,) = [job for job in alone_of("--regularized.output-entropy", "0.1") if "entropy" in job.regularizer]
+    assert without.recipe.regularization == RegularizationConfig(output_entropy=0.1)
+    assert not any("relax" in job.regularizer for job in alone_of("--regularized.relax-by", "batch"))
+
+
+def test_options_that_one_model_cannot_have_together_can_each_be_alone():
+    """Label smoothing and mixup both decide what an output should be."""
+    with pytest.raises(ConfigError, match=r"label_smoothing and mixup.*--regularizers alone"):
+        load("digits", ["--regularized.mixup", "0.2"])
+    assert "mixup=0.2" in {job.regularizer for job in alone_of("--regularized.mixup", "0.2")}
+    with pytest.raises(ConfigError, match="label_smoothing and mixup"):
+        load("digits", [*ALONE, "--regularization.mixup", "0.2", "--regularization.label-smoothing", "0.1"])
+
+
+def test_labels_of_regularizers_alone_are_folders_that_differ():
+    jobs = load("mnist_regularizers").jobs()
+    labels = [job.label for job in jobs]
+    assert len(set(labels)) == len(labels) == 3 * (1 + 8 + 3)
+    assert "regularized-label_smoothing=0.1/seed=0" in labels
+    assert all(label.count("/") == 1 and not set(label) & set(' \\:*?"<>|') for label in labels)
+    assert [job.label for job in alone_of("--regularized.label-smoothing", "-0.05")][-1].endswith("=-0.05/seed=0")
+
+
+def test_clipping_alone_and_the_other_rows_are_no_part_of_the_choice():
+    kinds = {job.label for job in load("digits", [*ALONE, "--seeds", "0"]).jobs() if job.variant != "regularized"}
+    assert kinds == {job.label for job in load("digits", ["--seeds", "0"]).jobs() if job.variant != "regularized"}
+    nothing = ["--baselines", "clip_only", "--regularized.dropout", "0", "--regularized.weight-decay", "0"]
+    load("digits", [*ALONE, *nothing, "--regularized.label-smoothing", "0"])
+
+
+def test_the_choice_is_shown_and_read_back(tmp_path: Path):
+    path = tmp_path / "mine.toml"
+    path.write_text(comparison.to_toml(load("digits", ALONE)))
+    assert load(str(path)).regularizers == "alone"
