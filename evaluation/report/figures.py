@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evaluation.report import wording
-from evaluation.result import AttackResult, ComparisonResult, Measure, RunResult, Summary
+from evaluation.result import AttackResult, ComparisonResult, Kind, Measure, RunResult, Summary
 
 # Okabe and Ito's palette: told apart with any kind of colour vision, and as grey values.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -26,6 +26,8 @@ Of = Callable[[Summary], Measure | None]
 LINES = ("-", "--", "-.")
 """With seven colours and three kinds of line, curves are told apart by more than their colour, and 21 of them differ."""
 MARKERS = {"dp": "o", "non_private": "s", "clip_only": "^", "regularized": "D"}
+ALONE = ("D", "v", "P", "X", "p", "<", "h", ">", "*", "d", "8")
+"""Of regularizers that stand alone; with six colours, 66 of them differ."""
 MOST_CLASSES = 12
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -66,8 +68,8 @@ def _panel(axes: Axes, result: ComparisonResult, title: str, of: Of, chance: flo
     start = len(budgets) + 0.25
     for offset, item in enumerate(apart):
         colour = COLOURS[1 + offset % 6]
-        name = wording.VARIANT_NAMES[item.variant] + " (ε = ∞)"
-        _series(axes, [start + 0.5 * offset], [item], of, colour, name, MARKERS[item.variant])
+        marker = MARKERS[item.variant] if not item.regularizer else ALONE[offset % len(ALONE)]
+        _series(axes, [start + 0.5 * offset], [item], of, colour, f"{wording.variant_name(item)} (ε = ∞)", marker)
     if apart and budgets:
         axes.axvline(len(budgets) - 0.4, color="#888888", linestyle=(0, (1, 2)), linewidth=1)
     if chance is not None:
@@ -105,11 +107,11 @@ def roc(result: ComparisonResult, attack: str) -> Figure | None:
     """The ROC of the first seed of every budget, on logarithmic axes, beside what its plan permits; None where the attack has
     none."""
     curves: list[tuple[RunResult, AttackResult]] = []
-    seen: set[tuple[str, float]] = set()
+    seen: set[Kind] = set()
     for run in result.runs:
         for found in run.attacks:
-            if found.name == attack and found.curve is not None and (run.variant, run.epsilon) not in seen:
-                seen.add((run.variant, run.epsilon))
+            if found.name == attack and found.curve is not None and run.kind not in seen:
+                seen.add(run.kind)
                 curves.append((run, found))
     if not curves:
         return None
@@ -120,7 +122,7 @@ def roc(result: ComparisonResult, attack: str) -> Figure | None:
         permitted: str | None = "permitted by the plan"
         for index, (run, found) in enumerate(curves):
             assert found.curve is not None
-            name = "DP, ε = " + wording.budget(run.epsilon) if run.variant == "dp" else wording.VARIANT_NAMES[run.variant]
+            name = wording.row_name(run)
             false = np.maximum(found.curve.false_positive_rate, least)
             true = np.maximum(found.curve.true_positive_rate, least)
             name += "" if run.seed == seed else f", seed {run.seed}"

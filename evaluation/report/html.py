@@ -2,8 +2,8 @@
 
     write(result, Path("runs/digits"), Path("runs/digits/report.html"))
 
-The answer comes first, then the curve, the tables, controls, ROC, pictures, the plan and its assumptions, what is not
-covered, and how to get it again. The same result gives the same page, byte for byte.
+The answer comes first, then the curve, the tables, what each row buys, controls, ROC, pictures, the plan and its assumptions,
+what is not covered, and how to get it again. The same result gives the same page, byte for byte.
 """
 
 from pathlib import Path
@@ -13,8 +13,8 @@ import jinja2
 from markupsafe import Markup
 
 from dptrain.files import write_file
-from evaluation.report import figures, wording
-from evaluation.result import ComparisonResult, Measure
+from evaluation.report import bought, figures, wording
+from evaluation.result import ComparisonResult, Kind, Measure
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
@@ -36,12 +36,14 @@ def render(result: ComparisonResult, root: Path) -> str:
     page = template.render(
         result=result,
         wording=wording,
-        answer=wording.answer(result),
+        answer=[*wording.answer(result), *bought.raised(result)],
         tradeoffs=[
             {"svg": _svg(figures.tradeoff(result, name), f"tradeoff{index}"), "text": _in_words(result, name)}
             for index, name in enumerate(["test_accuracy", *names])
         ],
         rocs=_rocs(result),
+        bought=bought,
+        exchanges=result.exchanges,
         tables=[_table(result, attack) for attack in wording.applicable(result)],
         controls=_beside(result),
         pictures=_pictures(result, root),
@@ -121,11 +123,11 @@ def _beside(result: ComparisonResult) -> list[dict[str, Any]]:
 def _pictures(result: ComparisonResult, root: Path) -> list[dict[str, str]]:
     """Reconstructions of the first seed of every budget."""
     shown: list[dict[str, str]] = []
-    seen: set[tuple[str, float, str]] = set()
+    seen: set[tuple[Kind, str]] = set()
     classes = [str(name) for name in result.data.get("classes", [])]
     for run in result.runs:
         for attack in run.attacks:
-            key = (run.variant, run.epsilon, attack.name)
+            key = (run.kind, attack.name)
             if not attack.figures or key in seen:
                 continue
             seen.add(key)

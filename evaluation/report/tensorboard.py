@@ -19,7 +19,7 @@ import numpy as np
 from tensorboard.plugins.hparams import summary_v2 as hparams
 from torch.utils.tensorboard import SummaryWriter
 
-from evaluation.report import figures, wording
+from evaluation.report import bought, figures, wording
 from evaluation.result import ComparisonResult, RunResult, Summary
 
 SUFFIX = ".dptrain"
@@ -53,6 +53,8 @@ def write(result: ComparisonResult, root: Path) -> None:
             old.unlink()
     with _writer(root / "tradeoff") as writer:
         writer.add_text("How to read this", HOW_TO_READ)
+        for exchange in result.exchanges:
+            writer.add_text(f"{bought.TITLE}/{exchange.attack}", bought.markdown(exchange))
         _curves(writer, result)
         _pictures(writer, result, root)
         if result.runs:
@@ -80,13 +82,13 @@ def _curves(writer: SummaryWriter, result: ComparisonResult) -> None:
     every run that has neither, and nothing is missing.
     """
     charts: dict[str, dict[str, list]] = {"utility": {}, "attacks": {}}
+    series = {"dp": [item for item in result.summary if item.variant in ("dp", "non_private")]}
+    series |= {wording.variant_key(item): [item] for item in result.summary if item.variant not in ("dp", "non_private")}
     for name in ("test_accuracy", *wording.measure_names(result)):
-        for variant in ("dp", "clip_only", "regularized"):
+        for variant, rows in series.items():
             tag = f"tradeoff/{name.replace('/', '_')}" + ("" if variant == "dp" else f" {variant}")
-            rows = [item for item in result.summary if item.variant in (variant, "non_private" if variant == "dp" else variant)]
             if _series(writer, tag, name, rows):
                 title = wording.metric_name(name) if name == "test_accuracy" else wording.measure_name(name)
-                title += "" if variant == "dp" else f", {wording.VARIANT_NAMES[variant]}"
                 if variant == "dp" and wording.is_rate(name):
                     group = "utility" if name == "test_accuracy" else "attacks"
                     charts[group][f"{title} over {AXIS}"] = ["Margin", [tag, f"{tag}_lo", f"{tag}_hi"]]
@@ -178,7 +180,7 @@ def _shared(result: ComparisonResult) -> list[str]:
 def _session_config(writer: SummaryWriter, result: ComparisonResult) -> None:
     parameters = [
         hparams.HParam(AXIS, hparams.RealInterval(0.0, 1e6)),
-        hparams.HParam("variant", hparams.Discrete(sorted({run.variant for run in result.runs}))),
+        hparams.HParam("variant", hparams.Discrete(sorted({wording.variant_key(run) for run in result.runs}))),
         hparams.HParam("seed", hparams.RealInterval(0.0, 1e9)),
     ]
     metrics = [hparams.Metric(name, display_name=wording.short_name(name)) for name in _shared(result)]
@@ -187,7 +189,8 @@ def _session_config(writer: SummaryWriter, result: ComparisonResult) -> None:
 
 def _session(writer: SummaryWriter, result: ComparisonResult, run: RunResult) -> None:
     epsilon = NO_DP if math.isinf(run.epsilon) else run.epsilon
-    _put(writer, hparams.hparams_pb({AXIS: epsilon, "variant": run.variant, "seed": float(run.seed)}, trial_id=run.label))
+    named = {AXIS: epsilon, "variant": wording.variant_key(run), "seed": float(run.seed)}
+    _put(writer, hparams.hparams_pb(named, trial_id=run.label))
     shared = _shared(result)
     for past in [item for item in result.checkpoints if item.label == run.label] + [run]:
         found = _metrics_of(past)

@@ -6,8 +6,8 @@ print(render(result))
 import shutil
 import textwrap
 
-from evaluation.report import wording
-from evaluation.result import AuditResult, ComparisonResult
+from evaluation.report import bought, wording
+from evaluation.result import AuditResult, ComparisonResult, Exchange
 
 NARROW = 80
 
@@ -21,6 +21,7 @@ def render(result: ComparisonResult, width: int | None = None) -> str:
     width = max(NARROW, min(width or shutil.get_terminal_size((100, 24)).columns, 120))
     blocks = [_wrapped([result.title], width), _utility(result, width)]
     blocks += [_attack(result, attack, width) for attack in wording.applicable(result)]
+    blocks += [_exchange(exchange, width) for exchange in result.exchanges[:1]]
     blocks.append(_audits(result, width))
     words = [f"{word}: {meaning}" for word, meaning in wording.verdict_words(result).items()]
     blocks += [_wrapped(lines, width) for lines in (wording.broken(result), words, [wording.COMPUTED_FROM_MEMBERS])]
@@ -58,7 +59,7 @@ def _utility(result: ComparisonResult, width: int) -> list[str]:
         delta = next((run.delta for run in result.runs if run.variant == summary.variant and run.delta is not None), None)
         rows.append(
             [
-                wording.VARIANT_NAMES[summary.variant],
+                wording.variant_name(summary),
                 wording.budget(summary.epsilon),
                 "–" if delta is None else f"{delta:g}",
                 str(len(summary.seeds)),
@@ -89,6 +90,13 @@ def _attack(result: ComparisonResult, attack: str, width: int) -> list[str]:
         *_table(rows, width),
         *_wrapped([*_unmeasured(result, names), *_beside(result, attack)], width),
     ]
+
+
+def _exchange(exchange: Exchange, width: int) -> list[str]:
+    """What each row buys under the attack that gets most from the non-private models; the page has the others."""
+    rows = [["", *bought.columns(exchange)]]
+    rows += [[wording.row_name(row), *(cell.line for cell in bought.cells(exchange, row))] for row in exchange.rows]
+    return [*_wrapped([bought.TITLE], width), *_table(rows, width), *_wrapped([bought.about(exchange), bought.ABOUT], width)]
 
 
 def _unmeasured(result: ComparisonResult, names: list[str]) -> list[str]:

@@ -2,7 +2,17 @@
 
 import math
 
-from evaluation.result import VERDICTS, AttackResult, AuditCheck, AuditResult, ComparisonResult, Measure, Summary
+from evaluation.result import (
+    VERDICTS,
+    AttackResult,
+    AuditCheck,
+    AuditResult,
+    Bought,
+    ComparisonResult,
+    Measure,
+    RunResult,
+    Summary,
+)
 
 ATTACK_NAMES = {
     "membership.threshold": "Membership, loss threshold",
@@ -32,6 +42,13 @@ ATTACK_NAMES = {
 }
 METRIC_NAMES = {"auc": "AUC", "identified_top1": "identified", "test_accuracy": "test accuracy"}
 VARIANT_NAMES = {"non_private": "non-private", "clip_only": "clip only", "regularized": "regularized", "dp": "DP"}
+OPTION_NAMES = {
+    "relax": "RelaxLoss",
+    "relax_by": "by",
+    "distillation_temperature": "temperature",
+    "distillation_learning_rate": "step size",
+}
+"""Options of regularization whose name is not simply their words."""
 
 COMPUTED_FROM_MEMBERS = (
     "The figures and pictures here are computed from members without noise: ε does not cover them. Do not publish them as "
@@ -81,10 +98,22 @@ def budget(epsilon: float) -> str:
     return "∞" if math.isinf(epsilon) else f"{epsilon:g}"
 
 
-def row_name(summary: Summary) -> str:
-    """Of a row or a series: ``DP, ε = 8`` or ``clip only``."""
-    name = VARIANT_NAMES[summary.variant]
-    return f"{name}, ε = {budget(summary.epsilon)}" if summary.variant == "dp" else name
+def variant_name(item: Summary | RunResult | Bought) -> str:
+    """Of a variant: ``DP``, ``clip only``, or ``label smoothing 0.1`` where regularizers are alone."""
+    options = [option.partition("=") for option in item.regularizer.split(",") if option]
+    words = [f"{OPTION_NAMES.get(name, name.replace('_', ' '))} {value}" for name, _, value in options]
+    return ", ".join(words).replace(", by ", " by ") or VARIANT_NAMES[item.variant]
+
+
+def row_name(item: Summary | RunResult | Bought) -> str:
+    """Of a row or a series: ``DP, ε = 8``, or the variant's name."""
+    name = variant_name(item)
+    return f"{name}, ε = {budget(item.epsilon)}" if item.variant == "dp" else name
+
+
+def variant_key(item: Summary | RunResult) -> str:
+    """The variant in one word, such as ``clip_only`` or ``regularized-label_smoothing=0.1``."""
+    return f"{item.variant}-{item.regularizer}" if item.regularizer else item.variant
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.stats import norm
 
 from dptrain.plan import Guarantee
+from evaluation.exchange import exchanged
 from evaluation.result import (
     AttackResult,
     AuditBound,
@@ -47,14 +48,21 @@ def synthetic(
     classes: tuple[str, ...] = ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9"),
     attacks: tuple[str, ...] = (THRESHOLD, LIRA, INVERSION, ABSENT),
     broken: bool = True,
+    regularizers: tuple[str, ...] = (),
 ) -> ComparisonResult:
     """A comparison with made-up figures, and its pictures below ``root``.
 
     Args:
         broken: whether an attack and a model failed, and a run carries a note.
+        regularizers: each in models of its own, the first one leaking most.
     """
     kinds: list[tuple[Variant, float]] = [*(("dp", epsilon) for epsilon in budgets), *((name, math.inf) for name in variants)]
     runs = with_twins(tuple(_run(root, kind, epsilon, seed, attacks, classes) for kind, epsilon in kinds for seed in seeds))
+    if regularizers:
+        others = [run for run in runs if run.variant != "regularized"]
+        alone = [_alone(root, name, 1.1 - 0.3 * place, seed, attacks, classes)
+                 for place, name in enumerate(regularizers) for seed in seeds]  # fmt: skip
+        runs = with_twins((*others, *alone))
     if broken and len(runs) > 1:
         runs = (_noted(_with_failure(runs[0])), *runs[1:])
     earlier = [dataclasses.replace(run, step=step) for run in runs if run.variant == "dp" for step in EARLIER]
@@ -63,6 +71,7 @@ def synthetic(
         title="Synthetic digits: made-up figures for tests",
         runs=runs,
         summary=summarize(runs),
+        exchanges=exchanged(runs),
         command="dptrain run synthetic --budgets 8 4 2 1 --seeds 0 1 2",
         data={
             "name": "synthetic",
@@ -145,6 +154,17 @@ def _run(
         data_fingerprint="5f" * 32,
         seconds=1.5,
     )
+
+
+def _alone(
+    root: Path, regularizer: str, strength: float, seed: int, attacks: tuple[str, ...], classes: tuple[str, ...]
+) -> RunResult:
+    """A regularized run of this strength, three points less accurate than the non-private one."""
+    run = _run(root, "regularized", math.inf, seed, attacks, classes)
+    made = tuple(_attack(name, strength + 0.02 * seed, math.inf, len(classes)) for name in attacks)
+    utility = {name: value - 0.03 for name, value in run.utility.items()}
+    label = f"regularized-{regularizer}/seed={seed}"
+    return dataclasses.replace(run, label=label, regularizer=regularizer, attacks=made, utility=utility)
 
 
 def _guarantee(epsilon: float) -> Guarantee:

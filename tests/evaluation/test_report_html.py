@@ -36,6 +36,7 @@ def test_the_parts_stand_in_the_order_in_which_they_are_needed(tmp_path: Path):
     assert headings[1:] == [
         "The trade-off",
         "What attacks get",
+        "What each regularizer and each budget buys",
         "Baselines and controls",
         "ROC of the membership attacks",
         "Reconstructions",

@@ -1,0 +1,109 @@
+"""What regularizers and budgets buy, as the views say it: one table an attack, and a sentence where a leak is raised.
+
+The figures are those of :mod:`evaluation.exchange`, which says how they are made.
+"""
+
+from dataclasses import dataclass
+
+from evaluation.report import wording
+from evaluation.result import Bought, ComparisonResult, Exchange, Measure
+
+TITLE = "What each regularizer and each budget buys"
+ABOUT = (
+    "Against the non-private models of the same seeds. Accuracy given up is in points (per cent). What is taken of AUC and TPR "
+    "is below 0 where the attack gets more. AUC per point is there only where an accuracy given up is shown. At equal "
+    "accuracy: the AUC under DP on the line between the two budgets around the row's accuracy."
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure, and what stands below it."""
+
+    text: str
+    note: str = ""
+
+    @property
+    def line(self) -> str:
+        """Both, where there is room for one line."""
+        if self.text == "–" and self.note:
+            return self.note
+        return f"{self.text} ({self.note})" if self.note else self.text
+
+
+def about(exchange: Exchange) -> str:
+    """Of which attack the table is, and what it is held against."""
+    return (
+        f"{wording.attack_name(exchange.attack)}: AUC {wording.interval(exchange.auc)} on the non-private models, whose test "
+        f"accuracy is {wording.interval(exchange.accuracy)}."
+    )
+
+
+def columns(exchange: Exchange) -> list[str]:
+    """Heads of the columns behind the row's name."""
+    rate = [f"{wording.metric_name(exchange.rate)} taken"] if exchange.rate else []
+    return [
+        "test accuracy",
+        "AUC",
+        "points given up",
+        "AUC taken",
+        *rate,
+        "AUC per point",
+        "DP's AUC at equal accuracy",
+        "in words",
+    ]
+
+
+def cells(exchange: Exchange, row: Bought) -> list[Cell]:
+    """One for each of :func:`columns`."""
+    return [
+        Cell(wording.interval(row.accuracy)),
+        Cell(wording.interval(row.auc)),
+        Cell(signed(row.accuracy_given_up, 1)),
+        Cell(signed(row.auc_taken)),
+        *([Cell(signed(row.rate_taken))] if exchange.rate else []),
+        Cell(signed(row.auc_per_point)),
+        _at_equal_accuracy(row.dp_at_equal_accuracy),
+        Cell(f"{row.leak}, {row.cost}" + (f"; {wording.attack_name(row.stronger)} gets more" if row.stronger else "")),
+    ]
+
+
+def _at_equal_accuracy(measure: Measure | None) -> Cell:
+    return Cell("–") if measure is None else Cell(wording.interval(measure), measure.note)
+
+
+def signed(measure: Measure, digits: int = 3) -> str:
+    """``−0.039 [−0.056, −0.022]``: a difference with its interval."""
+    if measure.value is None:
+        return "–"
+    value, low, high = (_number(end, digits) for end in (measure.value, measure.low, measure.high))
+    return value if measure.low is None else f"{value} [{low}, {high}]"
+
+
+def _number(value: float | None, digits: int) -> str:
+    text = wording.number(value, digits)
+    return text.removeprefix("-") if not text.strip("-0.") else text.replace("-", "−")
+
+
+def raised(result: ComparisonResult) -> list[str]:
+    """A sentence of the answer, where a regularizer is shown to raise what the strongest attack gets."""
+    if not result.exchanges:
+        return []
+    first = result.exchanges[0]
+    found = [row for row in first.rows if row.variant == "regularized" and row.leak == "raises the leak"]
+    if not found:
+        return []
+    attack = wording.attack_name(first.attack)
+    worse = ", ".join(f"{wording.row_name(row)} (AUC {wording.interval(row.auc)})" for row in found)
+    return [
+        f"Regularized is not private: more of the training set leaks than without, from the model with {worse}, against "
+        f"{wording.interval(first.auc)} ({attack})."
+    ]
+
+
+def markdown(exchange: Exchange) -> str:
+    """The table as Markdown."""
+    rows = [["", *columns(exchange)], ["---"] * (1 + len(columns(exchange)))]
+    rows += [[wording.row_name(row), *(cell.line for cell in cells(exchange, row))] for row in exchange.rows]
+    table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return f"{about(exchange)} {ABOUT}\n\n{table}"
