@@ -68,7 +68,7 @@ class DataConfig:
     name: str = "digits"
     """A registered data set; `dptrain list` shows them."""
     path: str | None = None
-    """File or folder of your own data (`table`, `images`), or the folder that holds MNIST/raw (`mnist`)."""
+    """File or folder of your own data (`table`, `images`), or the folder that holds the files of `mnist` or `cifar10`."""
     target: str | None = None
     """`table`: the name of the column to predict."""
     classes: tuple[str, ...] = ()
