@@ -137,7 +137,7 @@ def _jpeg(path: Path) -> tuple[Tensor, Tensor]:
                     labels += [label] * len(own)
             for start in range(0, len(files), CHUNK):
                 stored = [torch.frombuffer(bytearray(archive.read(file)), dtype=torch.uint8) for file in files[start:][:CHUNK]]
-                pixels[start : start + CHUNK] = torch.stack(decode_jpeg(stored, mode=ImageReadMode.RGB))
+                pixels[start : start + CHUNK] = torch.stack(list(decode_jpeg(stored, mode=ImageReadMode.RGB)))
     except DataError:
         raise
     except Exception as error:  # a damaged archive raises nearly anything: BadZipFile, zlib.error, RuntimeError of the decoder

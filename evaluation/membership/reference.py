@@ -1,7 +1,9 @@
 """What models that had seen an example, and models that had not, say of it.
 
 Every attack with shadow or reference models compares the target with these two groups. Where no model had an example (or
-all had it), the missing mean is the other one, moved by the mean gap between the groups.
+all had it), the missing mean is the other one, moved by the mean gap between the groups. With one model no example has both
+means: then the gap is that between the mean of the examples which the model had and the mean of those which it had not. Coins
+decided which are which, so the two are alike but for having been trained on.
 """
 
 from dataclasses import dataclass
@@ -33,12 +35,12 @@ def completed(inside: Float[np.ndarray, " examples"], outside: Float[np.ndarray,
     """Both means, where NaN stands for one that no model gives.
 
     Raises:
-        UserError: no example was in some models and not in others, so that the gap is not known.
+        UserError: no model had any of the examples, or every model had all of them, so that the gap is not known.
     """
-    gaps = inside - outside
-    if np.isnan(gaps).all():
+    if np.isnan(inside).all() or np.isnan(outside).all():
         raise UserError("the shadow models are too few to compare with and without; raise evaluation.shadow_models")
-    gap = float(np.nanmean(gaps))
+    gaps = inside - outside
+    gap = float(np.nanmean(inside) - np.nanmean(outside) if np.isnan(gaps).all() else np.nanmean(gaps))
     return Groups(np.where(np.isnan(inside), outside + gap, inside), np.where(np.isnan(outside), inside - gap, outside))
 
 
@@ -51,6 +53,8 @@ def variances(
 ) -> Float[np.ndarray, " examples"]:
     """Of the chosen models around their mean: one for all examples, or each example's own where there are models enough.
 
+    One model alone tells no variance, and 1 stands in its place: scores keep their order, and lose their unit.
+
     Args:
         own_from: the number of models from which each example has a variance of its own.
         least: degrees of freedom that the one variance for all needs.
@@ -58,6 +62,8 @@ def variances(
     Raises:
         UserError: there are fewer.
     """
+    if len(values) == 1:
+        return np.ones(values.shape[1])
     count = chosen.sum(0)
     free = (count - 1).clip(0)
     if free.sum() < least:

@@ -8,8 +8,11 @@ p(x | model) is the model's probability of the example's label, and p(x) its mea
 * online: the mean of the mean over models with x and the mean over models without it
 * offline: only models without x are used, and p(x) = ½ ((1 + a) p_out(x) + 1 − a), since models with x would say more
 
-The offline a is found on shadow models in the role of the target, whose members are known: of 0, 0.1, …, 1 the one with the
-highest mean AUC. Nothing of the target is used for it.
+Behind the offline form is the relation p_in = a p_out + 1 − a. The offline a is found on shadow models in the role of the
+target, whose members are known: of 0, 0.1, …, 1 the one with the highest mean AUC. Nothing of the target is used for it. One
+model alone cannot be target and reference; there a is what the relation says of means over examples, E(1 − p_in) / E(1 − p_out)
+of those that the model had and of those that it had not. Where few models leave an example with only one of the two means, the
+other one follows from the relation as well.
 
 For one target the score grows with ratio(x) alone; the population makes it a share that means the same for every target.
 Examples of the same share would tie, those above the whole population among them, so ties are broken by the ratio.
@@ -24,8 +27,7 @@ from scipy.special import logsumexp
 from dptrain.errors import UserError
 from evaluation.access import Access
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack
-from evaluation.membership.reference import completed
-from evaluation.membership.signal import log_likelihood, outputs_of, residual_scale
+from evaluation.membership.signal import LOWEST, log_likelihood, outputs_of, residual_scale
 from evaluation.metrics import area_under_roc
 from evaluation.target import Target
 
@@ -75,20 +77,49 @@ class OfflineRmia(Rmia):
 def online(
     references: Float[np.ndarray, "models examples"], inside: Bool[np.ndarray, "models examples"]
 ) -> Float[np.ndarray, " examples"]:
-    """log p(x): half the models with x, half those without. Of an example that no model had, such as one of the population,
-    those with it are the others moved by the mean gap."""
-    groups = completed(_log_mean(references, inside), _log_mean(references, ~inside))
-    return np.logaddexp(groups.inside, groups.outside) - np.log(2)
+    """log p(x): half the models with x, half those without. Of an example that all models had, or none, such as one of the
+    population, the missing half follows from the other one by the relation."""
+    with_it, without = _log_mean(references, inside), _log_mean(references, ~inside)
+    if np.isnan(with_it).any() or np.isnan(without).any():
+        a = relation(references, inside)
+        with_it = np.where(np.isnan(with_it), _inside_from(without, a), with_it)
+        without = np.where(np.isnan(without), _outside_from(with_it, a), without)
+    return np.logaddexp(with_it, without) - np.log(2)
 
 
 def offline(
     references: Float[np.ndarray, "models examples"], inside: Bool[np.ndarray, "models examples"], a: float
 ) -> Float[np.ndarray, " examples"]:
-    """log p(x) from models without x alone; where every model had x, from all of them."""
-    used = ~inside | inside.all(0)
-    without = _log_mean(references, used)
+    """log p(x) from models without x alone; where every model had x, from what these say by the relation."""
+    without = _log_mean(references, ~inside)
+    without = np.where(np.isnan(without), _outside_from(_log_mean(references, inside), a), without)
     with np.errstate(divide="ignore"):
         return np.logaddexp(np.log((1 + a) / 2) + without, np.log((1 - a) / 2))
+
+
+def relation(references: Float[np.ndarray, "models examples"], inside: Bool[np.ndarray, "models examples"]) -> float:
+    """a of p_in = a p_out + 1 − a by means over examples; between 0 (what was trained on is certain) and 1 (no difference).
+
+    Raises:
+        UserError: no model had any of the examples, or every model had all of them.
+    """
+    if inside.all() or not inside.any():
+        raise UserError("the shadow models are too few to compare with and without; raise evaluation.shadow_models")
+    missing = -np.expm1(references)
+    return float(np.clip(missing[inside].mean() / max(missing[~inside].mean(), np.finfo(float).tiny), 0.0, 1.0))
+
+
+def _inside_from(without: Float[np.ndarray, " examples"], a: float) -> Float[np.ndarray, " examples"]:
+    """log p_in = log (a p_out + 1 − a); NaN of NaN."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.logaddexp(np.log(a) + without, np.log(1 - a))
+
+
+def _outside_from(with_it: Float[np.ndarray, " examples"], a: float) -> Float[np.ndarray, " examples"]:
+    """log p_out = log (1 − (1 − p_in) / a), and the lowest that there is where p_in is below 1 − a."""
+    missing = -np.expm1(with_it) / max(a, np.finfo(float).tiny)
+    with np.errstate(divide="ignore"):
+        return np.maximum(np.log1p(-np.minimum(missing, 1.0)), LOWEST)
 
 
 def _log_mean(
@@ -101,13 +132,9 @@ def _log_mean(
 
 
 def correction(references: Float[np.ndarray, "models examples"], inside: Bool[np.ndarray, "models examples"]) -> float:
-    """The offline a with which shadow models in the role of the target are attacked best.
-
-    Raises:
-        UserError: fewer than two models, so that none can take that role.
-    """
-    if len(references) < 2:
-        raise UserError("offline RMIA needs two shadow models to choose its correction; raise evaluation.shadow_models")
+    """The offline a with which shadow models in the role of the target are attacked best; of one model, :func:`relation`'s."""
+    if len(references) == 1:
+        return relation(references, inside)
     areas = np.zeros(len(CORRECTIONS))
     for number in range(min(MOST_TRIED, len(references))):
         others = np.arange(len(references)) != number

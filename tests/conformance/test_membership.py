@@ -1,4 +1,7 @@
-"""Membership attacks on digits: which finds what, mean over eight targets, against shadow models of the same recipe."""
+"""Membership attacks: which finds what. On digits the mean over eight targets, against shadow models of the same recipe; with
+few reference models, and on CIFAR-10, the mean over models of the fleet itself, each attacked with others of the fleet."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +17,8 @@ from evaluation.metrics import area_under_roc, rate_at
 from evaluation.plan import ATTACKS
 from evaluation.target import Target
 from recipes import comparison
+from tests.benchmarks import reference_models
+from tests.benchmarks.reference_models import interval
 
 TARGETS = 8
 
@@ -94,3 +99,32 @@ def test_a_budget_of_one_hides_it_from_every_attack(private: Bench):
         area, rate = private.mean(name)
         assert area <= 0.56, name
         assert rate <= (0.022 if name == "lira" else 0.03), name
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shared_data")
+def test_with_few_reference_models_rmia_finds_no_less_than_lira(tmp_path: Path):
+    """MNIST with 2,000 members. Zarifzadeh et al. 2024 state it for 1 to 4 models."""
+    bench = reference_models.Bench.of("mnist_small", 12, tmp_path)
+    numbers = (1, 2, 4)
+    found = bench.figures(("threshold", "lira_offline", "rmia_offline", "lira", "rmia"), numbers, targets=8)
+    for number in numbers:
+        for rmia, lira in (("rmia_offline", "lira_offline"), ("rmia", "lira")):
+            area, rate, _ = (found[rmia, number] - found[lira, number]).mean(0)
+            assert area > 0, (rmia, number)
+            assert rate > 0, (rmia, number)
+        lowest = [interval(found["rmia", number][:, place] - found["threshold", number][:, place]) for place in (0, 1)]
+        assert all(mean - half > 0 for mean, half in lowest), number
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shared_data")
+def test_on_cifar10_each_attack_that_knows_more_finds_more_at_few_false_positives(tmp_path: Path):
+    """A smaller network than the recipe's, since twelve of that would take minutes; at 1% and at 0.1% false positives."""
+    smaller = ["--model.name", "mlp", "--model.hidden", "128", "--training.steps", "500"]
+    bench = reference_models.Bench.of("cifar_small", 12, tmp_path, smaller)
+    found = bench.figures(("threshold", "lira_offline", "lira"), (11,), targets=12)
+    for less, more in (("threshold", "lira_offline"), ("lira_offline", "lira")):
+        for place in (1, 2):
+            mean, half = interval(found[more, 11][:, place] - found[less, 11][:, place])
+            assert mean - half > 0, (less, more, reference_models.MEASURES[place])

@@ -54,6 +54,12 @@ def original(root: Path) -> Path:
     return folder
 
 
+def jpeg(picture: torch.Tensor) -> bytes:
+    encoded = encode_jpeg(picture)
+    assert isinstance(encoded, torch.Tensor)
+    return encoded.numpy().tobytes()
+
+
 def archive(root: Path, per_class: dict[str, int], content: bytes | None = None) -> Path:
     """An archive of grey photographs, each of the shade of its class; or of what is given."""
     path = root / ARCHIVE
@@ -62,7 +68,7 @@ def archive(root: Path, per_class: dict[str, int], content: bytes | None = None)
             for label, name in enumerate(CLASSES):
                 shade = torch.full((3, 32, 32), 20 * label, dtype=torch.uint8)
                 for number in range(count):
-                    made = encode_jpeg(shade).numpy().tobytes() if content is None else content
+                    made = jpeg(shade) if content is None else content
                     stored.writestr(f"{part}/{name}/{number:04d}.jpg", made)
     return path
 
@@ -169,7 +175,7 @@ def test_damaged_records_are_refused(tmp_path: Path, damage: str, message: str):
 @pytest.mark.usefixtures("few")
 @pytest.mark.parametrize("damage", ["truncated", "a bit", "noise", "no picture", "too small", "a file short"])
 def test_a_damaged_archive_is_named(tmp_path: Path, damage: str):
-    small = encode_jpeg(torch.zeros((3, 16, 16), dtype=torch.uint8)).numpy().tobytes()
+    small = jpeg(torch.zeros((3, 16, 16), dtype=torch.uint8))
     content = {"no picture": b"hello, I am no picture", "too small": small}.get(damage)
     path = archive(tmp_path, {"train": 4 if damage == "a file short" else 5, "test": 1}, content)
     whole = path.read_bytes()

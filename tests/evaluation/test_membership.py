@@ -7,15 +7,16 @@ import pytest
 import torch
 from scipy.stats import norm
 
+from dptrain.errors import UserError
 from dptrain.fleet import Fleet
 from evaluation.access import Access
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack, NotApplicable
 from evaluation.membership.calibrated import CalibratedLoss
 from evaluation.membership.informia import InfoRmia, OfflineInfoRmia
-from evaluation.membership.lira import Lira, OfflineLira, as_one, log_likelihood_ratio
+from evaluation.membership.lira import Lira, OfflineLira, as_one, log_likelihood_ratio, standardised
 from evaluation.membership.quantile import QuantileRegression
 from evaluation.membership.reference import group_means
-from evaluation.membership.rmia import OfflineRmia, Rmia, correction, share_above
+from evaluation.membership.rmia import OfflineRmia, Rmia, correction, relation, share_above
 from evaluation.membership.rmia import offline as offline_probability
 from evaluation.membership.rmia import online as online_probability
 from evaluation.membership.shadow import ShadowClassifier
@@ -72,6 +73,16 @@ def test_means_with_and_without_an_example_borrow_the_gap_where_a_group_is_empty
     found = group_means(values, inside)
     assert found.inside == pytest.approx([4.0, 7.0 + 3.0])
     assert found.outside == pytest.approx([1.0, 7.0])
+
+
+def test_one_model_tells_the_gap_between_its_examples_and_the_others():
+    values, inside = np.array([[3.0, 5.0, 1.0, 2.0]]), np.array([[True, True, False, False]])
+    found = group_means(values, inside)
+    assert found.inside == pytest.approx([3.0, 5.0, 1.0 + 2.5, 2.0 + 2.5])
+    assert found.outside == pytest.approx([3.0 - 2.5, 5.0 - 2.5, 1.0, 2.0])
+    for nobody in (np.ones((1, 4), dtype=bool), np.zeros((1, 4), dtype=bool)):
+        with pytest.raises(UserError, match=r"too few.*evaluation\.shadow_models"):
+            group_means(values, nobody)
 
 
 # -- thresholds -----------------------------------------------------------------------------------------------------
@@ -148,6 +159,24 @@ def test_few_models_find_less_and_many_keep_what_they_find(attack: MembershipAtt
         assert found > KNOWING_EASE - 0.025
 
 
+@pytest.mark.parametrize("attack", [Lira(), OfflineLira(), Rmia(), OfflineRmia(), CalibratedLoss()])
+def test_one_reference_model_is_enough_to_find_more_than_the_loss_does(attack: MembershipAttack):
+    """φ minus that of one other model: of variance 2, so Φ(1/2) = .691 where the model had not seen the example; less is known
+    where it had, and where the gap between two examples is not that of the mean."""
+    found = mean_area(attack, [classes_world(1.0, examples=4000, models=1, middle=-2.0, seed=seed) for seed in SEEDS])
+    loss = mean_area(LossThreshold(), [classes_world(1.0, examples=4000, models=1, middle=-2.0, seed=seed) for seed in SEEDS])
+    assert loss + 0.01 < found < norm.cdf(0.5) + 0.02
+
+
+def test_lira_with_one_model_is_the_distance_from_the_middle_of_both_means():
+    observed, shadows = np.array([2.0, 0.0, 1.0]), np.array([[1.0, 3.0, 0.0]])
+    inside = np.array([[False, True, False]])
+    gap = 3.0 - 0.5
+    assert standardised(observed, shadows, inside) == pytest.approx([2 - 1, 0 - (3 - gap), 1 - 0])
+    middle = np.array([1 + gap / 2, 3 - gap / 2, gap / 2])
+    assert log_likelihood_ratio(observed, shadows, inside) == pytest.approx(gap * (observed - middle))
+
+
 def test_a_shadow_classifier_learns_the_threshold_and_no_more():
     """It sees answers, not examples: what can be found without knowing ease."""
     found = mean_area(ShadowClassifier(), [classes_world(1.0, seed=seed) for seed in SEEDS])
@@ -214,6 +243,31 @@ def test_the_reference_probability_is_that_of_the_paper():
     assert np.exp(offline_probability(references, inside, 1.0)) == pytest.approx([0.2])
 
 
+def test_the_probability_that_no_model_gives_follows_from_the_papers_relation():
+    """p_in = a p_out + 1 − a, with a by means: (1 − .9) / (1 − .6) = .25 of what is missing outside is missing inside."""
+    references = np.log(np.array([[0.9, 0.5, 0.7, 0.9]]))
+    inside = np.array([[True, False, False, True]])
+    a = relation(references, inside)
+    assert a == pytest.approx(0.25)
+    assert correction(references, inside) == a
+    found = np.exp(online_probability(references, inside))
+    assert found == pytest.approx([(0.9 + 0.6) / 2, (0.5 + 0.875) / 2, (0.7 + 0.925) / 2, (0.9 + 0.6) / 2])
+    without = np.array([0.6, 0.5, 0.7, 0.6])
+    assert np.exp(offline_probability(references, inside, a)) == pytest.approx(0.5 * ((1 + a) * without + 1 - a))
+
+
+def test_the_relation_has_no_negative_probabilities_and_no_infinite_ones():
+    references = np.array([[np.log(0.2), -745.0, 0.0, np.log(0.9)]])
+    inside = np.array([[True, True, True, False]])
+    for a in (0.0, 0.1, 1.0):
+        assert np.isfinite(offline_probability(references, inside, a)).all()
+    assert relation(references, inside) == 1.0
+    assert relation(np.zeros((1, 4)), inside) == 0.0
+    assert np.isfinite(online_probability(references, inside)).all()
+    with pytest.raises(UserError, match=r"too few.*evaluation\.shadow_models"):
+        relation(references, np.ones((1, 4), dtype=bool))
+
+
 def test_the_score_is_the_share_of_the_population_and_ties_are_in_the_order_of_the_ratio():
     found = share_above(np.array([0.5, 9.0, 8.0, -1.0]), np.array([0.0, 1.0, 2.0, 3.0]))
     assert np.floor(found * 4) / 4 == pytest.approx([0.25, 1.0, 1.0, 0.0])
@@ -256,8 +310,9 @@ def test_informia_is_the_mean_log_ratio_to_the_population(attack: InfoRmia):
     if attack.offline:
         a = correction(np.log(shadows), inside)
         of_examples, of_population = ((1 + a) * 0.25 + 1 - a) / 2, ((1 + a) * 0.5 + 1 - a) / 2
-    else:  # of the population p_in is p_out times the gap, .9 / .25
-        of_examples, of_population = (0.9 + 0.25) / 2, 0.5 * (0.9 / 0.25 + 1) / 2
+    else:  # of the population p_in is a p_out + 1 − a, with a by means over all: .1 inside, and outside 4 · .75 and 12 · .5
+        a = 0.1 / ((4 * 0.75 + 12 * 0.5) / 16)
+        of_examples, of_population = (0.9 + 0.25) / 2, (0.5 + a * 0.5 + 1 - a) / 2
     divergence = -np.mean(np.log(says[2:] / of_population))
     assert found == pytest.approx(np.log(says[:2] / of_examples) + divergence, abs=1e-5)
 
