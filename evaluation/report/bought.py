@@ -18,10 +18,11 @@ ABOUT = (
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure, and what stands below it."""
+    """A figure, what it must be read with, and the row's own figure behind a difference, for which only the page has room."""
 
     text: str
     note: str = ""
+    own: str = ""
 
     @property
     def line(self) -> str:
@@ -42,29 +43,18 @@ def about(exchange: Exchange) -> str:
 def columns(exchange: Exchange) -> list[str]:
     """Heads of the columns behind the row's name."""
     rate = [f"{wording.metric_name(exchange.rate)} taken"] if exchange.rate else []
-    return [
-        "test accuracy",
-        "AUC",
-        "points given up",
-        "AUC taken",
-        *rate,
-        "AUC per point",
-        "DP's AUC at equal accuracy",
-        "in words",
-    ]
+    return ["in words", "points given up", "AUC taken", *rate, "AUC per point", "DP's AUC at equal accuracy"]
 
 
 def cells(exchange: Exchange, row: Bought) -> list[Cell]:
     """One for each of :func:`columns`."""
     return [
-        Cell(wording.interval(row.accuracy)),
-        Cell(wording.interval(row.auc)),
-        Cell(signed(row.accuracy_given_up, 1)),
-        Cell(signed(row.auc_taken)),
+        Cell(f"{row.leak}, {row.cost}" + (f"; {wording.attack_name(row.stronger)} gets more" if row.stronger else "")),
+        Cell(signed(row.accuracy_given_up, 1), own=f"accuracy {wording.interval(row.accuracy)}"),
+        Cell(signed(row.auc_taken), own=f"AUC {wording.interval(row.auc)}"),
         *([Cell(signed(row.rate_taken))] if exchange.rate else []),
         Cell(signed(row.auc_per_point)),
         _at_equal_accuracy(row.dp_at_equal_accuracy),
-        Cell(f"{row.leak}, {row.cost}" + (f"; {wording.attack_name(row.stronger)} gets more" if row.stronger else "")),
     ]
 
 
@@ -93,12 +83,10 @@ def raised(result: ComparisonResult) -> list[str]:
     found = [row for row in first.rows if row.variant == "regularized" and row.leak == "raises the leak"]
     if not found:
         return []
-    attack = wording.attack_name(first.attack)
-    worse = ", ".join(f"{wording.row_name(row)} (AUC {wording.interval(row.auc)})" for row in found)
-    return [
-        f"Regularized is not private: more of the training set leaks than without, from the model with {worse}, against "
-        f"{wording.interval(first.auc)} ({attack})."
-    ]
+    names = [wording.row_name(row) if row.regularizer else "regularizers together" for row in found]
+    worse = ", ".join(f"{name} (AUC {wording.interval(row.auc)})" for name, row in zip(names, found, strict=True))
+    without, attack = wording.interval(first.auc), wording.attack_name(first.attack)
+    return [f"More leaks with {worse} than without any regularizer (AUC {without}; {attack})."]
 
 
 def markdown(exchange: Exchange) -> str:

@@ -28,6 +28,8 @@ LINES = ("-", "--", "-.")
 MARKERS = {"dp": "o", "non_private": "s", "clip_only": "^", "regularized": "D"}
 ALONE = ("D", "v", "P", "X", "p", "<", "h", ">", "*", "d", "8")
 """Of regularizers that stand alone; with six colours, 66 of them differ."""
+LETTER, LINE, ROW = 0.062, 0.45, 0.17
+"""Of a legend, in inches: how wide a letter is, a line with its margins, and how high a row is."""
 MOST_CLASSES = 12
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -54,8 +56,22 @@ def tradeoff(result: ComparisonResult, name: str) -> Figure:
         _panel(axes, result, title, lambda item: item.utility if is_utility else wording.find(item, name), chance, allowed)
         handles, labels = axes.get_legend_handles_labels()
         if handles:
-            figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+            _legend(figure, handles, [str(label) for label in labels])
         return figure
+
+
+def _legend(figure: Figure, handles: list[Any], labels: list[str]) -> None:
+    """Below the axes, in as many columns as fit; of more than three rows the figure becomes taller, not the axes smaller."""
+    width, height = figure.get_size_inches()
+    columns = next((count for count in (3, 2) if _width(labels, count) <= width), 1)
+    figure.set_size_inches(width, height + ROW * max(0, -(-len(labels) // columns) - 3))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+
+
+def _width(labels: list[str], columns: int) -> float:
+    """In inches; a column is as wide as its longest label."""
+    parts = (part.tolist() for part in np.array_split(np.array(labels), columns) if len(part))
+    return sum(LETTER * max(map(len, part)) + LINE for part in parts)
 
 
 def _panel(axes: Axes, result: ComparisonResult, title: str, of: Of, chance: float | None, allowed: dict[float, float]) -> None:
@@ -69,7 +85,8 @@ def _panel(axes: Axes, result: ComparisonResult, title: str, of: Of, chance: flo
     for offset, item in enumerate(apart):
         colour = COLOURS[1 + offset % 6]
         marker = MARKERS[item.variant] if not item.regularizer else ALONE[offset % len(ALONE)]
-        _series(axes, [start + 0.5 * offset], [item], of, colour, f"{wording.variant_name(item)} (ε = ∞)", marker)
+        name = wording.variant_name(item) + ("" if item.regularizer else " (ε = ∞)")
+        _series(axes, [start + 0.5 * offset], [item], of, colour, name, marker)
     if apart and budgets:
         axes.axvline(len(budgets) - 0.4, color="#888888", linestyle=(0, (1, 2)), linewidth=1)
     if chance is not None:
@@ -138,7 +155,7 @@ def roc(result: ComparisonResult, attack: str) -> Figure | None:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter("{x:g}")
         axes.set_title(f"{wording.attack_name(attack)}, seed {seed}", loc="left", fontsize=10, fontweight="bold")
-        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+        _legend(figure, *axes.get_legend_handles_labels())
         return figure
 
 

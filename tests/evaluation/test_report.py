@@ -19,6 +19,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData  # pyright: ignore[reportAttributeAccessIssue]  made by protobuf
 
+from evaluation.exchange import exchanged
 from evaluation.report import html, tensorboard, terminal
 from evaluation.result import AttackResult, ComparisonResult, Curve, Guarantee, Measure, RunResult
 from evaluation.summary import summarize, with_twins
@@ -40,7 +41,7 @@ def synthetic(
     runs = with_twins(runs)
     made = ComparisonResult(
         name="synthetic", title="A <synthetic> comparison & more", runs=runs, summary=summarize(runs),
-        command="dptrain run synthetic",
+        exchanges=exchanged(runs), command="dptrain run synthetic",
         data={"name": "synthetic", "kind": "image", "classes": ["<script>", "b", "c"],
               "source": "drawn at random", "fingerprint": "f" * 64},
         recipe={}, versions={"dptrain": "0"}, not_covered=("The figures of this report.",),
