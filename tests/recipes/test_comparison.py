@@ -286,7 +286,7 @@ def test_options_that_one_model_cannot_have_together_can_each_be_alone():
 def test_labels_of_regularizers_alone_are_folders_that_differ():
     jobs = load("mnist_regularizers").jobs()
     labels = [job.label for job in jobs]
-    assert len(set(labels)) == len(labels) == 3 * (1 + 8 + 3)
+    assert len(set(labels)) == len(labels) == 3 * (1 + 8 + 2)
     assert "regularized-label_smoothing=0.1/seed=0" in labels
     assert all(label.count("/") == 1 and not set(label) & set(' \\:*?"<>|') for label in labels)
     assert [job.label for job in alone_of("--regularized.label-smoothing", "-0.05")][-1].endswith("=-0.05/seed=0")
