@@ -109,6 +109,36 @@ class AttackResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Exposure:
+    """How the leak is spread over the audited examples, each attacked by itself over the shadow models that had it and those
+    that had not (``evaluation.membership.vulnerability``). It names no example; a file in the run's ``private/`` does."""
+
+    examples: int
+    """Of which something can be said; those of all seeds together in a :class:`Summary`."""
+    models: int
+    """Shadow models."""
+    false_positive_rate: float
+    """At which an example's own true positive rate is stated."""
+    false_discovery_rate: float
+    """Expected share of false flags among the flagged, at most."""
+    flagged: Measure
+    """Share of examples that leak by a test at that rate."""
+    striking: Measure
+    """Share of examples whose own true positive rate is estimated above a tenth."""
+    striking_by_chance: float
+    """The same where the same answers are dealt to models at random."""
+    levels: tuple[float, ...]
+    """True positive rates."""
+    share_above: tuple[float, ...]
+    """Share of examples above each."""
+    share_by_chance: tuple[float, ...]
+    largest_by_chance: float
+    """By chance, the largest true positive rate of any example lies below this in 95 of 100 cases."""
+    permitted: float | None = None
+    """The true positive rate that the privacy plan permits of any example."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunResult:
     """One trained model: what was paid in utility and what was bought in privacy."""
 
@@ -133,6 +163,8 @@ class RunResult:
     """What a reader must know about this run, such as an insecure noise seed."""
     release_digest: str = ""
     """SHA-256 of the release's manifest: which weights were attacked."""
+    exposure: Exposure | None = None
+    """None where no shadow models were trained."""
     seconds: float = 0.0
     regularizer: str = ""
     """Of the variant `regularized` where each option has a model of its own: which, such as ``label_smoothing=0.1``."""
@@ -228,6 +260,8 @@ class Summary:
     """``<attack>/<metric>`` to the most that the plan permits."""
     verdicts: dict[str, str] = field(default_factory=dict)
     """Attack to the verdict over all seeds."""
+    exposure: Exposure | None = None
+    """Means over the seeds."""
     regularizer: str = ""
 
     @property

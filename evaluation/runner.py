@@ -38,12 +38,13 @@ from evaluation import analysis
 from evaluation.access import Access
 from evaluation.analysis import Case
 from evaluation.inversion.class_ import ClassInversion
-from evaluation.membership import MembershipAttack, NotApplicable
-from evaluation.membership.signal import signal
-from evaluation.membership.vulnerability import save, vulnerability
+from evaluation.membership import MembershipAttack, NotApplicable, gallery
+from evaluation.membership.lira import log_likelihood_ratio
+from evaluation.membership.signal import outputs_of, signal
+from evaluation.membership.vulnerability import FALSE_POSITIVE_RATE, by_chance, exposure, save, vulnerability
 from evaluation.metrics import proportion
 from evaluation.plan import ATTACKS, EvaluationPlan
-from evaluation.result import AttackResult, RunResult, Variant, read_run, write
+from evaluation.result import AttackResult, Exposure, RunResult, Variant, read_run, write
 from evaluation.target import Target, model_of
 
 
@@ -119,12 +120,13 @@ def evaluate(
         train = partial(retrain_fleet, retrain, data, **asked)
     fleets = _Fleets(train)
     attacks = tuple(run_attack(case, name, fleets) for name in plan.attacks)
-    _keep_vulnerability(case, fleets.trained, run / "private" / f"vulnerability-step={step:06d}.csv")
     attacked = hashlib.sha256((run / "release" / MANIFEST).read_bytes()).hexdigest()
+    exposed = _keep_vulnerability(case, fleets.trained, run / "private", step, attacked)
     if keep_others and (folder / "result.json").exists():
         before = read_run(folder / "result.json")
         if before.release_digest == attacked:
             attacks = (*attacks, *(attack for attack in before.attacks if attack.name not in plan.attacks))
+            exposed = before.exposure if fleets.trained is None else exposed
     result = RunResult(
         label=str(identity.get("label", run.name)),
         variant=_variant(identity, stated),
@@ -143,6 +145,7 @@ def evaluate(
         data_fingerprint=data.fingerprint,
         notes=_notes(card),
         release_digest=attacked,
+        exposure=exposed,
         seconds=round(time.monotonic() - started, 3),
     )
     write(result, folder / "result.json")
@@ -260,17 +263,24 @@ def _coins(split: Split, recipe: Recipe | None) -> tuple[np.ndarray, float]:
     return without, shares.members / (shares.members + shares.non_members)
 
 
-def _keep_vulnerability(case: Case, fleet: Fleet | None, path: Path) -> None:
-    """Which examples leak, where shadow models were trained; private."""
+def _keep_vulnerability(case: Case, fleet: Fleet | None, private: Path, step: int, release_digest: str) -> Exposure | None:
+    """Which examples leak, where shadow models were trained: their list and the page's examples go to the private folder, how
+    the leak is spread comes back."""
     if fleet is None:
-        return
+        return None
     examples = case.examples(case.split.audited)
-    signals = signal(fleet.logits[:, examples.indices], examples.targets)
+    signals, inside = signal(fleet.logits[:, examples.indices], examples.targets), fleet.membership[:, examples.indices]
+    observed = signal(outputs_of(case.target.behind(Access.SCORES), examples.inputs), examples.targets)
     try:
-        found = vulnerability(signals, fleet.membership[:, examples.indices], examples.indices, case.split.is_member)
+        score = log_likelihood_ratio(observed, signals, inside)
+        found = vulnerability(signals, inside, examples.indices, case.split.is_member, score)
     except UserError:  # too few models: the attacks say so
-        return
-    save(found, path)
+        return None
+    save(found, private / f"vulnerability-step={step:06d}.csv")
+    chosen = gallery.choose(found, case.data, release_digest=release_digest, seed=case.seed)
+    gallery.save(chosen, private / gallery.name_of(step))
+    permitted = case.plan.permitted_true_positive_rate(FALSE_POSITIVE_RATE) if case.plan and case.is_private else None
+    return exposure(found, by_chance(signals, inside), permitted)
 
 
 def _untrained(card: dict[str, Any], run: Path) -> Target | None:

@@ -8,8 +8,10 @@ import dataclasses
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from evaluation.metrics import over_seeds
-from evaluation.result import AttackResult, Kind, Measure, RunResult, Summary, read_run
+from evaluation.result import AttackResult, Exposure, Kind, Measure, RunResult, Summary, read_run
 
 NO_TWIN = "no non-private twin ran to show what the attack can find, so this shows little"
 NOTHING_ON_TWIN = "it finds nothing on the non-private twin either, so this shows little"
@@ -96,7 +98,30 @@ def _summary(runs: list[RunResult]) -> Summary:
         measures=tuple(measures),
         permitted=permitted,
         verdicts={name: _verdict(results, name, measures, permitted) for name, results in attacks.items()},
+        exposure=_exposure([run.exposure for run in runs if run.exposure is not None]),
     )
+
+
+def _exposure(found: list[Exposure]) -> Exposure | None:
+    """How the leak is spread, as the mean over seeds. Counts at other levels, of another version, are not mixed."""
+    found = [one for one in found if one.levels == found[0].levels]
+    if not found:
+        return None
+    return dataclasses.replace(
+        found[0],
+        examples=sum(one.examples for one in found),
+        models=min(one.models for one in found),
+        flagged=over_seeds([one.flagged for one in found], found[0].flagged.name),
+        striking=over_seeds([one.striking for one in found], found[0].striking.name),
+        striking_by_chance=float(np.mean([one.striking_by_chance for one in found])),
+        share_above=_mean([one.share_above for one in found]),
+        share_by_chance=_mean([one.share_by_chance for one in found]),
+        largest_by_chance=float(np.mean([one.largest_by_chance for one in found])),
+    )
+
+
+def _mean(shares: list[tuple[float, ...]]) -> tuple[float, ...]:
+    return tuple(np.mean(shares, axis=0).tolist())
 
 
 def _headline(result: AttackResult) -> Measure:

@@ -175,7 +175,7 @@ def report_command(arguments: list[str]) -> int:
         return 0
     if kind == "html":
         runs.report(Path(folder))
-        print(Path(folder) / "report.html")
+        print(*_pages(Path(folder)), sep="\n")
         return 0
     from evaluation.report import terminal
 
@@ -301,10 +301,19 @@ def _show(result: "ComparisonResult | None", root: Path) -> int:
     from evaluation.report import terminal
 
     print(terminal.render(result))
-    print(f"\n{root / 'report.html'}\ntensorboard --logdir {root}")
+    print("", *_pages(root), f"tensorboard --logdir {root}", sep="\n")
     for trouble in (troubles := list(_troubles(result))):
         print(f"dptrain: {trouble}", file=sys.stderr)
     return 1 if troubles else 0
+
+
+def _pages(root: Path) -> Iterator[str]:
+    """Where the reports are: the one to hand on, and the one to keep."""
+    from evaluation.report.html import PRIVATE
+
+    yield str(root / "report.html")
+    if (root / PRIVATE).exists():
+        yield f"{root / PRIVATE}  (members' examples: do not publish)"
 
 
 def _troubles(result: "ComparisonResult") -> Iterator[str]:

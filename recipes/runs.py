@@ -193,12 +193,13 @@ def is_complete(job: Job, folder: Path, attacks: tuple[str, ...], data: DataSet)
 
 
 def report(root: Path) -> ComparisonResult:
-    """Gathers the results below ``root`` and writes results.json, report.html and the TensorBoard folder."""
-    from evaluation.report import html, tensorboard
+    """Gathers the results below ``root`` and writes results.json, report.html, the private page and the TensorBoard folder."""
+    from evaluation.report import html, private, tensorboard
 
     result = gather(root)
     write(result, root / "results.json")
     tensorboard.write(result, root)
+    private.write(result, root)
     html.write(result, root, root / "report.html")
     return result
 

@@ -33,6 +33,8 @@ class DataSet:
     kind: Literal["image", "table"] = "image"
     features: tuple[str, ...] = ()
     """Of a table: the name of each input."""
+    columns: tuple[str, ...] = ()
+    """Of a table: its columns as they were stated, by which :func:`dptrain.data.table.decode` reads rows back from inputs."""
     source: str = ""
     """Where the data come from, and on what terms."""
     published_test: int = 0

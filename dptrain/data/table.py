@@ -22,7 +22,7 @@ Lines are counted from 1, the header being line 1; empty lines are skipped.
 import csv
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from dptrain.data.dataset import DataSet
 from dptrain.errors import DataError, nearest
@@ -110,6 +111,7 @@ def load(config: DataConfig) -> DataSet:
         bounds=_bounds(columns),
         kind="table",
         features=tuple(features),
+        columns=config.columns,
         source=f"{path.name}, given by the user",
     )
 
@@ -330,3 +332,29 @@ def _categories(
     present = np.flatnonzero(~missing)
     block[present, numbers[present]] = 1.0
     return [f"{column.name} is {name}" for name in column.categories], block
+
+
+# Decoding: what a person would read in the row that a model was given.
+
+
+def decode(columns: Sequence[str], inputs: Float[np.ndarray, "examples inputs"]) -> dict[str, list[str]]:
+    """Each column's cells as texts, by its name: a number to six digits, as it was clipped; empty where it was missing.
+
+    Args:
+        columns: as they were stated, such as :attr:`DataSet.columns`.
+    """
+    cells: dict[str, list[str]] = {}
+    at = 0
+    for column in map(parse_column, columns):
+        width = 1 if column.kind == "number" else len(column.categories)
+        block, at = inputs[:, at : at + width], at + width
+        if column.kind == "number":
+            low, high = column.bounds
+            texts = [f"{low + (float(value) + 0.5) * (high - low):.6g}" for value in block[:, 0]]
+        else:
+            texts = [column.categories[number] for number in block.argmax(1)]
+        if column.may_be_missing:
+            texts = ["" if missing > 0.5 else text for text, missing in zip(texts, inputs[:, at], strict=True)]
+            at += 1
+        cells[column.name] = texts
+    return cells

@@ -13,8 +13,10 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from evaluation.report import wording
 from evaluation.result import AttackResult, ComparisonResult, Kind, Measure, RunResult, Summary
@@ -159,6 +161,31 @@ def roc(result: ComparisonResult, attack: str) -> Figure | None:
         return figure
 
 
+def exposure(result: ComparisonResult) -> Figure:
+    """Share of examples whose own true positive rate lies above a level, on logarithmic axes; dotted, what chance gives."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.2, 4.2), layout="constrained")
+        axes = figure.subplots()
+        chance: str | None = "by chance"
+        for index, item in enumerate(item for item in result.summary if item.exposure is not None):
+            assert item.exposure is not None
+            colour, line = COLOURS[index % len(COLOURS)], LINES[index % len(LINES)]
+            for shares, style, width, name in (
+                (item.exposure.share_above, line, 1.4, wording.row_name(item)),
+                (item.exposure.share_by_chance, (0, (1, 1.2)), 1.0, chance),
+            ):
+                drawn = np.where(np.array(shares) > 0, shares, np.nan)
+                axes.plot(item.exposure.levels, drawn, color=colour, linestyle=style, linewidth=width, label=name)
+            chance = None  # one line of the legend stands for all: each has its model's colour
+        axes.set(xscale="log", yscale="log", xlim=(0.01, 1), ylim=(1e-4, 1))
+        axes.set(xlabel="own TPR at 1% FPR", ylabel="share of examples above it")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter("{x:g}")
+        axes.set_title("How the leak is spread over examples", loc="left", fontsize=10, fontweight="bold")
+        figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+        return figure
+
+
 def pictures(arrays: dict[str, np.ndarray], classes: list[str]) -> Figure:
     """A column a class (the first ``MOST_CLASSES``): true class mean, reconstruction, public class mean."""
     rows = [("class mean\nof members", "true"), ("recon-\nstruction", "reconstruction"), ("public\nclass mean", "public_mean")]
@@ -210,6 +237,16 @@ def as_data_uri(figure: Figure) -> str:
     """The figure as a PNG inside a ``data:`` address."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def picture_uri(pixels: UInt8[np.ndarray, "height width channels"], side: int) -> str:
+    """One picture as a PNG inside a ``data:`` address, made smaller where a side is longer than ``side`` pixels."""
+    grey = pixels.shape[2] == 1
+    picture = Image.fromarray(pixels[..., 0] if grey else pixels)
+    picture.thumbnail((side, side), Image.Resampling.BOX)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

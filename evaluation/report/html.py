@@ -17,6 +17,9 @@ from evaluation.report import bought, figures, wording
 from evaluation.result import ComparisonResult, Kind, Measure
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
+STYLE = Path(__file__).with_name("page.css")
+PRIVATE = Path("private") / "vulnerable.html"
+"""Of the page with members' examples, in the comparison's folder; ``evaluation.report.private`` writes it."""
 
 
 def write(result: ComparisonResult, root: Path, path: Path) -> None:
@@ -29,16 +32,13 @@ def write(result: ComparisonResult, root: Path, path: Path) -> None:
 
 
 def render(result: ComparisonResult, root: Path) -> str:
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"interval": wording.interval, "number": wording.number, "budget": wording.budget}
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     names = wording.measured_names(result)
-    page = template.render(
+    return fill(
+        TEMPLATE,
         result=result,
-        wording=wording,
         answer=[*wording.answer(result), *bought.raised(result)],
         tradeoffs=[
-            {"svg": _svg(figures.tradeoff(result, name), f"tradeoff{index}"), "text": _in_words(result, name)}
+            {"svg": as_markup(figures.tradeoff(result, name), f"tradeoff{index}"), "text": _in_words(result, name)}
             for index, name in enumerate(["test_accuracy", *names])
         ],
         rocs=_rocs(result),
@@ -46,6 +46,7 @@ def render(result: ComparisonResult, root: Path) -> str:
         exchanges=result.exchanges,
         tables=[_table(result, attack) for attack in wording.applicable(result)],
         controls=_beside(result),
+        exposed=_exposed(result, root),
         pictures=_pictures(result, root),
         audits=_audits(result),
         guarantees=_guarantees(result),
@@ -53,10 +54,18 @@ def render(result: ComparisonResult, root: Path) -> str:
         broken=wording.broken(result),
         notes=sorted({f"{run.label}: {note}" for run in result.runs for note in run.notes}),
     )
-    return page + "\n"
 
 
-def _svg(figure: Any, name: str) -> Markup:
+def fill(template: Path, **given: Any) -> str:
+    """A page from its template: the style that all pages share, and no text that is taken for markup."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"interval": wording.interval, "number": wording.number, "budget": wording.budget}
+    style = Markup(STYLE.read_text(encoding="utf-8"))
+    return environment.from_string(template.read_text(encoding="utf-8")).render(wording=wording, style=style, **given) + "\n"
+
+
+def as_markup(figure: Any, name: str) -> Markup:
+    """A drawing to stand in a page; ids in it begin with ``name``."""
     return Markup(figures.as_svg(figure, name))
 
 
@@ -70,7 +79,7 @@ def _in_words(result: ComparisonResult, name: str) -> str:
 def _rocs(result: ComparisonResult) -> list[dict[str, Any]]:
     drawn = [(attack, figures.roc(result, attack)) for attack in wording.attacks(result)]
     return [
-        {"name": wording.attack_name(attack), "svg": _svg(figure, f"roc{index}")}
+        {"name": wording.attack_name(attack), "svg": as_markup(figure, f"roc{index}")}
         for index, (attack, figure) in enumerate(drawn)
         if figure is not None
     ]
@@ -118,6 +127,20 @@ def _beside(result: ComparisonResult) -> list[dict[str, Any]]:
                      "beside": shown, "verdict": attack.verdict, "reason": attack.reason}
                 )  # fmt: skip
     return rows
+
+
+def _exposed(result: ComparisonResult, root: Path) -> dict[str, Any] | None:
+    """How the leak is spread over examples; where the examples are is said, and they are not here."""
+    rows = [{"name": wording.row_name(item), "exposure": item.exposure} for item in result.summary if item.exposure is not None]
+    if not rows:
+        return None
+    figure = figures.exposure(result)
+    return {
+        "rows": rows,
+        "svg": as_markup(figure, "exposure"),
+        "text": wording.exposure_in_words(result),
+        "place": wording.WHERE_EXAMPLES_ARE if (root / PRIVATE).exists() else wording.NO_EXAMPLES_KEPT,
+    }
 
 
 def _pictures(result: ComparisonResult, root: Path) -> list[dict[str, str]]:

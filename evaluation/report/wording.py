@@ -55,6 +55,26 @@ COMPUTED_FROM_MEMBERS = (
     "they are where the membership or the examples are secret."
 )
 
+ALONE = (
+    "Each audited example is attacked by itself: over the shadow models that had it and those that had not, what would an "
+    "attacker get who knows everything but this example's membership? It is flagged where an exact rank test says that it "
+    "leaks; of those flagged, at most one in twenty is expected to be there by chance. Its own TPR, at 1% FPR, is an estimate "
+    "that a few dozen models make large or small by chance; the last column, and the dotted lines, say how often that would "
+    "happen if the same answers were dealt to models at random."
+)
+WHERE_EXAMPLES_ARE = (
+    "Which examples these are is shown on another page, private/vulnerable.html beside this one. It is no part of this report, "
+    "since it holds members' examples as they are and says who was trained on; it is for whoever holds the data."
+)
+NO_EXAMPLES_KEPT = (
+    "Which examples these are is no part of this report, since it says who was trained on; the page private/vulnerable.html "
+    "shows them once `dptrain evaluate RUN` has attacked the models again, beside the data."
+)
+MEMBERS_THEMSELVES = (
+    "This page holds examples of the training set as they are, and says which of them leak. No ε covers it. Do not publish it, "
+    "do not put it into a repository, and send it to nobody who may not see the data."
+)
+
 
 def attack_name(name: str) -> str:
     return ATTACK_NAMES.get(name, name)
@@ -144,6 +164,16 @@ def seen(check: AuditCheck) -> str:
     low, high = check.seen.low, check.seen.high
     interval = "" if low is None or high is None else f" [{low:.4g}, {high:.4g}]"
     return f"stated {check.stated:.4g}, seen {check.seen.value:.4g}{interval}: {'holds' if check.ok else 'BROKEN'}"
+
+
+def exposure_in_words(result: ComparisonResult) -> str:
+    """The drawing of how the leak is spread, for who cannot see it."""
+    told = [
+        f"{row_name(item)}: {interval(item.exposure.striking)}, by chance {number(item.exposure.striking_by_chance, 4)}"
+        for item in result.summary
+        if item.exposure is not None
+    ]
+    return "Share of examples whose own TPR at 1% FPR lies above 10%. " + "; ".join(told) + "."
 
 
 def find(summary: Summary, name: str) -> Measure | None:

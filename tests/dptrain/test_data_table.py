@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dptrain.data.dataset import DataSet
-from dptrain.data.table import Column, load, parse_column
+from dptrain.data.table import Column, decode, load, parse_column
 from dptrain.errors import DataError
 from dptrain.recipe import DataConfig
 
@@ -344,3 +344,16 @@ def test_a_real_target_that_is_sometimes_empty_is_refused_with_the_line(shared_d
                 shared_data / "iwpc.csv", target="Gender", classes=("female", "male"), columns=("Height (cm):number[0,300]?",)
             )
         )
+
+
+def test_a_row_can_be_read_back_from_what_the_model_was_given(tmp_path: Path):
+    columns = ("age:number[0,120]^?", "sex:category[F,M,*]", "weight:number[30,130]?", 'town:category["Bath, UK",York]?')
+    text = 'age,sex,weight,town,outcome\n20,F,55.5,"Bath, UK",no\n600,X,,,yes\n,M,80,York,no\n'
+    data = table(tmp_path, text, columns=columns)
+    assert data.columns == columns
+    assert decode(data.columns, data.inputs.numpy()) == {
+        "age": ["20", "120", ""],
+        "sex": ["F", "*", "M"],
+        "weight": ["55.5", "", "80"],
+        "town": ["Bath, UK", "", "York"],
+    }
