@@ -166,17 +166,14 @@ def exposure(result: ComparisonResult) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 4.2), layout="constrained")
         axes = figure.subplots()
-        chance: str | None = "by chance"
-        for index, item in enumerate(item for item in result.summary if item.exposure is not None):
-            assert item.exposure is not None
+        drawn = [(wording.row_name(item), item.exposure) for item in result.summary if item.exposure is not None]
+        for index, (name, found) in enumerate(drawn):
+            above = np.where(np.array(found.share_above) > 0, found.share_above, np.nan)
             colour, line = COLOURS[index % len(COLOURS)], LINES[index % len(LINES)]
-            for shares, style, width, name in (
-                (item.exposure.share_above, line, 1.4, wording.row_name(item)),
-                (item.exposure.share_by_chance, (0, (1, 1.2)), 1.0, chance),
-            ):
-                drawn = np.where(np.array(shares) > 0, shares, np.nan)
-                axes.plot(item.exposure.levels, drawn, color=colour, linestyle=style, linewidth=width, label=name)
-            chance = None  # one line of the legend stands for all: each has its model's colour
+            axes.plot(found.levels, above, color=colour, linestyle=line, linewidth=1.4, label=name)
+        for index, (_, found) in enumerate(drawn):  # they lie close together: one line of the legend stands for all
+            above = np.where(np.array(found.share_by_chance) > 0, found.share_by_chance, np.nan)
+            axes.plot(found.levels, above, "k:", linewidth=1.2, alpha=0.6, label=None if index else "by chance")
         axes.set(xscale="log", yscale="log", xlim=(0.01, 1), ylim=(1e-4, 1))
         axes.set(xlabel="own TPR at 1% FPR", ylabel="share of examples above it")
         for axis in (axes.xaxis, axes.yaxis):

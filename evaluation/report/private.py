@@ -93,8 +93,8 @@ def _example(kept: Gallery, at: int, side: int) -> dict[str, Any]:
     return {
         "index": int(kept.index[at]),
         "label": kept.label[at],
-        "rate": _with_interval(*kept.rate[at].tolist()),
-        "auc": _with_interval(*kept.auc[at].tolist()),
+        "rate": _percents(*kept.rate[at].tolist()),
+        "auc": "{:.2f} [{:.2f}, {:.2f}]".format(*kept.auc[at].tolist()),
         "score": f"{score:+.2f}" if math.isfinite(score) else "–",
         "flagged": bool(kept.is_flagged[at]),
         "models": f"{int(kept.models_in[at])} with, {int(kept.models_out[at])} without",
@@ -103,5 +103,7 @@ def _example(kept: Gallery, at: int, side: int) -> dict[str, Any]:
     }
 
 
-def _with_interval(value: float, low: float, high: float) -> str:
-    return f"{wording.number(value)} [{wording.number(low)}, {wording.number(high)}]"
+def _percents(value: float, low: float, high: float) -> str:
+    """``8.5% [2.9, 20]``: two digits where there are two."""
+    shown = [f"{100 * share:.1f}" if share < 0.0995 else f"{100 * share:.0f}" for share in (value, low, high)]
+    return f"{shown[0]}% [{shown[1]}, {shown[2]}]"

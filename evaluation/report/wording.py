@@ -59,8 +59,8 @@ ALONE = (
     "Each audited example is attacked by itself: over the shadow models that had it and those that had not, what would an "
     "attacker get who knows everything but this example's membership? It is flagged where an exact rank test says that it "
     "leaks; of those flagged, at most one in twenty is expected to be there by chance. Its own TPR, at 1% FPR, is an estimate "
-    "that a few dozen models make large or small by chance; the last column, and the dotted lines, say how often that would "
-    "happen if the same answers were dealt to models at random."
+    'that a few dozen models make large or small by chance; "by chance", dotted, is how often that happens where the same '
+    "answers are dealt to models at random."
 )
 WHERE_EXAMPLES_ARE = (
     "Which examples these are is shown on another page, private/vulnerable.html beside this one. It is no part of this report, "

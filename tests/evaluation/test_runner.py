@@ -23,7 +23,7 @@ from dptrain.recipe import DataConfig, OptimizerConfig, PrivacyConfig, Recipe, S
 from dptrain.trainer import Trainer
 from evaluation import EvaluationPlan, analysis, evaluate, metrics
 from evaluation.access import Access
-from evaluation.membership import Knowledge, MembershipAttack
+from evaluation.membership import Knowledge, MembershipAttack, gallery
 from evaluation.membership.lira import Lira
 from evaluation.plan import ATTACKS
 from evaluation.result import AttackResult, RunResult, read_run
@@ -221,12 +221,29 @@ def test_weights_of_anyone_s_own_shadow_models_are_not_kept(run_folder: Path, di
 
 
 def test_which_examples_leak_is_kept_where_it_is_private(run_folder: Path, digits: DataSet, split: Split):
-    evaluate(run_folder, digits, plan=dataclasses.replace(FEW, attacks=("membership.lira",)), recipe=FAST, progress=False)
+    lira = dataclasses.replace(FEW, attacks=("membership.lira",))
+    result = evaluate(run_folder, digits, plan=lira, recipe=FAST, progress=False)
     (path,) = (run_folder / "private").glob("vulnerability-step=*.csv")
     rows = path.read_text().splitlines()
     assert rows[0].startswith("index,is_member,auc")
     assert {int(row.split(",")[0]) for row in rows[1:]} == set(split.audited.tolist())
     assert not list((run_folder / "release").glob("*.csv"))
+    kept = gallery.load(run_folder / "private" / gallery.name_of(20))
+    assert kept.release_digest == result.release_digest
+    assert set(kept.index.tolist()) <= set(split.members.tolist())
+    assert kept.pictures is not None
+    assert (kept.pictures[0, :, :, 0] == np.rint(digits.inputs[int(kept.index[0]), 0].numpy() * 255 + 0.3 * 255)).all()
+    assert result.exposure is not None
+    assert result.exposure.examples == sum(row.split(",")[2] != "" for row in rows[1:])
+    loss = dataclasses.replace(FEW, attacks=("membership.threshold",))
+    again = evaluate(run_folder, digits, plan=loss, recipe=FAST, keep_others=True, progress=False)
+    assert again.exposure == result.exposure
+
+
+def test_where_no_shadow_models_are_trained_nothing_is_said_of_single_examples(run_folder: Path, digits: DataSet):
+    loss = dataclasses.replace(FEW, attacks=("membership.threshold",))
+    assert evaluate(run_folder, digits, plan=loss, progress=False).exposure is None
+    assert not list((run_folder / "private").glob("vulnerab*"))
 
 
 def test_the_target_and_its_shadows_are_asked_in_the_same_views(run_folder: Path, digits: DataSet):

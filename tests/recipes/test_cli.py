@@ -123,8 +123,16 @@ def test_private_and_public_stand_apart_on_disk(finished: Path):
     """Sharp edge 14: exact training curves lie in a log directory of their own, under their own name."""
     run = finished / "eps=08.00" / "seed=0"
     assert sorted(path.name for path in (run / "release").iterdir()) == ["card.json", "manifest.json", "model.safetensors"]
-    kept = {"checkpoint", "ledger.jsonl", "run.json", "split.npz", "vulnerability-step=000010.csv"}
+    kept = {
+        "checkpoint",
+        "ledger.jsonl",
+        "run.json",
+        "split.npz",
+        "vulnerability-step=000010.csv",
+        "vulnerable-step=000010.npz",
+    }
     assert {path.name for path in (run / "private").iterdir()} == kept
+    assert {path.name for path in (finished / "private").iterdir()} == {"fleet", "vulnerable.html"}
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     for path in finished.rglob("events.out.tfevents.*"):
