@@ -18,7 +18,8 @@ and of what the single figures' own intervals allow. The difference x − y of t
 same ones, and then it is too wide rather than too narrow. Of u / a Fieller's (Fieller 1954, "Some Problems in Interval
 Estimation"): all r for which u − r a is not further from 0 than √(h_u² + r² h_a²), h being half the width of an interval; u
 and a are taken as uncorrelated. It is bounded exactly where the interval of a excludes 0, and there is no ratio elsewhere: a
-leak that is lowered for free has no price, and dividing by an accuracy given up that may be 0 would make one up.
+leak that is lowered for free has no price, and dividing by an accuracy given up that may be 0 would make one up. Each interval
+is a row's own, at 95%: of twenty rows that change nothing, one is expected to be said to change something.
 
 *Which attack.* All of the comparison that have an AUC, each by itself. The first one is that with the largest mean AUC on the
 non-private models. No other row has a part in this choice, but u is computed from the figures that it looks at: where two
