@@ -1,5 +1,7 @@
 """Attacks on models whose leak is known: a signal is found, its absence is not made up."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -109,11 +111,14 @@ def test_lira_makes_nothing_up():
     assert np.mean(found) == pytest.approx(0.5, abs=0.015)
 
 
-def test_lira_needs_enough_models_and_says_so():
-    logits, fleet, _ = gaussian_world(1.0, 1)
+def test_lira_needs_models_with_and_without_and_says_so():
+    logits, fleet, is_member = gaussian_world(1.0, 1)
     examples = numbered(600, np.zeros(600, dtype=np.int64))
+    scores = Lira().run(target_of(logits), examples, Knowledge(fleet=fleet))  # one model is enough
+    assert (area_under_roc(scores, is_member).value or 0.0) > 0.55
+    nothing = dataclasses.replace(fleet, membership=np.zeros_like(fleet.membership))
     with pytest.raises(UserError, match="shadow_models"):
-        Lira().run(target_of(logits), examples, Knowledge(fleet=fleet))
+        Lira().run(target_of(logits), examples, Knowledge(fleet=nothing))
     with pytest.raises(UserError, match="retrain"):
         Lira().run(target_of(logits), examples, Knowledge())
 
