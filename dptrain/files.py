@@ -1,6 +1,7 @@
 """Files that are whole or not there: written beside their place, flushed, and put there by renaming. Imports no torch."""
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,24 @@ def write_file(path: Path, content: bytes, mode: int = 0o666) -> None:
     """
     with whole_file(path, mode) as handle:
         handle.write(content)
+
+
+def write_next(folder: Path, suffix: str, content: bytes) -> Path:
+    """Writes a file under the next free number, ``001`` on; none takes another's place, also where several write at once."""
+    taken = [int(path.stem) for path in folder.glob(f"*{suffix}") if path.stem.isdecimal()]
+    number = 1 + max(taken, default=0)
+    complete = folder / f".next.{os.getpid()}.{threading.get_ident()}"
+    write_file(complete, content)
+    try:
+        while True:
+            path = folder / f"{number:03d}{suffix}"
+            try:
+                os.link(complete, path)
+                return path
+            except FileExistsError:
+                number += 1
+    finally:
+        complete.unlink()
 
 
 @contextmanager

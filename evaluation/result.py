@@ -340,9 +340,9 @@ class ComparisonResult:
     exchanges: tuple[Exchange, ...] = ()
     """What regularizers and budgets buy, one an attack; the one that gets most from the non-private models first."""
     failures: tuple[str, ...] = ()
-    """Models that could not be trained, or are not finished, one sentence each."""
+    """Models that could not be trained, or are not finished, and audits that cannot be read, one sentence each."""
     audits: tuple[AuditResult, ...] = ()
-    """Every audit of this comparison's recipes, from the first to the last."""
+    """Every audit that is kept beside the comparison, of other recipes too."""
     schema: str = SCHEMA
 
 

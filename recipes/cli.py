@@ -227,19 +227,28 @@ def audit_command(arguments: list[str]) -> int:
             given[field.name] = value if field.name in ("how", "canary") else _whole(f"--{field.name}", value)
     options = audit.Options(**given)  # pyright: ignore[reportArgumentType]  names and numbers, checked there
     wanted = comparison.load(name, rest)
-    from recipes import runs
+    from evaluation.report import terminal
+    from recipes import audits, runs
 
-    found = audit.audit(wanted, options, runs.command_line(["audit", *arguments]))
     root = Path(wanted.output)
-    paths = audit.save(found, root)
-    if (root / "comparison.toml").exists():
-        runs.report(root)
+    runs.take(root)
+    found, paths = [], []
+    for one in audit.audit(wanted, options, runs.command_line(["audit", *arguments])):
+        found.append(one)
+        paths.append(audits.save(one, root))
+        if kind == "text":
+            print(terminal.audit(one), end="\n\n", flush=True)
     if kind == "json":
         import json
 
         print(json.dumps([as_plain(one) for one in found], indent=1, ensure_ascii=False))
     else:
-        print(audit.render(found), "", *paths, sep="\n")
+        print(audit.conclusion(found), "", *paths, sep="\n", flush=True)
+    if (root / "comparison.toml").exists():
+        try:
+            runs.report(root)
+        except (UserError, OSError) as error:  # the audit has spoken, and its exit code is its own
+            print(f"dptrain: the report of {root} was not made again: {error}", file=sys.stderr)
     return 0 if all(one.ok for one in found) else CONTRADICTED
 
 

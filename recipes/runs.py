@@ -29,7 +29,7 @@ from evaluation.baselines import majority_class
 from evaluation.exchange import exchanged
 from evaluation.result import ComparisonResult, Measure, read_run, write
 from evaluation.summary import read_results, summarize, with_twins
-from recipes import audit
+from recipes import audits
 from recipes.comparison import Comparison, Job, from_toml, plain, to_toml
 
 ABOUT = "comparison.json"
@@ -120,10 +120,7 @@ def claim(root: Path, comparison: Comparison, name: str, command: str, data: Dat
                 "remove it"
             )
         return
-    ours = {ABOUT, f".{ABOUT}", ".comparison.toml", audit.FOLDER}
-    if root.exists() and any(entry.name.rstrip("0123456789").rstrip(".") not in ours for entry in root.iterdir()):
-        raise ConfigError(f"{root} is not empty and holds no comparison; type another folder with --output")
-    root.mkdir(parents=True, exist_ok=True)
+    take(root)
     shares = comparison.recipe.data.split
     held_out = data.targets[draw(len(data), shares, comparison.seeds[0], data.published_test).held_out]
     about = {
@@ -142,6 +139,21 @@ def claim(root: Path, comparison: Comparison, name: str, command: str, data: Dat
     write_file(root / ABOUT, (json.dumps(about, indent=1) + "\n").encode())
     typed = "".join(letter if letter.isprintable() else " " for letter in command)
     write_file(path, f"# The resolved comparison. {typed}\n\n{text}".encode())
+
+
+def take(root: Path) -> None:
+    """Makes the folder, where there is none.
+
+    Raises:
+        ConfigError: it holds something else than a comparison and audits.
+    """
+    ours = {ABOUT, f".{ABOUT}", ".comparison.toml", audits.FOLDER}
+    if root.exists() and not root.is_dir():
+        raise ConfigError(f"{root} is a file; type another folder with --output")
+    foreign = root.exists() and any(entry.name.rstrip("0123456789").rstrip(".") not in ours for entry in root.iterdir())
+    if foreign and not (root / "comparison.toml").exists():
+        raise ConfigError(f"{root} is not empty and holds no comparison; type another folder with --output")
+    root.mkdir(parents=True, exist_ok=True)
 
 
 def _differences(before: object, now: object, prefix: str = "") -> set[str]:
@@ -219,6 +231,7 @@ def gather(root: Path) -> ComparisonResult:
     broken = _read_json(root / "failures.json") if (root / "failures.json").exists() else {}
     unfinished = {job.label: "not finished; `dptrain resume` goes on" for job in jobs if job.label not in done}
     failures = {**unfinished, **{label: reason for label, reason in broken.items() if label not in done}}
+    audited, unread = audits.read(root)
     return ComparisonResult(
         name=about["name"],
         title=comparison.title or about["name"],
@@ -232,8 +245,8 @@ def gather(root: Path) -> ComparisonResult:
         not_covered=NOT_COVERED,
         baselines=(from_plain(Measure, about["majority_class"], str(root / ABOUT)),),
         checkpoints=earlier,
-        failures=tuple(f"{label}: {reason}" for label, reason in sorted(failures.items())),
-        audits=audit.read(root, {job.recipe.digest() for job in jobs}),
+        failures=(*(f"{label}: {reason}" for label, reason in sorted(failures.items())), *unread),
+        audits=audited,
     )
 
 

@@ -167,7 +167,7 @@ def _audits(result: ComparisonResult) -> list[dict[str, Any]]:
     """Every audit, its first row with the claim."""
     return [
         {
-            "name": wording.audit_name(found),
+            "name": wording.audit_name(found, result),
             "how": found.how,
             "about": found.about,
             "claimed": wording.number(found.epsilon),

@@ -47,7 +47,7 @@ def _audits(result: ComparisonResult, width: int) -> list[str]:
     for found in result.audits:
         for bound in found.bounds:
             if bound.is_bound:
-                claim = [wording.audit_name(found), found.how, wording.number(found.epsilon)]
+                claim = [wording.audit_name(found, result), found.how, wording.number(found.epsilon)]
                 shown = [wording.number(bound.epsilon), wording.number(bound.ceiling), bound.holds_for]
                 rows.append([*claim, *shown, wording.audit_verdict(found)])
     return [*_wrapped(["Audits (lower bounds on ε)"], width), *_table(rows, width)]

@@ -149,10 +149,13 @@ def interval(measure: Measure | None) -> str:
     return f"{number(measure.value)} [{number(measure.low)}, {number(measure.high)}]"
 
 
-def audit_name(found: AuditResult) -> str:
-    """Of a row: the budget, and the checkpoint where it is not the last."""
+def audit_name(found: AuditResult, result: ComparisonResult) -> str:
+    """Of a row: the budget, the checkpoint where it is not the last, and whether the recipe is one that ran here."""
     where = f", step {found.step}" if found.step != found.steps else ""
-    return f"ε = {'–' if found.budget is None else budget(found.budget)}{where}"
+    whose = (
+        "" if any(run.recipe_digest == found.recipe_digest for run in result.runs) else ", of a recipe that did not run here"
+    )
+    return f"ε = {'–' if found.budget is None else budget(found.budget)}{where}{whose}"
 
 
 def audit_verdict(found: AuditResult) -> str:
@@ -240,7 +243,7 @@ def broken(result: ComparisonResult) -> list[str]:
 def contradicted(result: ComparisonResult) -> list[str]:
     """Audits that refute a claim, one sentence each."""
     return [
-        f"{audit_name(found)}: a {found.how} audit refutes the claim: {'; '.join(found.contradictions)}"
+        f"{audit_name(found, result)}: a {found.how} audit refutes the claim: {'; '.join(found.contradictions)}"
         for found in result.audits
         if not found.ok
     ]

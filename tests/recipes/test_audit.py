@@ -1,15 +1,15 @@
 """`dptrain audit`: a sound recipe passes, a broken one ends with an exit code of its own, and a typo is told what to type."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dptrain.errors import CheckpointError
 from dptrain.noise import GaussianNoise
-from recipes import audit
-from recipes.cli import CONTRADICTED, USAGE_ERROR, main
+from recipes import audit, audits
+from recipes.cli import CONTRADICTED, INTERRUPTED, USAGE_ERROR, main
 
 
 @pytest.fixture(autouse=True)
@@ -58,9 +58,11 @@ def test_half_of_the_noise_ends_with_its_own_exit_code(monkeypatch: pytest.Monke
     assert "Do not release" in said
 
 
-@pytest.mark.parametrize("how", ["one-run", "many-runs", "worst-case"])
-def test_the_other_games_are_played(how: str, capsys: pytest.CaptureFixture[str]):
-    few = ["--epsilons", "4", "--training.steps", "5", "--how", how, "--canaries", "60", "--trainings", "24"]
+@pytest.mark.parametrize(
+    ("how", "many"), [("one-run", "--canaries=60"), ("many-runs", "--trainings=24"), ("worst-case", "--trainings=24")]
+)
+def test_the_other_games_are_played(how: str, many: str, capsys: pytest.CaptureFixture[str]):
+    few = ["--epsilons", "4", "--training.steps", "5", "--how", how, many]
     assert main(["audit", "digits", *few, "--records", "300", "--privacy.expected-batch-size", "300"]) == 0
     assert "black-box" in capsys.readouterr().out
 
@@ -72,7 +74,12 @@ def test_the_other_games_are_played(how: str, capsys: pytest.CaptureFixture[str]
         (["--canary", "noisy", "--how", "one-run"], "did you mean 'noise'"),
         (["--canaries", "many"], "--canaries is 'many'; give a whole number"),
         (["--canaries"], "--canaries needs a value"),
-        (["--trainings", "3"], "give a whole number from 20 up"),
+        (["--trainings", "3", "--how", "many-runs"], "give a whole number from 20 up"),
+        (
+            ["--trainings", "50"],
+            "says nothing to --how white-box; leave it out, or give --how many-runs or worst-case",
+        ),
+        (["--canary", "noise", "--how", "worst-case"], "--canary says nothing to --how worst-case"),
         (["--records", "5000"], "members; give at most as many"),
         (["--epsilons", "inf"], "such as --epsilons 4"),
         (["--canaris", "5"], "canaris"),
@@ -97,13 +104,65 @@ def test_audits_of_all_checkpoints_share_the_error_and_stand_in_the_report(tmp_p
     assert {bound["comparisons"] for one in document["audits"] for bound in one["bounds"]} == {4}
     assert "What audits could show of it" in (root / "report.html").read_text()
     assert main(["audit", "digits", *small, "--canaries", "100", "--optimizer.learning-rate", "1"]) == 0
-    assert len(json.loads((root / "results.json").read_text())["audits"]) == 4  # of another recipe: not this comparison's
+    assert len(json.loads((root / "results.json").read_text())["audits"]) == 6
+    assert (root / "report.html").read_text().count("of a recipe that did not run here") >= 2
 
 
-def test_a_damaged_audit_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_damaged_audit_is_named_and_the_others_are_read(tmp_path: Path):
     root = tmp_path / "audited"
-    assert main(["audit", "digits", *QUICK, "--output", str(root)]) == 0
-    (path,) = (root / "audit").glob("*/*.json")
+    for _ in range(2):
+        assert main(["audit", "digits", *QUICK, "--output", str(root)]) == 0
+    path, _ = sorted((root / "audit").glob("*/*.json"))
     path.write_text(path.read_text()[:100])
-    with pytest.raises(CheckpointError, match=r"001\.json is not a result"):
-        audit.read(root, set())
+    found, (trouble,) = audits.read(root)
+    assert len(found) == 1
+    assert "001.json is not a result" in trouble
+    assert "restore it from a copy, or remove it" in trouble
+
+
+def test_a_contradiction_keeps_its_exit_code_where_the_report_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    root = tmp_path / "damaged"
+    root.mkdir()
+    (root / "comparison.toml").write_text("not TOML")
+    judge = audit.judge
+    monkeypatch.setattr(audit, "judge", lambda *a, **k: dataclasses.replace(judge(*a, **k), contradictions=("planted",)))
+    assert main(["audit", "digits", *QUICK, "--output", str(root)]) == CONTRADICTED
+    said = capsys.readouterr()
+    assert "This audit contradicts the claim" in said.out
+    assert "was not made again" in said.err
+    assert len(audits.read(root)[0]) == 1
+
+
+def test_an_audit_that_is_cut_keeps_what_was_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    root, play, played = tmp_path / "cut", audit._play, []
+
+    def cut(*given: Any):
+        if played:
+            raise KeyboardInterrupt
+        played.append(given)
+        return play(*given)
+
+    monkeypatch.setattr(audit, "_play", cut)
+    two = [*QUICK[2:], "--epsilons", "8", "4", "--output", str(root)]
+    assert main(["audit", "digits", *two]) == INTERRUPTED
+    ((kept,), troubles) = audits.read(root)
+    assert (kept.budget, troubles) == (8.0, ())
+    assert kept.bounds[0].comparisons == 4  # of two bounds and two budgets, whether or not the second came
+
+
+@pytest.mark.parametrize("what", ["a file", "a folder of something else"])
+def test_a_place_that_cannot_be_used_is_refused_before_anything_is_trained(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    place = tmp_path / "place"
+    if what == "a file":
+        place.write_text("precious")
+    else:
+        place.mkdir()
+        (place / "thesis.txt").write_text("precious")
+    monkeypatch.setattr(audit, "audit", lambda *given: pytest.fail("trained"))
+    assert main(["audit", "digits", *QUICK, "--output", str(place)]) == USAGE_ERROR
+    assert "type another folder with --output" in capsys.readouterr().err
+    assert what == "a file" or [entry.name for entry in place.iterdir()] == ["thesis.txt"]
