@@ -13,7 +13,6 @@ Where a folder has both, the original is read. Pixels are divided by 255 and shi
 channels' means .4914, .4822, .4465, which are printed with the data set everywhere, public constants.
 """
 
-import os
 import zipfile
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor
 
 from dptrain.data.dataset import DataSet
+from dptrain.data.places import folder_of
 from dptrain.errors import DataError
 from dptrain.recipe import DataConfig
 
@@ -52,8 +52,9 @@ def load(config: DataConfig) -> DataSet:
     Raises:
         DataError: nothing is there and it cannot be downloaded, or it is damaged.
     """
-    root = _root(config.path)
-    if not _has_original(root) and not _has_jpeg(root):
+    put = f"put {ARCHIVE} into it, or the folder {FOLDER} with the files {', '.join(FILES)}"
+    root = folder_of(config.path, "CIFAR-10", _is_there, lambda _: put)
+    if not _is_there(root):
         _download(root)
     if _has_original(root):
         (pixels, labels), form = _original(root / FOLDER), "original pixels"
@@ -74,24 +75,8 @@ def _has_original(root: Path) -> bool:
     return all((root / FOLDER / name).is_file() for name in FILES)
 
 
-def _has_jpeg(root: Path) -> bool:
-    return (root / ARCHIVE).is_file()
-
-
-def _root(path: str | None) -> Path:
-    if path is not None:
-        root = Path(path)
-        if not _has_original(root) and not _has_jpeg(root):
-            what = "lacks CIFAR-10" if root.is_dir() else "is no folder"
-            raise DataError(
-                f"data.path is {path!r}, which {what}; put {ARCHIVE} into it, or the folder {FOLDER} with the files "
-                f"{', '.join(FILES)}, name another folder with --data.path, or leave it out to download them"
-            )
-        return root
-    shared = os.environ.get("DPTRAIN_DATA")
-    if shared and (_has_original(Path(shared)) or _has_jpeg(Path(shared))):
-        return Path(shared)
-    return Path.home() / ".cache" / "dptrain"
+def _is_there(root: Path) -> bool:
+    return _has_original(root) or (root / ARCHIVE).is_file()
 
 
 def _download(root: Path) -> None:

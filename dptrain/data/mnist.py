@@ -12,12 +12,12 @@ tells the two apart (AUC .52 to .54, with a standard error of .004). It measures
 "published"``), and it cannot stand against the members in a membership attack.
 """
 
-import os
 from pathlib import Path
 
 import torch
 
 from dptrain.data.dataset import DataSet
+from dptrain.data.places import folder_of
 from dptrain.errors import DataError
 from dptrain.recipe import DataConfig
 
@@ -31,7 +31,9 @@ def load(config: DataConfig) -> DataSet:
     Raises:
         DataError: the files are not there and cannot be downloaded, or are damaged.
     """
-    root = _root(config.path)
+    root = folder_of(
+        config.path, "MNIST", _is_there, lambda root: f"put the files {', '.join(FILES)} into {root / 'MNIST' / 'raw'}"
+    )
     if not _is_there(root):
         _download(root)
     pixels, labels = _read(root)
@@ -44,21 +46,6 @@ def load(config: DataConfig) -> DataSet:
         source="MNIST (LeCun, Cortes, Burges 1998); commonly stated as CC BY-SA 3.0",
         published_test=10_000,
     )
-
-
-def _root(path: str | None) -> Path:
-    if path is not None:
-        if not _is_there(Path(path)):
-            what = "lacks MNIST" if Path(path).is_dir() else "is no folder"
-            raise DataError(
-                f"data.path is {path!r}, which {what}; put the files {', '.join(FILES)} into {Path(path) / 'MNIST' / 'raw'}, "
-                "name another folder with --data.path, or leave it out to download them"
-            )
-        return Path(path)
-    shared = os.environ.get("DPTRAIN_DATA")
-    if shared and _is_there(Path(shared)):
-        return Path(shared)
-    return Path.home() / ".cache" / "dptrain"
 
 
 def _is_there(root: Path) -> bool:

@@ -91,14 +91,6 @@ def test_without_files_and_network_one_sentence_says_what_to_put_where(
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize(("folder", "message"), [("empty", "lacks MNIST"), ("nowhere", "no folder")])
-def test_a_path_without_mnist_is_refused_and_nothing_is_downloaded_into_it(tmp_path: Path, folder: str, message: str):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=rf"{message}.*train-images-idx3-ubyte.*MNIST/raw.*--data\.path"):
-        load(DataConfig(name="mnist", path=str(tmp_path / folder)))
-    assert not list((tmp_path / "empty").iterdir())
-
-
 @pytest.mark.parametrize("damage", ["truncated", "empty", "noise", "labels", "test part"])
 def test_damaged_files_are_named(shared_data: Path, tmp_path: Path, damage: str):
     folder = linked(shared_data, tmp_path)
