@@ -33,7 +33,7 @@ LOOKS = 5
 """Within the patience."""
 MOST = 4096
 """Public examples that are looked at. Looks are compared with one another on the same examples, so that more would show little
-more; and all 45,000 of `mnist_regularizers` took sixteen times as long as the four steps between two looks."""
+more, and cost more than the steps between two looks."""
 CHUNK = 4096
 
 

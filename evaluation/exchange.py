@@ -40,7 +40,7 @@ from collections.abc import Callable, Sequence
 
 from evaluation.metrics import over_seeds
 from evaluation.result import AttackResult, Bought, Cost, Exchange, Kind, LeakChange, Measure, RunResult
-from evaluation.summary import by_kind
+from evaluation.summary import accuracy_of, by_kind, headline
 
 RATE = "tpr_at_fpr_"
 NONE_AS_ACCURATE = "no budget of this comparison is as accurate"
@@ -79,7 +79,7 @@ def _exchange(name: str, others: list[str], twins: dict[int, RunResult], kinds: 
     return Exchange(
         attack=name,
         rate=rate,
-        accuracy=over_seeds([_accuracy(run) for run in rated.values()], "test_accuracy"),
+        accuracy=over_seeds([accuracy_of(run) for run in rated.values()], "test_accuracy"),
         auc=over_seeds([_auc(name)(run) for run in rated.values()], "auc"),
         rows=tuple(row if row.variant == "dp" else _beside_budgets(row, budgets) for row in rows),
     )
@@ -88,7 +88,7 @@ def _exchange(name: str, others: list[str], twins: dict[int, RunResult], kinds: 
 def _bought(kind: Kind, name: str, rate: str, others: list[str], pairs: list[Pair]) -> Bought:
     variant, epsilon, regularizer = kind
     runs = [run for run, _ in pairs]
-    given_up = _in_points(_given_up(pairs, _accuracy, "accuracy_given_up"))
+    given_up = _in_points(_given_up(pairs, accuracy_of, "accuracy_given_up"))
     taken = _given_up(pairs, _auc(name), "auc_taken")
     cost, leak = cost_of(given_up), leak_of(taken)
     return Bought(
@@ -96,7 +96,7 @@ def _bought(kind: Kind, name: str, rate: str, others: list[str], pairs: list[Pai
         epsilon=epsilon,
         regularizer=regularizer,
         seeds=tuple(run.seed for run in runs),
-        accuracy=over_seeds([_accuracy(run) for run in runs], "test_accuracy"),
+        accuracy=over_seeds([accuracy_of(run) for run in runs], "test_accuracy"),
         auc=over_seeds([_auc(name)(run) for run in runs], "auc"),
         accuracy_given_up=given_up,
         auc_taken=taken,
@@ -215,11 +215,6 @@ def _in_points(share: Measure) -> Measure:
     return Measure(name=share.name, value=value, low=low, high=high, note=share.note)
 
 
-def _accuracy(run: RunResult) -> Measure:
-    low, high = run.utility.get("test_accuracy_low"), run.utility.get("test_accuracy_high")
-    return Measure(name="test_accuracy", value=run.utility["test_accuracy"], low=low, high=high)
-
-
 def _attack(run: RunResult, name: str) -> AttackResult | None:
     return next((attack for attack in run.attacks if attack.name == name and _is_rated(attack)), None)
 
@@ -228,7 +223,7 @@ def _auc(name: str) -> Of:
     def of(run: RunResult) -> Measure:
         found = _attack(run, name)
         assert found is not None  # pairs are of runs on which it is
-        return Measure(name="auc", value=found.value, low=found.low, high=found.high)
+        return headline(found)
 
     return of
 

@@ -80,7 +80,7 @@ def _summary(runs: list[RunResult]) -> Summary:
         if not good:
             continue
         label = f"{name}/{good[0].metric}"
-        measures.append(over_seeds([_headline(result) for result in good], label))
+        measures.append(over_seeds([headline(result) for result in good], label))
         if good[0].permitted is not None:
             permitted[label] = good[0].permitted
         for further in good[0].metrics:
@@ -88,7 +88,7 @@ def _summary(runs: list[RunResult]) -> Summary:
             measures.append(over_seeds(same, f"{name}/{further.name}"))
             if further.name in good[0].permitted_metrics:
                 permitted[f"{name}/{further.name}"] = good[0].permitted_metrics[further.name]
-    utility = over_seeds([_accuracy(run) for run in runs], "test_accuracy")
+    utility = over_seeds([accuracy_of(run) for run in runs], "test_accuracy")
     return Summary(
         variant=runs[0].variant,
         epsilon=runs[0].epsilon,
@@ -124,11 +124,13 @@ def _mean(shares: list[tuple[float, ...]]) -> tuple[float, ...]:
     return tuple(np.mean(shares, axis=0).tolist())
 
 
-def _headline(result: AttackResult) -> Measure:
+def headline(result: AttackResult) -> Measure:
+    """What an attack is judged by, with its interval."""
     return Measure(name=result.metric, value=result.value, low=result.low, high=result.high)
 
 
-def _accuracy(run: RunResult) -> Measure:
+def accuracy_of(run: RunResult) -> Measure:
+    """Test accuracy, with its interval."""
     low, high = run.utility.get("test_accuracy_low"), run.utility.get("test_accuracy_high")
     return Measure(name="test_accuracy", value=run.utility["test_accuracy"], low=low, high=high)
 
