@@ -13,14 +13,12 @@ The project's own entries are imported when they are first asked for, so that li
 """
 
 import importlib
-import inspect
-import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from dptrain.errors import ConfigError, unknown_name
+from dptrain.sources import source_of
 
 T = TypeVar("T")
 
@@ -71,14 +69,11 @@ class Registry(Generic[T]):
             raise unknown_name(self.kind, name, self.names())
 
     def source(self, name: str) -> str:
-        """The code of an entry that a user registered, to tell two versions of it apart; empty for one that came along."""
-        if name not in self._added:
-            return ""
-        entry: Any = self._added[name][0]
-        try:
-            return inspect.getsource(entry)
-        except (OSError, TypeError):  # typed at a prompt, or built at run time: never taken for another
-            return f"{id(entry)} {os.getpid()} {time.time_ns()}"
+        """The code of an entry that a user registered, to tell two versions of it apart; empty for one that came along.
+
+        See :mod:`dptrain.sources` for what it covers, and for what it does not.
+        """
+        return source_of(self._added[name][0]) if name in self._added else ""
 
     def __getitem__(self, name: str) -> T:
         self.check(name)

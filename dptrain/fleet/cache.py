@@ -7,7 +7,8 @@
 
 Everything stands under the fleet's hash. A file counts only if it says this hash, holds what it must hold in the right shapes,
 and is undamaged (zip archives carry a checksum of each array); otherwise it is as if it were not there, and its models are
-trained again. Files take their places whole, so that an interruption leaves none that is wrong.
+trained again. So it is with kept weights that do not fit the model as it is built now, whatever the hash says. Files take
+their places whole, so that an interruption leaves none that is wrong.
 """
 
 import time
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
+from torch import nn
 
 from dptrain.files import whole_file
 from dptrain.fleet.answers import Answers
@@ -35,6 +37,7 @@ class Cache:
         membership: which examples are in which model.
         views: whether answers to views are part of this fleet.
         weights: whether its models' weights are to be kept.
+        untrained: a model of the fleet, whose state kept weights must fit; None where nobody builds one.
     """
 
     def __init__(
@@ -45,8 +48,10 @@ class Cache:
         *,
         views: bool = False,
         weights: bool = False,
+        untrained: nn.Module | None = None,
     ):
         self._digest, self._membership, self._views, self._weights = digest, membership, views, weights
+        self._untrained = untrained
         self._file = None if folder is None else folder / f"{digest}.npz"
         self._parts = None if folder is None else folder / f"{digest}.parts"
         self._waiting: list[Answers] = []
@@ -96,7 +101,17 @@ class Cache:
         answers = read_answers(path, self._digest, self._membership)
         if answers is None or (self._views and answers.views is None) or (self._weights and answers.weights is None):
             return None
+        if self._untrained is not None and answers.weights is not None and not fit(answers.weights, self._untrained):
+            return None
         return answers
+
+
+def fit(weights: Mapping[str, np.ndarray], model: nn.Module) -> bool:
+    """Whether ``[models, *shape]`` of every tensor are states of this model: the same names, shapes and types."""
+    state = {name: value.detach().cpu().numpy() for name, value in model.state_dict().items()}
+    return weights.keys() == state.keys() and all(
+        weights[name].shape[1:] == value.shape and weights[name].dtype == value.dtype for name, value in state.items()
+    )
 
 
 def write_answers(path: Path, answers: Answers, digest: str, membership: Bool[np.ndarray, "some examples"]) -> None:

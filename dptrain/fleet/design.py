@@ -6,14 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Int
-from torch import nn
+from torch import Tensor, nn
 
 import dptrain
 from dptrain.data.dataset import DataSet
 from dptrain.distillation import released_model
 from dptrain.recipe import Performance, Recipe
 from dptrain.registry import LOSSES, MODELS, OPTIMIZERS
+from dptrain.sources import PLAIN, source_of
 from dptrain.stopping import EarlyStopping
 from dptrain.trainer import build_training
 from dptrain.version import versions
@@ -67,14 +69,41 @@ def recipe_trainer(
     return train
 
 
-def recipe_digest(recipe: Recipe, steps: int, public: Int[np.ndarray, " public"] | None = None) -> str:
-    """A hash of what :func:`recipe_trainer` does: the recipe, the updates, the public examples where it looks at them, and the
-    code behind names that users registered."""
+def recipe_digest(recipe: Recipe, untrained: nn.Module, steps: int, public: Int[np.ndarray, " public"] | None = None) -> str:
+    """A hash of what :func:`recipe_trainer` does: the recipe, the updates, the public examples where it looks at them, the code
+    behind names that users registered, and the model that they build.
+
+    What it cannot see is code of further modules that a user's own file imports (:mod:`dptrain.sources`), unless it changes
+    the model as built. Whoever changes such code and no more gets the old fleet, and should remove it.
+
+    Args:
+        untrained: the recipe's model, always of the same seed.
+    """
     named = ((MODELS, recipe.model.name), (LOSSES, recipe.training.loss), (OPTIMIZERS, recipe.optimizer.name))
-    parts = (recipe.digest(), str(steps), *(registry.source(name) for registry, name in named))
+    parts = (recipe.digest(), str(steps), *(registry.source(name) for registry, name in named), architecture_digest(untrained))
     if recipe.regularization.needs_public and public is not None:
         parts += ("public", *map(str, public.tolist()))
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def architecture_digest(model: nn.Module) -> str:
+    """A hash of a built model: its ``repr``, its state (names, shapes, types and first values, so that weights from a file
+    count), what of it is trained, and of every module its class's code and its own numbers and texts."""
+    content = hashlib.sha256(repr(model).encode())
+    for name, value in model.state_dict().items():
+        content.update(f"\n{name} ".encode())
+        if isinstance(value, Tensor):
+            content.update(f"{value.dtype} {tuple(value.shape)} ".encode())
+            content.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        else:
+            content.update(repr(value).encode())
+    content.update(repr([(name, weight.requires_grad) for name, weight in model.named_parameters()]).encode())
+    for name, part in model.named_modules():
+        settings = {key: value for key, value in vars(part).items() if type(value) in PLAIN}
+        content.update(f"\n{name} {settings}".encode())
+    for kind in dict.fromkeys(type(part) for part in model.modules()):
+        content.update(source_of(kind).encode())
+    return content.hexdigest()
 
 
 def fleet_digest(
@@ -82,12 +111,17 @@ def fleet_digest(
 ) -> str:
     """A hash of everything that defines a fleet, code version included.
 
+    Of the data set the fingerprint is of inputs and labels alone, and stays so: ledgers are kept under it. How many classes
+    there are decides the models' outputs, and bounds are there for a front or a loss to use, so both enter here. The classes'
+    names do not: they are for reading, and train nothing.
+
     Args:
         training: of what trains one model, such as :func:`recipe_digest`.
         views: the name of the augmented views that the models answer to.
     """
     held_out, made_by = map(str, test.tolist()), (f"{name}={value}" for name, value in versions().items())
-    parts = (training, data.fingerprint, str(models), repr(rate), repr(views), *held_out, *made_by, code_digest())
+    facts = (data.fingerprint, f"{len(data.classes)} classes", f"bounds {tuple(map(float, data.bounds))}")
+    parts = (training, *facts, str(models), repr(rate), repr(views), *held_out, *made_by, code_digest())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -156,16 +156,21 @@ def train_fleet(
         keep_weights: keeps the models beside their answers; see :meth:`Fleet.model`.
         views: augmented views of the examples, to which the models answer as well.
         public: the target's own public examples, where the recipe looks at them; they must be among ``test``.
+
+    Raises:
+        UserError: the model's outputs are not one a class.
     """
     steps = recipe.training.steps if steps is None else steps
-    digest = fleet_digest(recipe_digest(recipe, steps, public), data, models, rate, test, views.name if views else None)
+    untrained = build_model(recipe, data, 0)
+    trained = recipe_digest(recipe, untrained, steps, public)
+    digest = fleet_digest(trained, data, models, rate, test, views.name if views else None)
     membership = draw_membership(models, len(data), rate, test=test)
     job = Job(recipe, data, membership, steps, digest, performance or Performance(), views, keep_weights, public)
-    cache = Cache(folder, digest, membership, views=views is not None, weights=keep_weights)
+    cache = Cache(folder, digest, membership, views=views is not None, weights=keep_weights, untrained=untrained)
     answers = cache.whole()
     if answers is None:
         with _bar(models * steps, "update", progress) as bar:
-            answers = _gathered(cache, models, lambda missing: _trained(job, missing, bar))
+            answers = _gathered(cache, data, models, lambda missing: _trained(job, missing, bar))
     weights = answers.weights if keep_weights else None
     return Fleet(answers.logits, membership, digest, answers.views, weights, functools.partial(build_model, recipe, data, 0))
 
@@ -189,7 +194,7 @@ def retrain_fleet(
         digest: of what ``retrain`` does, without which nothing is cached; data, numbers and code version are added to it.
 
     Raises:
-        UserError: a folder without a digest.
+        UserError: a folder without a digest, or a model's outputs are not one a class.
     """
     if folder is not None and not digest:
         raise UserError("folder is given and digest is not, so nothing says what trained these models; give both, or neither")
@@ -204,17 +209,22 @@ def retrain_fleet(
                 yield Answers.of(retrain(np.flatnonzero(membership[number]), FIRST_SEED + number), number, data, views)
                 bar.update()
 
-    answers = cache.whole() or _gathered(cache, models, trained)
+    answers = cache.whole() or _gathered(cache, data, models, trained)
     return Fleet(answers.logits, membership, digest, answers.views)
 
 
-def _gathered(cache: Cache, models: int, train: Callable[[list[int]], Iterator[Answers]]) -> Answers:
+def _gathered(cache: Cache, data: DataSet, models: int, train: Callable[[list[int]], Iterator[Answers]]) -> Answers:
     """All models: those that the cache has kept, and those that are trained now. What is done when this is interrupted is
-    written."""
+    written.
+
+    Raises:
+        UserError: a model's outputs are not one a class.
+    """
     done = cache.parts()
     missing = sorted(set(range(models)).difference(*(part.models.tolist() for part in done)))
     try:
         for answers in train(missing):
+            _check_outputs(answers, data)
             done.append(answers)
             cache.add(answers)
     finally:
@@ -222,6 +232,16 @@ def _gathered(cache: Cache, models: int, train: Callable[[list[int]], Iterator[A
     answers = Answers.joined(done)
     cache.finish(answers)
     return answers
+
+
+def _check_outputs(answers: Answers, data: DataSet) -> None:
+    outputs = answers.logits.shape[2:]
+    if outputs != (len(data.classes),):
+        given = f"{outputs[0]} outputs" if len(outputs) == 1 else f"outputs of shape {tuple(outputs)}"
+        raise UserError(
+            f"a shadow model gives {given} an example, and data set {data.name!r} has {len(data.classes)} classes; give a "
+            f"model with {len(data.classes)} outputs, one a class"
+        )
 
 
 def _trained(job: Job, missing: list[int], bar: tqdm) -> Iterator[Answers]:

@@ -4,8 +4,9 @@ import dataclasses
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -34,6 +35,7 @@ from dptrain.fleet.processes import read_job, shared_out, startable, write_job
 from dptrain.fleet.training import Job, Single
 from dptrain.recipe import DataConfig, ModelConfig, OptimizerConfig, Performance, PrivacyConfig, Recipe, TrainingConfig
 from dptrain.registry import MODELS
+from dptrain.trainer import build_model
 
 STEPS = 4
 QUIET = Recipe(
@@ -235,7 +237,7 @@ def test_everything_that_defines_a_model_is_in_the_hash(digits: DataSet, monkeyp
 
     def digest(recipe: Recipe = QUIET, steps: int = STEPS, data: DataSet = digits, *rest: Any) -> str:
         numbers: tuple[Any, ...] = rest or (5, 0.5, none)
-        return fleet_digest(recipe_digest(recipe, steps), data, *numbers)
+        return fleet_digest(recipe_digest(recipe, build_model(recipe, data, 0), steps), data, *numbers)
 
     changed = [
         digest(),
@@ -244,6 +246,8 @@ def test_everything_that_defines_a_model_is_in_the_hash(digits: DataSet, monkeyp
         digest(dataclasses.replace(QUIET, privacy=PrivacyConfig(mechanism="none"))),
         digest(QUIET, 3),
         digest(QUIET, STEPS, other_data),
+        digest(QUIET, STEPS, dataclasses.replace(digits, classes=(*digits.classes, "none"))),
+        digest(QUIET, STEPS, dataclasses.replace(digits, bounds=(-1.0, 1.0))),
         digest(QUIET, STEPS, digits, 6, 0.5, none),
         digest(QUIET, STEPS, digits, 5, 0.4, none),
         digest(QUIET, STEPS, digits, 5, 0.5, np.array([299])),
@@ -252,6 +256,110 @@ def test_everything_that_defines_a_model_is_in_the_hash(digits: DataSet, monkeyp
     monkeypatch.setattr(design, "code_digest", lambda: "another version")
     changed.append(digest())
     assert len(set(changed)) == len(changed)
+
+
+class Scaled(nn.Linear):
+    gain = 1.0
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return self.gain * super().forward(input)
+
+
+def chain(*layers: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Flatten(), *layers)
+
+
+def frozen() -> nn.Sequential:
+    layer = nn.Linear(64, 10)
+    layer.bias.requires_grad_(False)
+    return chain(layer)
+
+
+def gained() -> nn.Sequential:
+    layer = Scaled(64, 10)
+    layer.gain = 3.0
+    return chain(layer)
+
+
+def starting_at(value: float) -> nn.Sequential:
+    layer = nn.Linear(64, 10)
+    nn.init.constant_(layer.weight, value)
+    return chain(layer)
+
+
+BUILT: list[Callable[[], nn.Module]] = [
+    lambda: chain(nn.Linear(64, 10)),
+    lambda: chain(nn.Linear(64, 8), nn.Linear(8, 10)),
+    lambda: chain(nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)),
+    lambda: chain(nn.Linear(64, 10, bias=False)),
+    lambda: chain(nn.Linear(64, 10, dtype=torch.float64)),
+    lambda: chain(Scaled(64, 10)),
+    frozen,
+    gained,
+    lambda: starting_at(0.5),
+    lambda: starting_at(0.25),
+]
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], nn.Module]]:
+    """What a factory builds that never changes itself: the last of these."""
+    made: list[Callable[[], nn.Module]] = []
+    monkeypatch.setattr(Elsewhere, "made", made)
+    return made
+
+
+class Elsewhere:
+    made: ClassVar[list[Callable[[], nn.Module]]] = []
+
+
+@MODELS.register("test_fleet_elsewhere", "a factory whose model is written elsewhere")
+def from_elsewhere(*_: Any) -> nn.Module:
+    return Elsewhere.made[-1]()
+
+
+ELSEWHERE = dataclasses.replace(QUIET, model=ModelConfig(name="test_fleet_elsewhere"))
+
+
+def test_another_model_from_the_same_factory_is_another_fleet(digits: DataSet, built: list[Callable[[], nn.Module]]):
+    def digests() -> list[str]:
+        found: list[str] = []
+        for make in BUILT:
+            built.append(make)
+            found.append(recipe_digest(ELSEWHERE, build_model(ELSEWHERE, digits, 0), STEPS))
+        return found
+
+    assert len(set(digests())) == len(BUILT)
+    assert digests() == digests()
+
+
+def test_a_fleet_of_another_architecture_is_never_used(
+    digits: DataSet, tmp_path: Path, built: list[Callable[[], nn.Module]], monkeypatch: pytest.MonkeyPatch
+):
+    """Kept weights that do not fit are trained anew even where every hash says that they are the right ones."""
+    monkeypatch.setattr(training, "recipe_digest", lambda *_: "the same")
+    for make in BUILT[:4]:
+        built.append(make)
+        fleet = train(digits, ELSEWHERE, folder=tmp_path, keep_weights=True)
+        assert np.allclose(logits_of(fleet.model(3), digits), fleet.logits[3], atol=1e-4)
+    monkeypatch.setattr(Job, "begin", None)
+    assert train(digits, ELSEWHERE, folder=tmp_path, keep_weights=True).weights is not None
+
+
+@pytest.mark.parametrize(("width", "given"), [(12, "12 outputs"), (1, "1 outputs")])
+def test_outputs_that_are_not_one_a_class_are_refused_and_not_kept(
+    digits: DataSet, tmp_path: Path, built: list[Callable[[], nn.Module]], width: int, given: str
+):
+    options: Any = {"models": 2, "rate": 0.5, "progress": False, "folder": tmp_path}
+    with pytest.raises(UserError, match=f"{given} an example.*'digits' has 10 classes"):
+        retrain_fleet(lambda *_: chain(nn.Linear(64, width)), digits, digest="mine", **options)
+    assert not list(tmp_path.rglob("*.npz"))
+
+
+def test_a_recipes_model_with_more_outputs_than_classes_is_refused(digits: DataSet, built: list[Callable[[], nn.Module]]):
+    built.append(lambda: chain(nn.Linear(64, 12)))
+    with pytest.raises(UserError, match=r"12 outputs an example.*'digits' has 10 classes"):
+        train(digits, ELSEWHERE)
 
 
 def test_a_function_of_anyones_own_makes_a_fleet_that_is_kept_only_under_a_name(digits: DataSet, tmp_path: Path):

@@ -28,7 +28,7 @@ from dptrain.recipe import (
     TrainingConfig,
 )
 from dptrain.stopping import EarlyStopping, public_loss
-from dptrain.trainer import Checkpoint, Trainer, build_training
+from dptrain.trainer import Checkpoint, Trainer, build_model, build_training
 
 SHARES = SplitConfig(members=0.4, non_members=0.3, population=0.1, public=0.2)
 STEPS = 40
@@ -270,8 +270,9 @@ def test_a_shadow_model_is_a_student_where_the_target_is(digits: DataSet, split:
         torch.testing.assert_close(first, second)
 
 
-def test_a_fleet_is_of_its_own_public_examples(split: Split):
+def test_a_fleet_is_of_its_own_public_examples(digits: DataSet, split: Split):
     """The split's seed decides which they are, so that fleets of two seeds are not the same."""
     made, plain = recipe(RegularizationConfig(early_stopping=10)), recipe(RegularizationConfig())
-    assert recipe_digest(made, 5, split.public) != recipe_digest(made, 5, split.public[1:])
-    assert recipe_digest(plain, 5, split.public) == recipe_digest(plain, 5)
+    model = build_model(plain, digits, 0)
+    assert recipe_digest(made, model, 5, split.public) != recipe_digest(made, model, 5, split.public[1:])
+    assert recipe_digest(plain, model, 5, split.public) == recipe_digest(plain, model, 5)
