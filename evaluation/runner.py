@@ -121,7 +121,7 @@ def evaluate(
     fleets = _Fleets(train)
     attacks = tuple(run_attack(case, name, fleets) for name in plan.attacks)
     attacked = hashlib.sha256((run / "release" / MANIFEST).read_bytes()).hexdigest()
-    exposed = _keep_vulnerability(case, fleets.trained, run / "private", step, attacked)
+    exposed, unsaid = _exposed(case, fleets.trained, run / "private", step, attacked)
     if keep_others and (folder / "result.json").exists():
         before = read_run(folder / "result.json")
         if before.release_digest == attacked:
@@ -143,7 +143,7 @@ def evaluate(
         recipe_digest=str(card.get("recipe_digest", "")),
         split_digest=split.digest,
         data_fingerprint=data.fingerprint,
-        notes=_notes(card),
+        notes=(*_notes(card), *unsaid),
         release_digest=attacked,
         exposure=exposed,
         seconds=round(time.monotonic() - started, 3),
@@ -181,15 +181,23 @@ def _attempt(case: Case, name: str, fleets: "Callable[[], Fleet | None]") -> Att
 
 
 class _Fleets:
-    """Trains the shadow models when the first attack asks for them."""
+    """Trains the shadow models when the first attack asks for them; where that fails, every attack that asks is told why."""
 
     def __init__(self, train: Callable[[], Fleet] | None):
         self._train = train
+        self._failure: Exception | None = None
         self.trained: Fleet | None = None
 
     def __call__(self) -> Fleet | None:
+        if self._failure is not None:
+            raise self._failure
         if self.trained is None and self._train is not None:
-            self.trained = self._train()
+            try:
+                self.trained = self._train()
+            except Exception as error:
+                traceback.clear_frames(error.__traceback__)  # half-trained models are not kept for the sake of its text
+                self._failure = error
+                raise
         return self.trained
 
 
@@ -261,6 +269,21 @@ def _coins(split: Split, recipe: Recipe | None) -> tuple[np.ndarray, float]:
         return without, len(split.members) / len(split.audited)
     shares = recipe.data.split
     return without, shares.members / (shares.members + shares.non_members)
+
+
+def _exposed(
+    case: Case, fleet: Fleet | None, private: Path, step: int, release_digest: str
+) -> tuple[Exposure | None, tuple[str, ...]]:
+    """What :func:`_keep_vulnerability` finds; where it breaks, nothing but a note, and its traceback beside the result."""
+    trace = None if case.folder is None else case.folder / "vulnerability.failed.txt"
+    if trace is not None:
+        trace.unlink(missing_ok=True)
+    try:
+        return _keep_vulnerability(case, fleet, private, step, release_digest), ()
+    except Exception as error:  # as with an attack: it must not cost the attacks' results
+        if trace is not None:
+            write_file(trace, traceback.format_exc().encode())
+        return None, (f"Which examples leak was not found out: {type(error).__name__}: {error}",)
 
 
 def _keep_vulnerability(case: Case, fleet: Fleet | None, private: Path, step: int, release_digest: str) -> Exposure | None:

@@ -240,6 +240,68 @@ def test_which_examples_leak_is_kept_where_it_is_private(run_folder: Path, digit
     assert again.exposure == result.exposure
 
 
+def test_what_breaks_the_list_of_who_leaks_costs_no_attack_its_result(
+    run_folder: Path, digits: DataSet, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_, **__):
+        raise IndexError("it broke as well")
+
+    lira = dataclasses.replace(FEW, attacks=("membership.lira",))
+    monkeypatch.setattr(gallery, "choose", broken)
+    result = evaluate(run_folder, digits, plan=lira, recipe=FAST, progress=False)
+    folder = run_folder / "evaluation" / "step=000020"
+    assert read_run(folder / "result.json") == result
+    assert attack_of(result, "membership.lira").status == "ok"
+    assert result.exposure is None
+    assert any("IndexError: it broke as well" in note for note in result.notes)
+    assert "it broke as well" in (folder / "vulnerability.failed.txt").read_text()
+    monkeypatch.undo()
+    again = evaluate(run_folder, digits, plan=lira, recipe=FAST, progress=False)
+    assert again.exposure is not None
+    assert not again.notes
+    assert not (folder / "vulnerability.failed.txt").exists()
+
+
+def test_who_interrupts_the_list_of_who_leaks_is_heard(run_folder: Path, digits: DataSet, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gallery, "choose", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(run_folder, digits, plan=dataclasses.replace(FEW, attacks=("membership.lira",)), recipe=FAST, progress=False)
+
+
+def test_shadow_models_of_another_width_fail_their_attacks_and_no_other(run_folder: Path, digits: DataSet):
+    def retrain(members: np.ndarray, seed: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 7))
+
+    result = evaluate(run_folder, digits, plan=FEW, retrain=retrain, progress=False)
+    assert read_run(run_folder / "evaluation" / "step=000020" / "result.json") == result
+    assert attack_of(result, "membership.threshold").status == "ok"
+    lira = attack_of(result, "membership.lira")
+    assert lira.status == "failed"
+    assert "7 outputs" in lira.reason
+    assert "10 classes" in lira.reason
+
+
+def test_a_fleet_that_fails_is_not_tried_again_for_each_attack(run_folder: Path, digits: DataSet):
+    calls: list[int] = []
+
+    def retrain(members: np.ndarray, seed: int) -> nn.Module:
+        calls.append(seed)
+        raise RuntimeError("no memory left")
+
+    asking = ("membership.lira", "membership.rmia", "membership.shadow_classifier")
+    plan = dataclasses.replace(FEW, attacks=("membership.threshold", *asking))
+    result = evaluate(run_folder, digits, plan=plan, retrain=retrain, progress=False)
+    assert len(calls) == 1
+    for name in asking:
+        assert attack_of(result, name).status == "failed"
+        assert "no memory left" in attack_of(result, name).reason
+        assert "retrain" in (run_folder / "evaluation" / "step=000020" / f"{name}.failed.txt").read_text()
+    assert attack_of(result, "membership.threshold").status == "ok"
+
+
 def test_where_no_shadow_models_are_trained_nothing_is_said_of_single_examples(run_folder: Path, digits: DataSet):
     loss = dataclasses.replace(FEW, attacks=("membership.threshold",))
     assert evaluate(run_folder, digits, plan=loss, progress=False).exposure is None
