@@ -11,7 +11,6 @@ it. But a split that is drawn from a published seed over a public data set is as
 """
 
 import hashlib
-import io
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int
 
+from dptrain.arrays import read_arrays, write_arrays
 from dptrain.errors import CheckpointError, DataError
-from dptrain.files import write_file
 from dptrain.recipe import SplitConfig
 
 SHARED = ("members", "non_members", "population", "public")
@@ -130,9 +129,7 @@ def save(split: Split, path: Path) -> None:
     lists = {part: getattr(split, part) for part in PARTS}
     seed = np.array(-1 if split.seed is None else split.seed)
     salt = np.frombuffer(split.salt, dtype=np.uint8)
-    content = io.BytesIO()
-    np.savez(content, allow_pickle=False, salt=salt, seed=seed, digest=np.array(split.digest), **lists)
-    write_file(path, content.getvalue(), mode=0o600)
+    write_arrays(path, {"salt": salt, "seed": seed, "digest": np.array(split.digest), **lists})
 
 
 def load(path: Path) -> Split:
@@ -141,15 +138,11 @@ def load(path: Path) -> Split:
     Raises:
         CheckpointError: the file is missing, changed, or something else.
     """
-    try:
-        with path.open("rb") as handle, np.lib.npyio.NpzFile(handle, allow_pickle=False) as stored:
-            lists = {part: stored[part] for part in PARTS}
-            seed, digest = int(stored["seed"]), str(stored["digest"])
-            split = Split(**lists, salt=stored["salt"].tobytes(), seed=None if seed < 0 else seed)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing; restore it from a copy") from None
-    except Exception as error:  # a damaged file raises nearly anything: BadZipFile, ValueError, KeyError, zlib.error, …
-        raise CheckpointError(f"{path} is not a whole split file ({error}); restore it from a copy") from None
+    again = "restore it from a copy"
+    with read_arrays(path, "a whole split file", missing=again, damaged=again) as stored:
+        lists = {part: stored[part] for part in PARTS}
+        seed, digest = int(stored["seed"]), str(stored["digest"])
+        split = Split(**lists, salt=stored["salt"].tobytes(), seed=None if seed < 0 else seed)
     if split.digest != digest:
-        raise CheckpointError(f"{path} is not what was saved: its digest differs; restore it from a copy")
+        raise CheckpointError(f"{path} is not what was saved: its digest differs; {again}")
     return split

@@ -10,7 +10,6 @@ second one, since the members on which chance alone acts are found at both ends 
 **It holds members' examples as they are.** The file is for its owner alone, and its place is below ``private/``.
 """
 
-import io
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,10 +18,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
+from dptrain.arrays import read_arrays, write_arrays
 from dptrain.data.dataset import DataSet
 from dptrain.data.table import decode
-from dptrain.errors import CheckpointError
-from dptrain.files import write_file
 from evaluation.membership.vulnerability import FALSE_POSITIVE_RATE, Vulnerability
 
 Group = Literal["most", "random", "least"]
@@ -128,11 +126,7 @@ def _table(data: DataSet, inputs: Float[np.ndarray, "shown ..."]) -> dict[str, l
 def save(gallery: Gallery, path: Path) -> None:
     """Writes the file so that a reader finds all of it or nothing; readable by its owner alone."""
     arrays = {item.name: getattr(gallery, item.name) for item in fields(gallery)}
-    content = io.BytesIO()
-    np.savez_compressed(
-        content, allow_pickle=False, **{name: np.asarray(value) for name, value in arrays.items() if value is not None}
-    )
-    write_file(path, content.getvalue(), mode=0o600)
+    write_arrays(path, {name: np.asarray(value) for name, value in arrays.items() if value is not None})
 
 
 def load(path: Path) -> Gallery:
@@ -141,15 +135,10 @@ def load(path: Path) -> Gallery:
     Raises:
         CheckpointError: the file is missing, damaged, or something else.
     """
-    try:
-        with path.open("rb") as handle, np.lib.npyio.NpzFile(handle, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+    make = "type `dptrain evaluate RUN` to make it"
+    with read_arrays(path, "whole", missing=make, damaged=f"{make} again") as arrays:
         gallery = Gallery(**{item.name: _read(item.name, arrays) for item in fields(Gallery)})
         _check(gallery)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing; type `dptrain evaluate RUN` to make it") from None
-    except Exception as error:  # a damaged file raises nearly anything: BadZipFile, ValueError, KeyError, zlib.error, …
-        raise CheckpointError(f"{path} is not whole ({error}); type `dptrain evaluate RUN` to make it again") from None
     return gallery
 
 
