@@ -182,8 +182,8 @@ class AuditBound:
     method: str
     epsilon: float
     """The lower bound, or the estimate."""
-    ceiling: float
-    """What a perfect attack on as many canaries would have shown."""
+    ceiling: float | None
+    """What a perfect attack on as many canaries would have shown; None for an estimate."""
     holds_for: str
     """The mechanisms for which it is a bound, such as ``any mechanism``."""
     is_bound: bool

@@ -63,8 +63,8 @@ class LowerBound:
 
     method: str
     epsilon: float
-    ceiling: float
-    """ε that a perfect attack on as many canaries would have shown, all else the same."""
+    ceiling: float | None
+    """ε that a perfect attack on as many canaries would have shown, all else the same; None for an estimate."""
     canaries: int
     """Canaries of one run, or training runs of one canary."""
     guesses: int
@@ -105,7 +105,7 @@ class LowerBound:
         parts = [
             f"{found} ({self.method}; {terms.access}; {terms.relation}; {self.rule})",
             f"{self.correct} of {self.guesses} guesses were right",
-            f"a perfect attack on as many canaries gives {self.ceiling:.3f}",
+            "no ceiling" if self.ceiling is None else f"a perfect attack on as many canaries gives {self.ceiling:.3f}",
         ]
         if self.holds_for != "any mechanism":
             parts.append(f"it holds for {self.holds_for}")

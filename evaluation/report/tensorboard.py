@@ -110,8 +110,9 @@ def _audits(writer: SummaryWriter, result: ComparisonResult) -> dict[str, list]:
             if bound.is_bound and found.budget is not None:
                 name = f"audit/{found.how}, {bound.holds_for}"
                 for part, value in (("claimed", found.epsilon), ("shown", bound.epsilon), ("ceiling", bound.ceiling)):
-                    writer.add_scalar(f"{name} {part}", value, step_of(found.budget))
-                    charts.setdefault(name, {})[f"{name} {part}"] = None
+                    if value is not None:
+                        writer.add_scalar(f"{name} {part}", value, step_of(found.budget))
+                        charts.setdefault(name, {})[f"{name} {part}"] = None
     return {f"{name} over {AXIS}": ["Multiline", list(tags)] for name, tags in charts.items()}
 
 

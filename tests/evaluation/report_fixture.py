@@ -105,7 +105,7 @@ def audited(result: ComparisonResult) -> ComparisonResult:
         confidence=0.95,
         text="ε ≥ 1.234 (SYNTHETIC)",
     )
-    estimate = dataclasses.replace(bound, method="SYNTHETIC shift", epsilon=9.876, ceiling=math.inf, is_bound=False)
+    estimate = dataclasses.replace(bound, method="SYNTHETIC shift", epsilon=9.876, ceiling=None, is_bound=False)
     seen = Measure(name="noise", value=0.5, low=0.49, high=0.51)
     check = AuditCheck(name="noise", stated=1.0, seen=seen, ok=False, what="SYNTHETIC: the noise is not below what is stated")
     fine = AuditResult(

@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from scipy.special import expit, ndtr, ndtri
 from scipy.stats import binom, norm
 
-from evaluation.audit import AuditError, Guesses, LowerBound, Terms, fdp_bound, one_run_bound, planned_guesses
+from evaluation.audit import (
+    AuditError,
+    Guesses,
+    LowerBound,
+    Terms,
+    fdp_bound,
+    one_run_bound,
+    planned_guesses,
+    shift_estimate,
+)
 from evaluation.audit import fdp as recursion
 from evaluation.audit.guesses import correct_guesses
 from evaluation.audit.one_run import epsilon_lower_bound, p_value
@@ -172,6 +181,14 @@ def test_the_ceiling_is_what_a_perfect_attack_reaches(estimator):
     everyone = Guesses(int(is_member.sum()), 400 - int(is_member.sum()))
     full = estimator(is_member.astype(float), is_member, everyone, TERMS)
     assert full.epsilon == pytest.approx(full.ceiling)
+
+
+def test_an_estimate_has_no_ceiling_and_says_so():
+    is_member, generator = coins(400, 0)
+    estimate = shift_estimate(generator.normal(size=400) + 2 * is_member, is_member, TERMS)
+    assert estimate.ceiling is None
+    assert "; no ceiling;" in str(estimate)
+    assert "inf" not in str(estimate)
 
 
 @pytest.mark.parametrize("estimator", [one_run_bound, fdp_bound])

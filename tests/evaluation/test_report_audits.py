@@ -1,5 +1,6 @@
 """Audits in the three views: the bound stands beside its ceiling, an estimate is no bound, a refuted claim is said first."""
 
+import dataclasses
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -45,6 +46,21 @@ def test_tensorboard_draws_claim_bound_and_ceiling_over_the_budgets(tmp_path: Pa
     assert drawn["claimed"] == [(1000, 0.999), (4000, 3.999)]
     assert drawn["shown"] == [(1000, 1.234), (4000, 1.234)]
     assert drawn["ceiling"] == [(1000, 5.678), (4000, 5.678)]
+
+
+def test_a_ceiling_that_is_not_there_is_a_dash_in_text_and_no_point_in_a_chart(tmp_path: Path):
+    result = audited(synthetic(tmp_path))
+    fine, broken = result.audits
+    endless = dataclasses.replace(fine, bounds=(dataclasses.replace(fine.bounds[0], ceiling=None),))
+    result = dataclasses.replace(result, audits=(endless, broken))
+    assert "<td>–</td>" in html.render(result, tmp_path)
+    assert "–" in next(line for line in terminal.render(result, 120).splitlines() if "not contradicted" in line)
+    tensorboard.write(result, tmp_path)
+    events = EventAccumulator(str(tmp_path / "tradeoff"))
+    events.Reload()
+    assert [item.step for item in events.Scalars("audit/white-box, any mechanism ceiling")] == [1000]
+    write(result, tmp_path / "results.json")
+    assert read_comparison(tmp_path / "results.json").audits[0].bounds[0].ceiling is None
 
 
 def test_audits_are_read_back_as_they_were_written(tmp_path: Path):
