@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dptrain import checkpoint, models
+from dptrain.clipping.fallback import LossFunction
 from dptrain.data.dataset import DataSet
 from dptrain.data.examples import Examples
 from dptrain.data.split import Split
@@ -46,6 +47,9 @@ from dptrain.recipe import Performance, Recipe
 from dptrain.registry import LOSSES, OPTIMIZERS
 from dptrain.regularization import check_regularization
 from dptrain.stopping import EarlyStopping
+
+Extension = Callable[[nn.Module, Examples, LossFunction], tuple[nn.Module, Any, LossFunction]]
+"""Puts something beside a recipe's model, examples and loss, such as an audit's canaries."""
 
 
 def build_model(recipe: Recipe, data: DataSet, seed: int) -> nn.Module:
@@ -67,6 +71,7 @@ def build_training(
     ledger: Path | None = None,
     insecure_seed: int | None = None,
     initial: Mapping[str, Tensor] | None = None,
+    extend: Extension | None = None,
 ) -> PrivateTraining:
     """A training of the recipe on the examples ``members``, not yet begun; ``seed`` decides the initial weights, unless
     ``initial`` gives them.
@@ -75,6 +80,7 @@ def build_training(
 
     Args:
         public: indices of examples that everyone knows, for regularization that needs some.
+        extend: is handed the model, its examples and their loss, and gives those that are trained in their place.
 
     Raises:
         ConfigError: the recipe's regularization does not go with its plan, or needs public examples and has none.
@@ -88,8 +94,8 @@ def build_training(
     model = build_model(recipe, data, seed)
     if initial is not None:
         model.load_state_dict(initial)
-    optimizer = OPTIMIZERS[recipe.optimizer.name](model, recipe.optimizer, recipe.regularization)
     inputs = functools.partial(front.made, model.front, data) if isinstance(model, front.WithFront) else None
+    examples: Any = Examples(data, members, inputs=inputs)
     loss_function = LOSSES[recipe.training.loss]
 
     def loss(model: nn.Module, batch: Any) -> Tensor:
@@ -97,12 +103,14 @@ def build_training(
             return loss_function(model, batch, regularization, int(training.steps_taken * plan.sampling_rate + 1e-9))
         return loss_function(model, batch, regularization)
 
+    trained, examples, trained_loss = (model, examples, loss) if extend is None else extend(model, examples, loss)
+    optimizer = OPTIMIZERS[recipe.optimizer.name](trained, recipe.optimizer, regularization)
     training = make_private(
-        model,
+        trained,
         optimizer,
-        Examples(data, members, inputs=inputs),
+        examples,
         plan,
-        loss=loss,
+        loss=trained_loss,
         performance=performance,
         ledger=ledger,
         average=recipe.training.average,

@@ -6,41 +6,37 @@ its own coordinate of the sum in every batch that draws it. The observer sees wh
 gradient g̃_t, and no more: the score of canary j is Σ_t g̃_t[j] (Nasr et al. 2023, "Tight Auditing of Differentially
 Private Machine Learning"; Steinke, Nasr, Jagielski 2023, "Privacy Auditing with One (1) Training Run").
 
-With B the expected batch size, Δ the sensitivity and T steps, one canary's game is that of Gaussians: the score is
-Binomial(T, q) C / B, or 0, plus noise of standard deviation √T σ Δ / B.
+With B the expected batch size, Δ the sensitivity and T steps, one canary's game is that of Gaussians: in units of C / B the
+score is Binomial(T, q), or 0, plus noise of standard deviation √T σ Δ / C. Under banded noise, and batches in which groups take
+turns, both are smaller (:mod:`~evaluation.audit.mechanism`).
 
-**The mechanism is also held against its own words.** Coordinates of canaries that stayed out hold noise alone, and there are
-T of each; coordinates of those that came in say how much one example contributed to a step, and how often it was drawn. Noise
-that is smaller than stated, a contribution longer than C, or more draws than q says show there long before a bound on ε could
-exceed what is claimed, since a bound from one run is far from tight.
+The training is the recipe's own, by ``build_training``: optimizer, schedule, average, regularization and early stopping are as
+it states them. One part is left out. A student (``distillation``) is not made: it is made of weights that this observer sees
+already, and what is claimed of it is what is claimed of them.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import chi2, norm
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from dptrain import models
-from dptrain.clipping import Clipping
+from dptrain.clipping.fallback import LossFunction
 from dptrain.data.dataset import DataSet
+from dptrain.data.examples import Examples
 from dptrain.errors import UserError
-from dptrain.models import front
 from dptrain.noise import secret_generator
-from dptrain.plan import PrivacyPlan
-from dptrain.private import PrivateTraining, make_private
+from dptrain.private import PrivateTraining
 from dptrain.recipe import Performance, Recipe
-from dptrain.registry import LOSSES, OPTIMIZERS
-from evaluation.audit.game import Game, coins
-from evaluation.result import AuditCheck, Measure
+from dptrain.stopping import EarlyStopping
+from dptrain.trainer import build_training
+from evaluation.audit.game import Game, claim_of, coins, ended, played
+from evaluation.audit.mechanism import Observer
+from evaluation.result import AuditCheck
 
-CERTAIN = 1e-5
-"""The chance that a check of a sound mechanism fails, each."""
 LENGTH = 100.0
 """Of a canary's gradient before it is clipped, in C."""
 
@@ -51,8 +47,7 @@ class WithCanaries(nn.Module):
     def __init__(self, model: nn.Module, canaries: int):
         super().__init__()
         self.model = model
-        self.marks = nn.Embedding(canaries + 1, 1, padding_idx=canaries)
-        nn.init.zeros_(self.marks.weight)
+        self.marks = nn.Embedding.from_pretrained(torch.zeros(canaries + 1, 1), freeze=False, padding_idx=canaries)
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.model(inputs)
@@ -75,29 +70,12 @@ class WhiteBox:
         return all(check.ok for check in self.checks)
 
 
-class _Observer:
-    """Sees each released update's part on the canaries' weights, as the optimizer does."""
-
-    def __init__(self, marks: Tensor, canaries: int, included: np.ndarray):
-        self._marks, self._canaries = marks, canaries
-        self._out = torch.from_numpy(~included)
-        self.total = torch.zeros(canaries, dtype=torch.float64)
-        self.squares, self.highest, self.steps = 0.0, -math.inf, 0
-
-    def __call__(self, *_: Any) -> None:
-        assert self._marks.grad is not None
-        seen = self._marks.grad[: self._canaries, 0].detach().double().cpu()
-        self.total += seen
-        self.squares += float(seen[self._out].square().sum())
-        self.highest = max(self.highest, float(seen.max()))
-        self.steps += 1
-
-
 def play(
     recipe: Recipe,
     data: DataSet,
     members: np.ndarray,
     *,
+    public: np.ndarray | None = None,
     canaries: int = 1000,
     seed: int = 0,
     performance: Performance | None = None,
@@ -107,100 +85,55 @@ def play(
 
     Args:
         members: indices of ordinary examples.
+        public: indices of examples that everyone knows, for regularization that needs some.
         prepare: is handed the training before its first step; a test breaks it there.
 
     Raises:
-        UserError: the recipe's plan promises nothing, so there is nothing to audit.
+        UserError: the recipe's plan promises nothing that could be audited.
+        ConfigError: its regularization does not go with its plan, or needs public examples and has none.
     """
-    plan = PrivacyPlan.from_config(recipe.privacy, recipe.training.steps)
-    if not plan.is_private:
-        raise UserError("this recipe promises nothing (no noise, or no clipping), so there is no ε to audit; give a budget")
+    plan = claim_of(recipe, public)
     if canaries < 10:
         raise UserError(f"{canaries} canaries show nothing, whatever becomes of them; give at least 10, better 1000")
     included = coins(canaries, secret_generator())
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = models.build(recipe.model, data.input_shape, len(data.classes), recipe.regularization)
+
+    def extend(model: nn.Module, examples: Examples, loss: LossFunction) -> tuple[nn.Module, TensorDataset, LossFunction]:
         audited = WithCanaries(model, canaries).train()
-    optimizer = OPTIMIZERS[recipe.optimizer.name](audited, recipe.optimizer, recipe.regularization)
-    training = make_private(
-        audited,
-        optimizer,
-        _examples(model, data, members, included),
-        plan,
-        loss=_loss(recipe, plan),
-        performance=performance,
-    )
-    observer = _Observer(audited.marks.weight, canaries, included)
-    optimizer.register_step_pre_hook(observer)
+        return audited, _examples(examples, included), _loss(loss, LENGTH * plan.clipping_norm)
+
+    training = build_training(recipe, data, members, seed, public=public, performance=performance, extend=extend)
+    audited = training.model
+    assert isinstance(audited, WithCanaries)
+    observer = Observer(audited.marks.weight, included, plan)
+    training.optimizer.register_step_pre_hook(observer)
     if prepare is not None:
         prepare(training)
+    stopping = EarlyStopping.of(recipe, data, public, training)
     games = []
-    for batch in training.batches():
-        training.step(batch)
-        if training.steps_taken in recipe.training.stops:
-            until = replace(plan, steps=training.steps_taken)
-            what = f"{canaries} Dirac gradients, one coordinate each"
-            games.append(Game(observer.total.numpy().copy(), included, until, "weights", what))
-    return WhiteBox(tuple(games), _checks(observer, games[-1]))
+    for stop in played(training, stopping, recipe.training.stops):
+        what = f"{canaries} Dirac gradients, one coordinate each{ended(training, stopping)}"
+        games.append(Game(observer.total.numpy().copy(), included, replace(plan, steps=stop), "weights", what))
+    return WhiteBox(tuple(games), observer.checks())
 
 
-def _examples(model: nn.Module, data: DataSet, members: np.ndarray, included: np.ndarray) -> TensorDataset:
+def _examples(ordinary: Examples, included: np.ndarray) -> TensorDataset:
     """Canaries first; their inputs are zeros and their labels the first class, which nothing reads."""
-    inputs = front.made(model.front, data) if isinstance(model, front.WithFront) else data.inputs
+    inputs, targets = ordinary.take(np.arange(len(ordinary)))
     inside = torch.from_numpy(np.flatnonzero(included))
-    ordinary = torch.from_numpy(members)
-    none = torch.full((len(members),), len(included))
+    none = torch.full((len(ordinary),), len(included))
     return TensorDataset(
-        torch.cat([inputs.new_zeros(len(inside), *inputs.shape[1:]), inputs[ordinary]]),
-        torch.cat([data.targets.new_zeros(len(inside)), data.targets[ordinary]]),
+        torch.cat([inputs.new_zeros(len(inside), *inputs.shape[1:]), inputs]),
+        torch.cat([targets.new_zeros(len(inside)), targets]),
         torch.cat([inside, none]),
     )
 
 
-def _loss(recipe: Recipe, plan: PrivacyPlan) -> Callable[[nn.Module, Any], Tensor]:
-    ordinary = LOSSES[recipe.training.loss]
-    length = LENGTH * plan.clipping_norm
-
+def _loss(ordinary: LossFunction, length: float) -> LossFunction:
     def loss(model: nn.Module, batch: Any) -> Tensor:
         inputs, targets, mark = batch
         assert isinstance(model, WithCanaries)
         dirac = length * model.marks(mark)[:, 0]
         is_canary = mark < model.marks.num_embeddings - 1
-        return torch.where(is_canary, dirac, ordinary(model, (inputs, targets), recipe.regularization))
+        return torch.where(is_canary, dirac, ordinary(model, (inputs, targets)))
 
     return loss
-
-
-def _checks(observer: _Observer, game: Game) -> tuple[AuditCheck, ...]:
-    """In units of C / B, in which one example's contribution to a step is at most 1.
-
-    * noise: T times the number of canaries that stayed out squares of N(0, s²), so that their sum over s² is χ².
-    * length: no coordinate of any step exceeds 1 + s z with z the quantile for all of them together.
-    * draws: the mean score of those that came in is at most q T with variance (q (1 − q) T + s² T) over their number.
-    """
-    plan, steps = game.plan, observer.steps
-    unit = plan.clipping_norm / plan.expected_batch_size
-    deviation = plan.noise_multiplier * Clipping.of(plan).sensitivity / plan.clipping_norm
-    found = []
-    samples = int((~game.included).sum()) * steps
-    if samples and plan.noise == "independent":
-        squares = observer.squares / unit**2
-        low, high = (math.sqrt(squares / chi2.ppf(tail, samples)) for tail in (1 - CERTAIN, CERTAIN))
-        seen = Measure(name="noise", value=math.sqrt(squares / samples), low=low, high=high, confidence=1 - 2 * CERTAIN)
-        what = "standard deviation of the noise in each coordinate of a step, in clipping norms, is not below what is stated"
-        found.append(AuditCheck(name="noise", stated=deviation, seen=seen, ok=high >= deviation, what=what))
-    most = 1 + deviation * float(norm.isf(CERTAIN / (len(game.scores) * steps)))
-    peak = Measure(name="contribution", value=observer.highest / unit)
-    what = "no example adds more than the clipping norm to a step, beyond what the noise explains"
-    found.append(AuditCheck(name="contribution", stated=most, seen=peak, ok=observer.highest / unit <= most, what=what))
-    count = int(game.included.sum())
-    if count:
-        rate = plan.sampling_rate
-        mean = float(game.scores[game.included].mean()) / unit / steps
-        spread = math.sqrt((rate * (1 - rate) + deviation**2) / (steps * count))
-        half = float(norm.isf(CERTAIN)) * spread
-        seen = Measure(name="draws", value=mean, low=mean - half, high=mean + half, confidence=1 - 2 * CERTAIN)
-        what = "an example contributes to no larger share of the steps than the sampling rate says"
-        found.append(AuditCheck(name="draws", stated=rate, seen=seen, ok=mean - half <= rate, what=what))
-    return tuple(found)

@@ -12,10 +12,12 @@ import dptrain.data
 from dptrain.clipping import clipped
 from dptrain.data.dataset import DataSet
 from dptrain.errors import ConfigError, UserError
-from dptrain.noise import GaussianNoise
+from dptrain.noise import BandedNoise, NoiseMechanism
+from dptrain.optimizers import learning_rate
+from dptrain.plan import PrivacyPlan
 from dptrain.private import PrivateTraining
-from dptrain.recipe import DataConfig, ModelConfig, OptimizerConfig, PrivacyConfig, Recipe, TrainingConfig
-from evaluation.audit import black_box, canaries, white_box
+from dptrain.recipe import DataConfig, ModelConfig, OptimizerConfig, PrivacyConfig, Recipe, RegularizationConfig, TrainingConfig
+from evaluation.audit import black_box, canaries, mechanism, white_box
 from evaluation.metrics import area_under_roc
 
 pytestmark = pytest.mark.filterwarnings("ignore:delta is")
@@ -60,7 +62,7 @@ def test_a_sound_engine_keeps_its_word(digits: DataSet, rate: float, clipping: s
 
 def halved(training: PrivateTraining) -> None:
     noise = training._noise
-    assert isinstance(noise, GaussianNoise)
+    assert isinstance(noise, NoiseMechanism)
     draw = noise._unit_noise
     noise._unit_noise = lambda *given: (draw(*given)[0] * 0.5, 1.0)  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -96,6 +98,81 @@ def twice_as_often(training: PrivateTraining) -> None:
 def test_a_planted_fault_is_caught(digits: DataSet, broken: Callable[[PrivateTraining], None], rate: float, check: str):
     found = white_box.play(recipe(rate), digits, np.arange(900), canaries=400, prepare=broken)
     assert check in failed(found)
+
+
+BANDED: dict[str, Any] = {"rate": 0.1, "epsilon": 8.0, "sampling": "cyclic_poisson", "bands": 4, "noise": "banded"}
+
+
+def test_sound_banded_noise_keeps_its_word(digits: DataSet):
+    for _ in range(3):
+        found = white_box.play(recipe(**BANDED), digits, np.arange(900), canaries=2000)
+        assert [check.name for check in found.checks] == ["noise", "contribution", "draws"]
+        assert failed(found) == set()
+
+
+@pytest.mark.parametrize(("broken", "check"), [(halved, "noise"), (unclipped, "contribution"), (twice_as_often, "draws")])
+def test_a_planted_fault_is_caught_under_banded_noise(digits: DataSet, broken: Callable[[PrivateTraining], None], check: str):
+    found = white_box.play(recipe(**BANDED), digits, np.arange(900), canaries=2000, prepare=broken)
+    assert check in failed(found)
+
+
+@pytest.mark.parametrize("bands", [2, 4, 9])
+def test_the_correlation_that_a_plan_states_is_that_of_its_noise(bands: int):
+    plan = PrivacyPlan.from_config(recipe(**BANDED | {"bands": bands, "rate": 1 / bands}).privacy, 7)
+    correlation = mechanism.Correlation.of(plan)
+    drawn = BandedNoise.over(7, bands, 1.0)
+    deviations = [drawn._unit_noise(3, torch.float64, torch.device("cpu"))[1] for _ in range(7)]
+    assert correlation.bands == pytest.approx(drawn.coefficients)
+    whole = sum(np.diag(np.full(7 - j, c), -j) for j, c in enumerate(correlation.bands))
+    inverse = np.linalg.inv(whole)
+    assert deviations == pytest.approx(np.linalg.norm(inverse, axis=1))
+    assert correlation.of_sums == pytest.approx([float((inverse[:t].sum(0) ** 2).sum()) for t in range(1, 8)])
+
+
+def test_independent_noise_is_the_case_of_no_correlation():
+    correlation = mechanism.Correlation.of(PrivacyPlan.from_config(recipe(steps=5).privacy, 5))
+    assert correlation.bands.tolist() == [1.0]
+    assert correlation.of_sums.tolist() == [1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+def test_whitening_gives_the_fresh_noise_back():
+    plan = PrivacyPlan.from_config(recipe(**BANDED).privacy, 40)
+    observer = mechanism.Observer(torch.zeros(6, 1), np.zeros(5, dtype=bool), plan)
+    fresh = torch.randn(40, 5, dtype=torch.float64)
+    whole = sum(np.diag(np.full(40 - j, c), -j) for j, c in enumerate(observer.correlation.bands))
+    for released in torch.linalg.solve(torch.as_tensor(whole), fresh):
+        observer.see(released)
+    assert observer.squares == pytest.approx(float(fresh.square().sum()))
+    assert len(observer._latest) == plan.bands
+
+
+def test_an_early_checkpoint_of_banded_noise_claims_what_its_steps_cost(digits: DataSet):
+    kept = recipe(**BANDED)
+    kept = dataclasses.replace(kept, training=dataclasses.replace(kept.training, checkpoint_every=13))
+    spent: list[tuple[int, float]] = []
+
+    def watch(training: PrivateTraining) -> None:
+        training.optimizer.register_step_post_hook(lambda *_: spent.append((training.steps_taken, training.epsilon())))
+
+    found = white_box.play(kept, digits, np.arange(900), canaries=50, prepare=watch)
+    assert [game.plan.steps for game in found.games] == [13, 26, 39, 40]
+    for game in found.games:
+        assert game.plan.guarantee().epsilon == pytest.approx(dict(spent)[game.plan.steps])
+
+
+def test_the_white_box_training_is_the_recipes_own(digits: DataSet):
+    made = dataclasses.replace(
+        recipe(),
+        optimizer=OptimizerConfig(learning_rate=1.0, schedule="cosine", warmup=3),
+        training=TrainingConfig(steps=40, average=0.9),
+        regularization=RegularizationConfig(relax=0.3, weight_decay=0.01),
+    )
+    prepared: list[PrivateTraining] = []
+    assert failed(white_box.play(made, digits, np.arange(900), canaries=50, prepare=prepared.append)) == set()
+    (training,) = prepared
+    assert training.optimizer.param_groups[0]["lr"] == learning_rate(made.optimizer, 39, 40)
+    assert training.optimizer.param_groups[0]["weight_decay"] == 0.01
+    assert training.card()["average"] == 0.9
 
 
 def test_a_plan_that_promises_nothing_is_not_audited(digits: DataSet):
