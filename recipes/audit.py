@@ -124,7 +124,13 @@ def _play(
         members = np.sort(np.random.default_rng(job.seed).permutation(members)[: options.records])
     if options.how == "white-box":
         found = white_box.play(
-            job.recipe, data, members, canaries=options.canaries or 4000, seed=job.seed, performance=performance
+            job.recipe,
+            data,
+            members,
+            public=split.public,
+            canaries=options.canaries or 4000,
+            seed=job.seed,
+            performance=performance,
         )
         return found.games, found.checks
     if options.how == "one-run":
@@ -133,6 +139,7 @@ def _play(
             data,
             members,
             spare,
+            public=split.public,
             kind=options.canary or MISLABELLED,
             canaries=options.canaries or 500,
             seed=job.seed,
@@ -145,6 +152,7 @@ def _play(
         data,
         members,
         spare,
+        public=split.public,
         kind=None if options.how == "worst-case" else options.canary or MISLABELLED,
         trainings=trainings,
         seed=job.seed,

@@ -5,7 +5,9 @@
 * :func:`many_runs`: one canary, which is in each of many trainings by a coin; otherwise they share everything but batches
   and noise. The score of a *model* is its log-odds of the canary's label.
 
-In both the observer asks each checkpoint of the recipe about the canary, once, and there is a game for each. ``initial``
+In both the observer asks each checkpoint of the recipe about the canary, once, and there is a game for each. What he asks is
+what the recipe releases: the averaged weights or a student, after early stopping where there is any. Public examples that these
+learn from are no canary and no spare example. ``initial``
 weights are the auditor's to choose: ε promises something for every initialisation. Those of :func:`settled` have learnt from
 other examples, so that the records say little and the canary a lot (Annamalai and De Cristofaro 2024, "Nearly Tight Black-Box
 Auditing of Differentially Private Machine Learning").
@@ -16,6 +18,8 @@ import functools
 import multiprocessing
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -24,20 +28,42 @@ from tqdm import tqdm
 
 from dptrain import models
 from dptrain.data.dataset import DataSet
+from dptrain.distillation import released_model
 from dptrain.errors import UserError
 from dptrain.noise import secret_generator
 from dptrain.plan import PrivacyPlan
-from dptrain.private import PrivateTraining
 from dptrain.recipe import Performance, Recipe
 from dptrain.registry import LOSSES
+from dptrain.stopping import EarlyStopping
 from dptrain.trainer import build_training
 from evaluation.audit.canaries import Kind, make, worst_case
-from evaluation.audit.game import Game, coins
+from evaluation.audit.game import Game, claim_of, coins, ended, played
 from evaluation.membership.signal import signal
 
 SETTLING = 200
 """Updates of :func:`settled`."""
 SETTLING_BATCH = 512
+
+
+@dataclass(frozen=True, eq=False)
+class _Examples:
+    """Members, public examples and canaries in one data set, in this order, and their indices."""
+
+    data: DataSet
+    members: np.ndarray
+    public: np.ndarray
+    canaries: np.ndarray
+
+    @classmethod
+    def of(cls, data: DataSet, members: np.ndarray, public: np.ndarray, inputs: Tensor, labels: Tensor) -> Self:
+        index = torch.from_numpy(np.concatenate([members, public]))
+        whole = dataclasses.replace(
+            data,
+            inputs=torch.cat([data.inputs[index], inputs]),
+            targets=torch.cat([data.targets[index], labels]),
+            published_test=0,
+        )
+        return cls(whole, *np.split(np.arange(len(whole)), [len(members), len(index)]))
 
 
 def one_run(
@@ -46,6 +72,7 @@ def one_run(
     members: np.ndarray,
     spare: np.ndarray,
     *,
+    public: np.ndarray | None = None,
     kind: Kind = "mislabelled",
     canaries: int = 1000,
     seed: int = 0,
@@ -55,17 +82,18 @@ def one_run(
 
     Args:
         spare: examples that canaries may be made of.
+        public: indices of examples that everyone knows, for regularization that needs some.
+
+    Raises:
+        UserError: the recipe's plan promises nothing that could be audited, or there are too few spare examples.
+        ConfigError: its regularization does not go with its plan, or needs public examples and has none.
     """
-    plan = _plan(recipe)
-    inputs, labels = make(kind, data, spare, canaries, secret_generator())
+    plan, known = claim_of(recipe, public), _known(recipe, public)
+    inputs, labels = make(kind, data, np.setdiff1d(spare, known), canaries, secret_generator())
     included = coins(canaries, secret_generator())
-    small = _with_canaries(data, members, inputs, labels)
-    ordinary = np.arange(len(members))
-    training = build_training(
-        recipe, small, np.concatenate([ordinary, len(members) + np.flatnonzero(included)]), seed, performance=performance
-    )
-    what = f"{canaries} canaries, {kind}, in one training"
-    scores = _asked(training, recipe.training.stops, inputs, labels)
+    examples = _Examples.of(data, members, known, inputs, labels)
+    scores, end = _asked(recipe, examples, included, seed, performance=performance)
+    what = f"{canaries} canaries, {kind}, in one training{end}"
     return [Game(found, included, until, "scores", what) for found, until in zip(scores, _plans(plan, recipe), strict=True)]
 
 
@@ -75,6 +103,7 @@ def many_runs(
     members: np.ndarray,
     spare: np.ndarray,
     *,
+    public: np.ndarray | None = None,
     kind: Kind | None = None,
     trainings: int = 1000,
     seed: int = 0,
@@ -86,9 +115,14 @@ def many_runs(
     Args:
         kind: of the canary, with the recipe's own initial weights; left out, initial weights and canary are the worst case.
         spare: examples that the initial weights, or the canary, may be made of.
+        public: indices of examples that everyone knows, for regularization that needs some.
         jobs: processes that share the trainings out.
+
+    Raises:
+        UserError, ConfigError: as in :func:`one_run`.
     """
-    plan = _plan(recipe)
+    plan, known = claim_of(recipe, public), _known(recipe, public)
+    spare = np.setdiff1d(spare, known)
     initial: dict[str, Tensor] | None = None
     if kind is None:
         model = settled(recipe, data, spare, seed)
@@ -97,8 +131,7 @@ def many_runs(
     else:
         inputs, labels = make(kind, data, spare, 1, secret_generator())
     included = coins(trainings, secret_generator())
-    small = _with_canaries(data, members, inputs, labels)
-    play = functools.partial(_play, recipe, small, initial, seed)
+    play = functools.partial(_play, recipe, _Examples.of(data, members, known, inputs, labels), initial, seed)
     scores = np.empty((len(recipe.training.stops), trainings))
     bar = tqdm(total=trainings, desc="audited models", unit="model", disable=None if progress else True, leave=False)
     with bar:
@@ -119,25 +152,33 @@ def many_runs(
     ]
 
 
-def _play(recipe: Recipe, data: DataSet, initial: Mapping[str, Tensor] | None, seed: int, is_in: bool) -> list[float]:
-    """One training, and its score at each checkpoint; the canary is the last example."""
-    last = len(data) - 1
-    members = np.arange(last + 1 if is_in else last)
-    training = build_training(recipe, data, members, seed, initial=initial)
-    return [float(found[0]) for found in _asked(training, recipe.training.stops, data.inputs[last:], data.targets[last:])]
+def _play(recipe: Recipe, examples: _Examples, initial: Mapping[str, Tensor] | None, seed: int, is_in: bool) -> list[float]:
+    """One training with or without its one canary, and its score at each checkpoint."""
+    scores, _ = _asked(recipe, examples, np.array([is_in]), seed, initial=initial)
+    return [float(found[0]) for found in scores]
 
 
-def _asked(training: PrivateTraining, stops: tuple[int, ...], inputs: Tensor, labels: Tensor) -> list[np.ndarray]:
-    """Trains to the end; the log-odds of the canaries, ``[canaries]``, at each checkpoint."""
-    found = []
-    for batch in training.batches():
-        training.step(batch)
-        if training.steps_taken in stops:
-            with training.averaged() as model:
-                was_training = model.training
-                found.append(log_odds(model, inputs, labels))
-                model.train(was_training)
-    return found
+def _asked(
+    recipe: Recipe,
+    examples: _Examples,
+    included: np.ndarray,
+    seed: int,
+    *,
+    initial: Mapping[str, Tensor] | None = None,
+    performance: Performance | None = None,
+) -> tuple[list[np.ndarray], str]:
+    """Trains to the end; what is released at each checkpoint gives the log-odds of the canaries, ``[canaries]``. Also where
+    early stopping ended it, in words."""
+    data, public, canaries = examples.data, examples.public, examples.canaries
+    members = np.concatenate([examples.members, canaries[included]])
+    training = build_training(recipe, data, members, seed, public=public, performance=performance, initial=initial)
+    stopping = EarlyStopping.of(recipe, data, public, training)
+    inputs, labels = data.inputs[canaries[0] :], data.targets[canaries[0] :]
+    scores = [
+        log_odds(released_model(recipe, data, public, training, seed), inputs, labels)
+        for _ in played(training, stopping, recipe.training.stops)
+    ]
+    return scores, ended(training, stopping)
 
 
 def _plans(plan: PrivacyPlan, recipe: Recipe) -> list[PrivacyPlan]:
@@ -173,19 +214,6 @@ def settled(recipe: Recipe, data: DataSet, spare: np.ndarray, seed: int) -> nn.M
     return model
 
 
-def _plan(recipe: Recipe) -> PrivacyPlan:
-    plan = PrivacyPlan.from_config(recipe.privacy, recipe.training.steps)
-    if not plan.is_private:
-        raise UserError("this recipe promises nothing (no noise, or no clipping), so there is no ε to audit; give a budget")
-    return plan
-
-
-def _with_canaries(data: DataSet, members: np.ndarray, inputs: Tensor, labels: Tensor) -> DataSet:
-    """The members, and behind them the canaries."""
-    index = torch.from_numpy(members)
-    return dataclasses.replace(
-        data,
-        inputs=torch.cat([data.inputs[index], inputs]),
-        targets=torch.cat([data.targets[index], labels]),
-        published_test=0,
-    )
+def _known(recipe: Recipe, public: np.ndarray | None) -> np.ndarray:
+    """The public examples that the recipe looks at; all that it leaves alone may be canaries."""
+    return np.empty(0, dtype=np.int64) if public is None or not recipe.regularization.needs_public else public

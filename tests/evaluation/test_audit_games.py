@@ -11,6 +11,7 @@ import torch
 import dptrain.data
 from dptrain.clipping import clipped
 from dptrain.data.dataset import DataSet
+from dptrain.distillation import released_model
 from dptrain.errors import ConfigError, UserError
 from dptrain.noise import BandedNoise, NoiseMechanism
 from dptrain.optimizers import learning_rate
@@ -173,6 +174,94 @@ def test_the_white_box_training_is_the_recipes_own(digits: DataSet):
     assert training.optimizer.param_groups[0]["lr"] == learning_rate(made.optimizer, 39, 40)
     assert training.optimizer.param_groups[0]["weight_decay"] == 0.01
     assert training.card()["average"] == 0.9
+
+
+def regularized(steps: int = 20, rate: float = 1.0, **given: Any) -> Recipe:
+    made = recipe(steps=steps)
+    return dataclasses.replace(
+        made, optimizer=OptimizerConfig(learning_rate=rate), regularization=RegularizationConfig(**given)
+    )
+
+
+MEMBERS, PUBLIC, SPARE = np.arange(900), np.arange(900, 1000), np.arange(900, 1797)
+
+
+def test_what_a_recipe_cannot_do_under_its_plan_no_game_does(digits: DataSet):
+    mixed, stopped = regularized(mixup=0.3), regularized(early_stopping=5)
+    with pytest.raises(ConfigError, match=r"regularization\.mixup is 0\.3"):
+        white_box.play(mixed, digits, MEMBERS)
+    with pytest.raises(ConfigError, match=r"regularization\.early_stopping is 5 and needs public examples"):
+        white_box.play(stopped, digits, MEMBERS)
+    with pytest.raises(ConfigError, match=r"regularization\.mixup is 0\.3"):
+        black_box.many_runs(mixed, digits, MEMBERS, SPARE)
+    with pytest.raises(ConfigError, match=r"regularization\.early_stopping is 5 and needs public examples"):
+        black_box.one_run(stopped, digits, MEMBERS, SPARE, canaries=50)
+
+
+STUCK = 1e-30
+"""A learning rate by which no weight moves, so that the public loss of the first step is never passed."""
+
+
+def test_early_stopping_ends_every_game_where_it_ends_the_recipe(digits: DataSet):
+    made = regularized(early_stopping=5, rate=STUCK)
+    made = dataclasses.replace(made, training=TrainingConfig(steps=20, checkpoint_every=4))
+    prepared: list[PrivateTraining] = []
+    found = white_box.play(made, digits, MEMBERS, public=PUBLIC, canaries=100, prepare=prepared.append)
+    assert prepared[0].steps_taken == 6
+    assert failed(found) == set()
+    one = black_box.one_run(made, digits, MEMBERS, SPARE, public=PUBLIC, canaries=100)
+    for games in (found.games, one):
+        assert [game.plan.steps for game in games] == [4, 8, 12, 16, 20]
+        assert np.array_equal(games[1].scores, games[4].scores)
+        assert games[-1].about.endswith("; early stopping ended it after 6 updates")
+    assert not np.array_equal(found.games[0].scores, found.games[1].scores)
+    many = black_box.many_runs(made, digits, MEMBERS, SPARE, public=PUBLIC, trainings=20, progress=False)
+    assert np.array_equal(many[1].scores, many[4].scores)
+
+
+def test_a_student_is_asked_where_the_recipe_releases_one(digits: DataSet, monkeypatch: pytest.MonkeyPatch):
+    students: list[torch.nn.Module] = []
+
+    def released(*given: Any) -> torch.nn.Module:
+        students.append(released_model(*given))
+        return students[-1]
+
+    monkeypatch.setattr(black_box, "released_model", released)
+    asked: list[torch.nn.Module] = []
+    ask = black_box.log_odds
+    monkeypatch.setattr(black_box, "log_odds", lambda model, *given: ask(asked.append(model) or model, *given))
+    (game,) = black_box.one_run(regularized(distillation=30), digits, MEMBERS, SPARE, public=PUBLIC, canaries=50)
+    assert asked == students
+    assert len(students) == 1
+    assert np.isfinite(game.scores).all()
+    (game,) = black_box.many_runs(
+        regularized(distillation=5), digits, MEMBERS, SPARE, public=PUBLIC, trainings=20, progress=False
+    )
+    assert len(set(map(id, asked))) == 21
+
+
+def test_public_examples_that_a_recipe_learns_from_are_no_canaries(digits: DataSet):
+    spare = np.arange(900, 1030)
+    with pytest.raises(UserError, match="only 30 examples are outside"):
+        black_box.one_run(regularized(distillation=5), digits, MEMBERS, spare, public=PUBLIC, canaries=31)
+    black_box.one_run(regularized(), digits, MEMBERS, spare, public=PUBLIC, canaries=130)
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        ({"sampling": "balls_in_bins"}, "add_or_remove_one$"),
+        ({"sampling": "fixed_size", "max_examples": 900}, "add_or_remove_one --privacy.sampling poisson"),
+    ],
+)
+def test_a_promise_about_replacing_is_not_held_against_adding(digits: DataSet, changes: dict[str, Any], advice: str):
+    made = recipe(0.5, relation="replace_one", **changes)
+    with pytest.raises(UserError, match=advice):
+        white_box.play(made, digits, MEMBERS)
+    with pytest.raises(UserError, match=advice):
+        black_box.one_run(made, digits, MEMBERS, SPARE)
+    with pytest.raises(UserError, match=advice):
+        black_box.many_runs(made, digits, MEMBERS, SPARE)
 
 
 def test_a_plan_that_promises_nothing_is_not_audited(digits: DataSet):

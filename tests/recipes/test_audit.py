@@ -67,6 +67,14 @@ def test_the_other_games_are_played(how: str, many: str, capsys: pytest.CaptureF
     assert "black-box" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("how", ["white-box", "one-run", "worst-case"])
+@pytest.mark.parametrize("given", [["--regularization.early_stopping", "2"], ["--regularization.distillation", "3"]])
+def test_recipes_that_look_at_public_examples_are_audited(how: str, given: list[str], capsys: pytest.CaptureFixture[str]):
+    few = ["--epsilons", "4", "--training.steps", "5", "--how", how, "--canaries", "60", "--trainings", "20"]
+    assert main(["audit", "digits", *few, *given, "--records", "300", "--privacy.expected-batch-size", "300"]) == 0
+    assert "claimed ε = 4.0" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -83,6 +91,11 @@ def test_the_other_games_are_played(how: str, many: str, capsys: pytest.CaptureF
         (["--records", "5000"], "members; give at most as many"),
         (["--epsilons", "inf"], "such as --epsilons 4"),
         (["--canaris", "5"], "canaris"),
+        (["--regularization.mixup", "0.3"], "regularization.mixup is 0.3, and under clipping"),
+        (
+            ["--data.split.public", "0", "--data.split.population", "0.15", "--regularization.early_stopping", "5"],
+            "give data.split.public a share above 0",
+        ),
     ],
 )
 def test_what_cannot_be_audited_is_told_what_to_type(given: list[str], said: str, capsys: pytest.CaptureFixture[str]):
