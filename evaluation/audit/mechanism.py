@@ -6,13 +6,13 @@ than C, or more draws than q says show there long before a bound on ε could exc
 is far from tight.
 
 Everything is in units of C / B, with B the expected batch size: one example adds at most 1 to a step. With s = σ Δ / C, Δ the
-sensitivity, the noise in a coordinate is s C⁻¹ z, z standard normal, where C⁻¹ correlates the steps: the identity for
-independent noise, and for banded noise the inverse of the lower-triangular Toeplitz matrix of :mod:`dptrain.noise.banded`,
-with bands c_0 to c_{b-1}. From it follow
+sensitivity, the noise in a coordinate is s K⁻¹ z, z standard normal. K says how steps are correlated: it is the identity for
+independent noise, and for banded noise the lower-triangular Toeplitz matrix of :mod:`dptrain.noise.banded` (C, there) with
+bands c_0 to c_{b-1}. From it follow
 
     whitened           w_t = Σ_{j<b} c_j g̃_{t-j}, which is s z_t where a canary stayed out: independent over steps
     of one draw        at most max_j c_j in any w_t, since draws of one canary lie b updates apart or more
-    of a sum of T      noise of variance s² V_T, with V_T = Σ_{k<T} (Σ_{i≤k} a_i)² and a_i the coefficients of C⁻¹
+    of a sum of T      noise of variance s² V_T, with V_T = Σ_{k<T} (Σ_{i≤k} a_i)² and a_i the coefficients of K⁻¹
 
 Independent noise has w_t = g̃_t, max_j c_j = 1 and V_T = T.
 """
