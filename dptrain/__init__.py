@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "DATASETS": "dptrain.registry",
+    "GUARDS": "dptrain.registry",
     "LOSSES": "dptrain.registry",
     "MODELS": "dptrain.registry",
     "OPTIMIZERS": "dptrain.registry",
@@ -43,6 +44,7 @@ _PLACES = {
 
 __all__ = [
     "DATASETS",
+    "GUARDS",
     "LOSSES",
     "MODELS",
     "OPTIMIZERS",

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from dptrain.errors import ConfigError, unknown_name
-from dptrain.registry import DATASETS, LOSSES, MODELS, OPTIMIZERS
+from dptrain.registry import DATASETS, GUARDS, LOSSES, MODELS, OPTIMIZERS
 
 Mechanism = Literal["gaussian", "clip_only", "none"]
 Relation = Literal["add_or_remove_one", "zero_out_one", "replace_one"]
@@ -306,6 +306,24 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReleaseConfig:
+    """What a prediction of the released model shows."""
+
+    guard: str | None = None
+    """A registered guard, behind which attackers of scores or labels find the model and its shadows; `dptrain list` shows them.
+    Left out, scores are shown as they are."""
+    distortion: float = 0.5
+    """`memguard`: the most that an answer's scores may change by, summed over classes (from 0 to 2) and on average. A budget of
+    utility, not of privacy."""
+
+    def __post_init__(self) -> None:
+        if self.guard is not None:
+            GUARDS.check(self.guard)
+        if not 0 <= self.distortion <= 2:
+            raise ConfigError(f"release.distortion is {self.distortion}; give a number from 0 to 2, such as 0.5")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """All that defines one trained model, except its seed."""
 
@@ -315,9 +333,15 @@ class Recipe:
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    release: ReleaseConfig = field(default_factory=ReleaseConfig)
 
     def __post_init__(self) -> None:
         self.regularization.check_together()
+        if self.release.guard is not None and self.data.split.population == 0:
+            raise ConfigError(
+                f"release.guard is {self.release.guard!r}, which is fitted on members and on a population that no model saw, "
+                "and data.split.population is 0; raise it, such as to 0.1"
+            )
         of_the_loss = ("label_entropy", "output_entropy", "mixup", "relax")
         given = [name for name in of_the_loss if getattr(self.regularization, name)]
         if given and self.training.loss != "cross_entropy":

@@ -1,4 +1,4 @@
-"""Things that a recipe names: data sets, models, losses, optimizers.
+"""Things that a recipe names: data sets, models, losses, optimizers, guards.
 
 A recipe can *name* a model; it cannot name code to import. Names are looked up here, and only code that has already run
 can add one::
@@ -116,5 +116,13 @@ OPTIMIZERS: Registry[Callable[..., Any]] = Registry(
         "sgd": Builtin("dptrain.optimizers:sgd", "stochastic gradient descent with momentum"),
         "adamw": Builtin("dptrain.optimizers:adamw", "Adam with decoupled weight decay"),
         "dp_adamw": Builtin("dptrain.optimizers:dp_adamw", "AdamW whose second moment is corrected for the noise"),
+    },
+)
+
+GUARDS: Registry[Any] = Registry(
+    "guard",
+    {
+        "label_only": Builtin("dptrain.release.guard:LabelOnly", "the most probable class, and no scores"),
+        "memguard": Builtin("dptrain.release.memguard:MemGuard", "scores disguised from membership attacks (Jia et al. 2019)"),
     },
 )

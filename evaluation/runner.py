@@ -37,6 +37,7 @@ from dptrain.trainer import IDENTITY, Callback, Checkpoint, commitment_of
 from evaluation import analysis
 from evaluation.access import Access
 from evaluation.analysis import Case
+from evaluation.guarded import Bench
 from evaluation.inversion.class_ import ClassInversion
 from evaluation.membership import MembershipAttack, NotApplicable, gallery
 from evaluation.membership.lira import log_likelihood_ratio
@@ -118,6 +119,12 @@ def evaluate(
         )
     elif retrain is not None:
         train = partial(retrain_fleet, retrain, data, **asked)
+    if recipe is not None and recipe.release.guard is not None:
+        bench = Bench(recipe.release, data, split, views)
+        target.guard = bench.guard(target, f"target {case.seed}")
+        if case.untrained is not None:
+            case.untrained.guard = bench.guard(case.untrained, f"untrained {case.seed}")
+        train = None if train is None else partial(_behind_guards, bench, train)
     fleets = _Fleets(train)
     attacks = tuple(run_attack(case, name, fleets) for name in plan.attacks)
     attacked = hashlib.sha256((run / "release" / MANIFEST).read_bytes()).hexdigest()
@@ -143,7 +150,7 @@ def evaluate(
         recipe_digest=str(card.get("recipe_digest", "")),
         split_digest=split.digest,
         data_fingerprint=data.fingerprint,
-        notes=(*_notes(card), *unsaid),
+        notes=(*_notes(card), *unsaid, *(() if target.guard is None else (target.guard.statement(),))),
         release_digest=attacked,
         exposure=exposed,
         seconds=round(time.monotonic() - started, 3),
@@ -199,6 +206,10 @@ class _Fleets:
                 self._failure = error
                 raise
         return self.trained
+
+
+def _behind_guards(bench: Bench, train: Callable[[], Fleet]) -> Fleet:
+    return bench.behind(train())
 
 
 def callback(

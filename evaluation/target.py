@@ -19,6 +19,7 @@ from dptrain import models
 from dptrain.checkpoint import load_release
 from dptrain.errors import CheckpointError
 from dptrain.recipe import ModelConfig, RegularizationConfig
+from dptrain.release import Guard
 from evaluation.access import Access, AccessError
 
 CHUNK = 4096
@@ -33,7 +34,14 @@ class Target:
     """A model, which it takes over and freezes, that answers up to its access level and counts its queries."""
 
     def __init__(
-        self, model: nn.Module, access: Access, *, bounds: tuple[float, float], classes: int, kind: Kind = "classification"
+        self,
+        model: nn.Module,
+        access: Access,
+        *,
+        bounds: tuple[float, float],
+        classes: int,
+        kind: Kind = "classification",
+        guard: Guard | None = None,
     ):
         self._model = model.eval()
         self.access = access
@@ -41,6 +49,8 @@ class Target:
         """Public lowest and highest value of an input."""
         self.classes = classes
         self.kind: Kind = kind
+        self.guard = guard
+        """What stands before labels and scores; whoever sees more of the model is behind it."""
         self.queries = 0
         for parameter in self._model.parameters():
             parameter.requires_grad_(False)
@@ -69,17 +79,22 @@ class Target:
 
     def behind(self, access: Access) -> "Target":
         """The same model for an attacker of this level."""
-        return Target(self._model, access, bounds=self.bounds, classes=self.classes, kind=self.kind)
+        return Target(self._model, access, bounds=self.bounds, classes=self.classes, kind=self.kind, guard=self.guard)
 
     def labels(self, inputs: Tensor) -> Int[np.ndarray, " examples"]:
         """The most probable class of each input."""
-        return self._logits(inputs, Access.LABEL).argmax(1)
+        logits = self._logits(inputs, Access.LABEL)
+        if self.guard is None or self.guard.keeps_labels or self.access > Access.SCORES:
+            return logits.argmax(1)
+        return self.guard.answers(inputs, logits).argmax(1)
 
     def scores(self, inputs: Tensor) -> Float[np.ndarray, "examples classes"]:
         """Class probabilities in float64; of a regression model its predictions."""
         logits = self._logits(inputs, Access.SCORES)
         if self.kind == "regression":
             return logits
+        if self.guard is not None and self.access <= Access.SCORES:
+            return self.guard.answers(inputs, logits)
         raised = np.exp(logits - logits.max(1, keepdims=True))
         return raised / raised.sum(1, keepdims=True)
 

@@ -87,14 +87,14 @@ def usage() -> str:
 
 
 def list_command(arguments: list[str]) -> int:
-    """Recipes, data sets, models, losses, optimizers and attacks."""
+    """Recipes, data sets, models, losses, optimizers, guards and attacks."""
     _no_more("list", arguments)
-    from dptrain.registry import DATASETS, LOSSES, MODELS, OPTIMIZERS
+    from dptrain.registry import DATASETS, GUARDS, LOSSES, MODELS, OPTIMIZERS
     from evaluation.plan import ATTACKS
     from recipes import comparison
 
     sections = {"recipe": {name: comparison.about(name) for name in comparison.names()}}
-    sections |= {registry.kind: registry.about() for registry in (DATASETS, MODELS, LOSSES, OPTIMIZERS, ATTACKS)}
+    sections |= {registry.kind: registry.about() for registry in (DATASETS, MODELS, LOSSES, OPTIMIZERS, GUARDS, ATTACKS)}
     for kind, entries in sections.items():
         print(f"{kind}s" if not kind.endswith("s") else f"{kind}es")
         for name, about in entries.items():

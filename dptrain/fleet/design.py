@@ -1,5 +1,6 @@
 """Which example is in which model, how one model is trained, and the hash of everything that defines them all."""
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 import dptrain
 from dptrain.data.dataset import DataSet
 from dptrain.distillation import released_model
-from dptrain.recipe import Performance, Recipe
+from dptrain.recipe import Performance, Recipe, ReleaseConfig
 from dptrain.registry import LOSSES, MODELS, OPTIMIZERS
 from dptrain.sources import PLAIN, source_of
 from dptrain.stopping import EarlyStopping
@@ -76,9 +77,12 @@ def recipe_digest(recipe: Recipe, untrained: nn.Module, steps: int, public: Int[
     What it cannot see is code of further modules that a user's own file imports (:mod:`dptrain.sources`), unless it changes
     the model as built. Whoever changes such code and no more gets the old fleet, and should remove it.
 
+    A guard trains nothing. A fleet keeps what its models say before one, and is put behind it where it is asked.
+
     Args:
         untrained: the recipe's model, always of the same seed.
     """
+    recipe = dataclasses.replace(recipe, release=ReleaseConfig())
     named = ((MODELS, recipe.model.name), (LOSSES, recipe.training.loss), (OPTIMIZERS, recipe.optimizer.name))
     parts = (recipe.digest(), str(steps), *(registry.source(name) for registry, name in named), architecture_digest(untrained))
     if recipe.regularization.needs_public and public is not None:

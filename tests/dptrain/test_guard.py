@@ -1,0 +1,111 @@
+"""Guards: labels stay, distortion keeps to its budget, the same query gets the same answer, and nothing is called private."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+
+from dptrain.errors import ConfigError, UserError
+from dptrain.recipe import DataConfig, Recipe, ReleaseConfig, SplitConfig
+from dptrain.registry import GUARDS
+from dptrain.release import LabelOnly, fitted
+from dptrain.release.memguard import MemGuard
+from evaluation.metrics import area_under_roc
+
+CLASSES = 5
+
+
+def outputs(count: int, confidence: float, seed: int) -> np.ndarray:
+    """Logits of a model that is surer of its members."""
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(size=(count, CLASSES))
+    logits[np.arange(count), generator.integers(0, CLASSES, count)] += confidence + generator.normal(size=count)
+    return logits
+
+
+MEMBERS, OTHERS = outputs(400, 6.0, 0), outputs(150, 3.0, 1)
+ASKED = np.concatenate([outputs(120, 6.0, 2), outputs(120, 3.0, 3)])
+INPUTS = torch.randn(240, 3, generator=torch.Generator().manual_seed(4))
+IS_MEMBER = np.arange(240) < 120
+
+
+@functools.cache
+def memguard(distortion: float, key: bytes = b"secret") -> MemGuard:
+    made = fitted(ReleaseConfig(guard="memguard", distortion=distortion), MEMBERS, OTHERS, key)
+    assert isinstance(made, MemGuard)
+    return made
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(logits).softmax(1).numpy()
+
+
+def auc(scores: np.ndarray) -> float:
+    return float(area_under_roc(scores, IS_MEMBER).value or 0.0)
+
+
+def test_memguard_keeps_labels_and_gives_probabilities():
+    shown = memguard(2.0).answers(INPUTS, ASKED)
+    assert np.array_equal(shown.argmax(1), ASKED.argmax(1))
+    assert shown.sum(1) == pytest.approx(1.0)
+    assert (shown >= 0).all()
+
+
+@pytest.mark.parametrize("distortion", [0.0, 0.05, 0.3])
+def test_memguard_keeps_to_its_budget_on_average_for_every_query(distortion: float):
+    """The same outputs for 200 inputs: the standard error of a mean of draws of size at most 2 is below .08."""
+    inputs = torch.randn(200, 3, generator=torch.Generator().manual_seed(5))
+    guard = memguard(distortion)
+    changed = [np.abs(guard.answers(inputs, np.tile(row, (200, 1))) - softmax(row[None])).sum(1) for row in ASKED[::60]]
+    assert all(change.mean() <= distortion + 3 * 0.08 for change in changed)
+    assert (np.max(changed) == 0) == (distortion == 0)
+    shown = memguard(distortion).answers(INPUTS, ASKED)
+    assert np.abs(shown - softmax(ASKED)).sum(1).mean() <= distortion + 0.02
+
+
+def test_the_owner_s_classifier_cannot_read_what_is_shown():
+    guard = memguard(2.0)
+    before = guard.member_logit(torch.from_numpy(ASKED)).numpy()
+    after = guard.member_logit(torch.from_numpy(np.log(guard.answers(INPUTS, ASKED)))).numpy()
+    assert auc(before) > 0.85
+    assert np.median(np.abs(after)) < 0.2 * np.median(np.abs(before))
+    found = guard.disguised(torch.from_numpy(ASKED))
+    moved = (found != torch.from_numpy(ASKED)).any(1)
+    assert moved.double().mean() > 0.9
+    crossed = (guard.member_logit(found) > 0) != (guard.member_logit(torch.from_numpy(ASKED)) > 0)
+    assert bool(crossed[moved].all())
+
+
+def test_the_same_query_gets_the_same_answer_in_whatever_company():
+    guard = memguard(0.1)
+    together = guard.answers(INPUTS, ASKED)
+    order = np.random.default_rng(0).permutation(240)
+    assert guard.answers(INPUTS[order], ASKED[order]) == pytest.approx(together[order])
+    assert guard.answers(INPUTS[7:8], ASKED[7:8]) == pytest.approx(together[7:8])
+    assert not np.allclose(memguard(0.1, b"another").answers(INPUTS, ASKED), together)
+
+
+def test_label_only_shows_the_label():
+    guard = fitted(ReleaseConfig(guard="label_only"), MEMBERS, OTHERS, b"")
+    assert isinstance(guard, LabelOnly)
+    shown = guard.answers(INPUTS, ASKED)
+    assert np.array_equal(shown.argmax(1), ASKED.argmax(1))
+    assert set(np.unique(shown)) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("name", GUARDS.names())
+def test_every_guard_says_that_it_is_no_privacy_guarantee(name: str):
+    assert "no privacy guarantee" in fitted(ReleaseConfig(guard=name), MEMBERS, OTHERS, b"key").statement()
+
+
+def test_what_cannot_be_used_is_refused_with_what_to_type():
+    with pytest.raises(ConfigError, match="did you mean 'memguard'"):
+        ReleaseConfig(guard="memgard")
+    with pytest.raises(ConfigError, match="from 0 to 2"):
+        ReleaseConfig(distortion=3.0)
+    with pytest.raises(UserError, match=r"data\.split\.population"):
+        fitted(ReleaseConfig(guard="memguard"), MEMBERS, OTHERS[:0], b"")
+    shares = SplitConfig(members=0.5, non_members=0.5, population=0.0, public=0.0)
+    with pytest.raises(ConfigError, match=r"data\.split\.population is 0"):
+        Recipe(data=DataConfig(split=shares), release=ReleaseConfig(guard="memguard"))
