@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dptrain.private import per_example as per_example
     from dptrain.recipe import Recipe as Recipe
     from dptrain.registry import DATASETS as DATASETS
+    from dptrain.registry import GUARDS as GUARDS
     from dptrain.registry import LOSSES as LOSSES
     from dptrain.registry import MODELS as MODELS
     from dptrain.registry import OPTIMIZERS as OPTIMIZERS
