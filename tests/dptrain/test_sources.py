@@ -110,7 +110,17 @@ def test_closures_over_different_values_are_told_apart_and_over_equal_ones_are_n
     assert source_of(doubled(closure(3))) == source_of(doubled(closure(3)))
 
 
-@pytest.mark.parametrize("value", [object(), {1, 2}, Path(), eval("lambda: 1"), [object()], [].append], ids=str)
+UNREADABLE = {
+    "object": object(),
+    "set": {1, 2},
+    "path": Path(),
+    "typed": eval("lambda: 1"),
+    "inside": [object()],
+    "bound": [].append,
+}
+
+
+@pytest.mark.parametrize("value", UNREADABLE.values(), ids=UNREADABLE)
 def test_what_cannot_be_read_is_never_the_same(value: Any):
     held = closure(value)
     assert source_of(held) != source_of(held)
