@@ -126,5 +126,5 @@ def test_on_cifar10_each_attack_that_knows_more_finds_more_at_few_false_positive
     found = bench.figures(("threshold", "lira_offline", "lira"), (23,), targets=24)
     for less, more in (("threshold", "lira_offline"), ("lira_offline", "lira")):
         for place in (1, 2):
-            mean, half = interval(found[more, 11][:, place] - found[less, 11][:, place])
+            mean, half = interval(found[more, 23][:, place] - found[less, 23][:, place])
             assert mean - half > 0, (less, more, reference_models.MEASURES[place])
