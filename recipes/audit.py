@@ -27,7 +27,7 @@ from dptrain.recipe import Recipe
 from evaluation.audit import black_box, white_box
 from evaluation.audit.canaries import Kind
 from evaluation.audit.game import Game
-from evaluation.audit.judge import judge
+from evaluation.audit.judge import OF_MANY_RUNS, OF_ONE_RUN, Bound, judge
 from evaluation.result import AuditCheck, AuditResult
 from recipes.comparison import Comparison, Job
 
@@ -59,6 +59,8 @@ class Options:
     """Of one canary; left out, 1000."""
     canary: Kind | None = None
     """What canaries of `one-run` and `many-runs` are; left out, mislabelled examples."""
+    bound: Bound | None = None
+    """The only one that is computed, which then need not share its error with the other; left out, both of the game."""
     records: int | None = None
     """Members that are trained on; left out, all of the split's."""
 
@@ -67,6 +69,8 @@ class Options:
             raise unknown_name("--how", self.how, get_args(How))
         if self.canary is not None and self.canary not in get_args(Kind):
             raise unknown_name("--canary", self.canary, get_args(Kind))
+        if self.bound is not None and self.bound not in self.bounds:
+            raise unknown_name("--bound", self.bound, self.bounds)
         for name, games in OF.items():
             if getattr(self, name) is not None and self.how not in games:
                 raise ConfigError(
@@ -76,6 +80,11 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"--{name} is {value}; give a whole number from {least} up")
+
+    @property
+    def bounds(self) -> tuple[Bound, ...]:
+        """Of this game."""
+        return OF_ONE_RUN if self.how in ("white-box", "one-run") else OF_MANY_RUNS
 
 
 def audit(comparison: Comparison, options: Options, command: str = "", *, progress: bool = True) -> Iterator[AuditResult]:
@@ -99,7 +108,7 @@ def audit(comparison: Comparison, options: Options, command: str = "", *, progre
         for game in games:
             of_the_whole = checks if game is games[-1] else ()
             yield dataclasses.replace(
-                judge(game, of_the_whole, comparisons=comparisons),
+                judge(game, of_the_whole, comparisons=comparisons, bound=options.bound),
                 how=options.how,
                 budget=job.epsilon,
                 steps=job.recipe.training.steps,

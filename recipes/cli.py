@@ -29,11 +29,13 @@ Examines the recipe's model and loss on public or random examples: no private ex
 something is wrong. --fix shows what would be replaced (BatchNorm by GroupNorm), and examines the result."""
 AUDIT_HELP = """usage: dptrain audit RECIPE [--how white-box|one-run|many-runs|worst-case] [--canaries N] [--trainings N]
                              [--canary mislabelled|natural|noise] [--records N] [--format text|json]
+                             [--bound steinke|f-dp|clopper-pearson|gdp]
                              [the flags of `dptrain run`]
 
 Trains the recipe with canaries in it and says how much of each budget can be shown at each checkpoint that the recipe keeps
-(--training.checkpoint-every), beside the most that could have been. All bounds share one permitted error. Each audit is kept
-below the comparison's folder (--output) and stands in its reports; none replaces an earlier one.
+(--training.checkpoint-every), beside the most that could have been. All bounds share one permitted error; --bound computes
+one of a game's two alone, which then has the whole of it. Each audit is kept below the comparison's folder (--output) and
+stands in its reports; none replaces an earlier one.
 Exit code 3 where a claim is contradicted: more is shown than ε permits, or the mechanism is not what it says it is."""
 CONTRADICTED = 3
 INTERRUPTED = 130
@@ -224,7 +226,7 @@ def audit_command(arguments: list[str]) -> int:
     for field in dataclasses.fields(audit.Options):
         value, rest = _valued(rest, f"--{field.name}")
         if value is not None:
-            given[field.name] = value if field.name in ("how", "canary") else _whole(f"--{field.name}", value)
+            given[field.name] = value if field.name in ("how", "canary", "bound") else _whole(f"--{field.name}", value)
     options = audit.Options(**given)  # pyright: ignore[reportArgumentType]  names and numbers, checked there
     wanted = comparison.load(name, rest)
     from evaluation.report import terminal

@@ -43,6 +43,14 @@ def test_the_document_holds_what_the_text_says(capsys: pytest.CaptureFixture[str
     assert all(bound["comparisons"] == 2 for bound in bounds)
 
 
+def test_a_bound_that_is_named_beforehand_has_the_whole_error(capsys: pytest.CaptureFixture[str]):
+    assert main(["audit", "digits", *QUICK, "--bound", "f-dp", "--format", "json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    bound, estimate = found["bounds"]
+    assert (bound["holds_for"], bound["comparisons"]) == ("Gaussian trade-off curves", 1)
+    assert not estimate["is_bound"]
+
+
 def test_half_of_the_noise_ends_with_its_own_exit_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     draw = GaussianNoise._unit_noise
 
@@ -92,6 +100,8 @@ def test_recipes_that_look_at_public_examples_are_audited(
             "says nothing to --how white-box; leave it out, or give --how many-runs or worst-case",
         ),
         (["--canary", "noise", "--how", "worst-case"], "--canary says nothing to --how worst-case"),
+        (["--bound", "stienke"], "did you mean 'steinke'"),
+        (["--bound", "gdp"], "accepted: f-dp, steinke"),
         (["--records", "5000"], "members; give at most as many"),
         (["--epsilons", "inf"], "such as --epsilons 4"),
         (["--canaris", "5"], "canaris"),
