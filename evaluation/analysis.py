@@ -9,7 +9,6 @@ import io
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from evaluation import metrics
 from evaluation.baselines import GATE, blind_scores, permuted
 from evaluation.inversion.class_ import ClassInversion
 from evaluation.inversion.evaluator import Judge, class_means, nearest_distance
+from evaluation.inversion.knowledge import ClassKnowledge, InversionAttack
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack
 from evaluation.plan import EvaluationPlan
 from evaluation.result import AttackResult, Curve, Measure, Verdict
@@ -188,7 +188,7 @@ def _holds_chance(measure: Measure, chance: float) -> bool:
 # -- inversion ------------------------------------------------------------------------------------------------------
 
 
-def inversion(case: Case, name: str, attack: Any) -> AttackResult:
+def inversion(case: Case, name: str, attack: InversionAttack) -> AttackResult:
     """Runs one class inversion and judges it: how many classes the independent evaluator recognises."""
     classes = len(case.data.classes)
     population, held_out, public = (
@@ -226,11 +226,13 @@ def inversion(case: Case, name: str, attack: Any) -> AttackResult:
     return _with(result, *_inversion_verdict(result))
 
 
-def _invert(case: Case, attack: Any, target: Target) -> Tensor:
+def _invert(case: Case, attack: InversionAttack, target: Target) -> Tensor:
     generator = torch.Generator().manual_seed(case.seed)
     if isinstance(attack, ClassInversion):
         attack = dataclasses.replace(attack, steps=case.evaluation.inversion_steps, restarts=case.evaluation.inversion_restarts)
-    found = attack.run(target.behind(attack.access), case.data.input_shape, generator)
+    public = case.examples(case.split.public)
+    knowledge = ClassKnowledge(case.data.input_shape, public.inputs, public.targets)
+    found = attack.run(target.behind(attack.access), knowledge, generator)
     if not bool(torch.isfinite(found).all()):
         raise metrics.ScoreError("the reconstructions hold NaN or infinity")
     return found

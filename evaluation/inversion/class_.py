@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from evaluation.access import Access
+from evaluation.inversion.knowledge import ClassKnowledge
 from evaluation.target import Target
 
 
@@ -36,13 +37,15 @@ class ClassInversion:
     patience: int = 50
     enough: float = 0.001
 
-    def run(self, target: Target, input_shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    def run(self, target: Target, knowledge: ClassKnowledge, generator: torch.Generator) -> Tensor:
         """Reconstructions ``[classes, *input_shape]``.
 
         Args:
+            knowledge: only the shape of an input is used.
             generator: draws the starting points; the first one is the middle of the range.
         """
         low, high = target.bounds
+        input_shape = knowledge.input_shape
         best = torch.full((target.classes, *input_shape), (low + high) / 2)
         best_cost = torch.full((target.classes,), torch.inf)
         for restart in range(self.restarts):

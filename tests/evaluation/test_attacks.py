@@ -13,6 +13,7 @@ from evaluation.access import Access, AccessError
 from evaluation.baselines import blind_scores, permuted
 from evaluation.inversion.class_ import ClassInversion
 from evaluation.inversion.evaluator import Judge, class_means, nearest_distance
+from evaluation.inversion.knowledge import ClassKnowledge
 from evaluation.membership import Knowledge
 from evaluation.membership.lira import Lira, log_likelihood_ratio
 from evaluation.membership.signal import log_softmax, rescaled
@@ -182,10 +183,13 @@ def template_model(scale: float = 4.0) -> tuple[nn.Sequential, torch.Tensor]:
     return nn.Sequential(nn.Flatten(), linear), templates.view(4, 1, 4, 4)
 
 
+NOTHING_PUBLIC = ClassKnowledge((1, 4, 4), torch.empty(0, 1, 4, 4))
+
+
 def test_inversion_finds_the_templates_of_a_linear_model():
     model, templates = template_model()
     target = Target(model, Access.GRADIENTS, bounds=(0.0, 1.0), classes=4)
-    found = ClassInversion(steps=200, restarts=2, enough=1e-4).run(target, (1, 4, 4), torch.Generator().manual_seed(0))
+    found = ClassInversion(steps=200, restarts=2, enough=1e-4).run(target, NOTHING_PUBLIC, torch.Generator().manual_seed(0))
     assert found.shape == (4, 1, 4, 4)
     assert float(found.min()) >= 0.0
     assert float(found.max()) <= 1.0
@@ -197,10 +201,14 @@ def test_inversion_finds_the_templates_of_a_linear_model():
 def test_inversion_needs_gradients_and_leaves_the_weights_alone():
     model, _ = template_model()
     with pytest.raises(AccessError):
-        ClassInversion().run(Target(model, Access.SCORES, bounds=(0.0, 1.0), classes=4), (1, 4, 4), torch.Generator())
+        ClassInversion().run(
+            Target(model, Access.SCORES, bounds=(0.0, 1.0), classes=4),
+            NOTHING_PUBLIC,
+            torch.Generator(),
+        )
     before = {name: value.clone() for name, value in model.state_dict().items()}
     target = Target(model, Access.GRADIENTS, bounds=(0.0, 1.0), classes=4)
-    ClassInversion(steps=5).run(target, (1, 4, 4), torch.Generator())
+    ClassInversion(steps=5).run(target, NOTHING_PUBLIC, torch.Generator())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert all(value.grad is None for value in model.parameters())
 
@@ -209,7 +217,7 @@ def test_inversion_stops_when_it_is_sure_and_when_it_gets_no_further():
     """MI-Face stops when the cost is low enough, or has not fallen for a while (ART has the second inverted)."""
     model, _ = template_model(scale=40.0)
     target = Target(model, Access.GRADIENTS, bounds=(0.0, 1.0), classes=4)
-    ClassInversion(steps=5000, restarts=1).run(target, (1, 4, 4), torch.Generator())
+    ClassInversion(steps=5000, restarts=1).run(target, NOTHING_PUBLIC, torch.Generator())
     assert 0 < target.queries < 4 * 100
     linear = nn.Linear(16, 4)
     nn.init.zeros_(linear.weight)
