@@ -23,8 +23,8 @@ def fresh() -> Registry[Callable[..., Any]]:
 @pytest.mark.parametrize("kind", REGISTRIES)
 def test_every_builtin_entry_is_there_and_has_a_line_about_it(kind: str):
     registry = REGISTRIES[kind]
-    assert registry.names()
-    for name in registry.names():
+    assert registry._builtin
+    for name in registry._builtin:  # what other tests registered is theirs to describe
         assert callable(registry[name])
         assert registry.about()[name]
 
