@@ -98,7 +98,7 @@ DATASETS: Registry[Callable[..., Any]] = Registry(
 MODELS: Registry[Callable[..., Any]] = Registry(
     "model",
     {
-        "linear": Builtin("dptrain.models.linear:build", "softmax regression"),
+        "linear": Builtin("dptrain.models.linear:build", "softmax regression, or linear regression of a value"),
         "mlp": Builtin("dptrain.models.mlp:build", "fully connected layers (model.hidden, model.activation)"),
         "cnn": Builtin("dptrain.models.cnn:build", "two convolutions and two linear layers, for images from 16×16 up"),
         "scattering": Builtin("dptrain.models.scattering:build", "a fixed wavelet transform and a head of model.hidden layers"),
@@ -107,7 +107,10 @@ MODELS: Registry[Callable[..., Any]] = Registry(
 
 LOSSES: Registry[Callable[..., Any]] = Registry(
     "loss",
-    {"cross_entropy": Builtin("dptrain.regularization:cross_entropy", "one value an example, with label smoothing")},
+    {
+        "cross_entropy": Builtin("dptrain.regularization:cross_entropy", "for classes, with label smoothing and its kin"),
+        "squared_error": Builtin("dptrain.regularization:squared_error", "for a value, on the scale on which it is encoded"),
+    },
 )
 
 OPTIMIZERS: Registry[Callable[..., Any]] = Registry(

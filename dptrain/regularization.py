@@ -57,6 +57,21 @@ def cross_entropy(model: nn.Module, batch: Any, regularization: RegularizationCo
     return losses
 
 
+def squared_error(model: nn.Module, batch: Any, regularization: RegularizationConfig) -> Tensor:
+    """(output − target)², ``[examples]``, of ``(inputs [examples, ...], targets [examples])`` and a model of one output.
+
+    Raises:
+        ConfigError: label smoothing, which spreads a class.
+    """
+    if regularization.label_smoothing:
+        raise ConfigError(
+            f"regularization.label_smoothing is {regularization.label_smoothing:g} and there are no classes to spread it over; "
+            "leave it out where a value is predicted"
+        )
+    inputs, targets = batch
+    return (model(inputs)[:, 0] - targets).square()
+
+
 def _of_logits(logits: Tensor, targets: Tensor, regularization: RegularizationConfig, epoch: int) -> Tensor:
     if regularization.label_entropy:
         classes = logits.shape[-1]

@@ -36,7 +36,7 @@ from dptrain.data.split import load as load_split
 from dptrain.data.split import save as save_split
 from dptrain.distillation import released_model
 from dptrain.distributed import Ranks
-from dptrain.errors import CheckpointError, DataError
+from dptrain.errors import CheckpointError, ConfigError, DataError
 from dptrain.files import write_file
 from dptrain.models import front
 from dptrain.optimizers import follow_schedule
@@ -56,8 +56,25 @@ def build_model(recipe: Recipe, data: DataSet, seed: int) -> nn.Module:
     """The recipe's model with the initial weights that ``seed`` decides, in training mode."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed also notes where it was called, for each kind of device
-        model = models.build(recipe.model, data.input_shape, len(data.classes), recipe.regularization)
+        model = models.build(recipe.model, data.input_shape, data.outputs, recipe.regularization)
     return model.train()
+
+
+def check_loss(recipe: Recipe, data: DataSet) -> None:
+    """Refuses a loss for classes where a value is to be predicted, and the other way round.
+
+    Raises:
+        ConfigError: that, or a student (whose teacher must give classes) of a model that predicts a value.
+    """
+    of_classes, of_values = "cross_entropy", "squared_error"
+    wrong, right = (of_classes, of_values) if data.value is not None else (of_values, of_classes)
+    if recipe.training.loss == wrong:
+        what = f"the value {data.value.name!r}" if data.value is not None else f"{len(data.classes)} classes"
+        raise ConfigError(f"training.loss is {wrong!r} and the data set {data.name!r} has {what} to predict; give {right!r}")
+    if data.value is not None and recipe.regularization.distillation:
+        raise ConfigError(
+            "regularization.distillation teaches a student the classes' scores, and this model predicts a value; leave it out"
+        )
 
 
 def build_training(
@@ -91,6 +108,7 @@ def build_training(
     check_regularization(regularization, clipped=math.isfinite(plan.clipping_norm), public=len(known))
     if regularization.needs_public and np.isin(known, members).any():
         raise DataError("some public examples are members as well, and would not be public; train on others")
+    check_loss(recipe, data)
     model = build_model(recipe, data, seed)
     if initial is not None:
         model.load_state_dict(initial)
@@ -241,6 +259,7 @@ class Trainer:
                 "name": self.data.name,
                 "kind": self.data.kind,
                 "classes": list(self.data.classes),
+                "value": None if self.data.value is None else as_plain(self.data.value),
                 "input_shape": list(self.data.input_shape),
                 "bounds": list(self.data.bounds),
                 "features": list(self.data.features),

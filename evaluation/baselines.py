@@ -11,8 +11,6 @@ from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor
 
 from dptrain.errors import DataError
-from evaluation.metrics import proportion
-from evaluation.result import Measure
 
 GATE = 0.999
 """Confidence at which the untrained and the permuted control count as different from chance. It is tighter than the 95%
@@ -34,7 +32,8 @@ def blind_scores(
     by a forest from the other one would use all examples, but the two sets of scores would depend on each other: on
     digits the AUC then varies 1.3 times as much as its interval says (24 splits, standard deviation .0194 against .0150).
     """
-    features = np.hstack([inputs.flatten(1).numpy(), np.eye(classes, dtype=np.float32)[targets.numpy()]])
+    known = np.eye(classes, dtype=np.float32)[targets.numpy()] if classes else targets.numpy()[:, None]
+    features = np.hstack([inputs.flatten(1).numpy(), known])
     generator = _generator(seed, b"blind")
     scored = generator.random(len(features)) < 0.5
     seen = generator.permutation(np.flatnonzero(~scored))[:MOST_SEEN]
@@ -48,12 +47,6 @@ def blind_scores(
 def permuted(is_member: Bool[np.ndarray, " examples"], seed: int) -> Bool[np.ndarray, " examples"]:
     """Membership dealt out again at random: against it every attack must be at chance."""
     return _generator(seed, b"permuted").permutation(is_member)
-
-
-def majority_class(targets: np.ndarray, classes: int) -> Measure:
-    """The accuracy of whoever always says the most frequent class."""
-    counts = np.bincount(targets, minlength=classes)
-    return proportion(int(counts.max()), int(counts.sum()), "majority_class")
 
 
 def _generator(seed: int, purpose: bytes) -> np.random.Generator:

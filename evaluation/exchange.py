@@ -4,7 +4,8 @@
     exchanges[0].rows[0].auc_taken     # a Measure: value, low, high
 
 Every row (a regularizer, clipping alone, a budget) is held against the non-private models of the same seeds, which have the
-same split: members and test examples are the same on both sides. With A the test accuracy in per cent and U the AUC of one
+same split: members and test examples are the same on both sides. With A the test accuracy in per cent (of a predicted value,
+the share within 20% of it) and U the AUC of one
 attack, over the seeds s on which the attack ran on both:
 
     accuracy given up   a = mean over s of A(non-private, s) − A(row, s)        in points
@@ -40,7 +41,7 @@ from collections.abc import Callable, Sequence
 
 from evaluation.metrics import over_seeds
 from evaluation.result import AttackResult, Bought, Cost, Exchange, Kind, LeakChange, Measure, RunResult
-from evaluation.summary import accuracy_of, by_kind, headline
+from evaluation.summary import by_kind, headline, utility_of
 
 RATE = "tpr_at_fpr_"
 NONE_AS_ACCURATE = "no budget of this comparison is as accurate"
@@ -79,7 +80,7 @@ def _exchange(name: str, others: list[str], twins: dict[int, RunResult], kinds: 
     return Exchange(
         attack=name,
         rate=rate,
-        accuracy=over_seeds([accuracy_of(run) for run in rated.values()], "test_accuracy"),
+        accuracy=_accuracy(list(rated.values())),
         auc=over_seeds([_auc(name)(run) for run in rated.values()], "auc"),
         rows=tuple(row if row.variant == "dp" else _beside_budgets(row, budgets) for row in rows),
     )
@@ -88,7 +89,7 @@ def _exchange(name: str, others: list[str], twins: dict[int, RunResult], kinds: 
 def _bought(kind: Kind, name: str, rate: str, others: list[str], pairs: list[Pair]) -> Bought:
     variant, epsilon, regularizer = kind
     runs = [run for run, _ in pairs]
-    given_up = _in_points(_given_up(pairs, accuracy_of, "accuracy_given_up"))
+    given_up = _in_points(_given_up(pairs, utility_of, "accuracy_given_up"))
     taken = _given_up(pairs, _auc(name), "auc_taken")
     cost, leak = cost_of(given_up), leak_of(taken)
     return Bought(
@@ -96,7 +97,7 @@ def _bought(kind: Kind, name: str, rate: str, others: list[str], pairs: list[Pai
         epsilon=epsilon,
         regularizer=regularizer,
         seeds=tuple(run.seed for run in runs),
-        accuracy=over_seeds([accuracy_of(run) for run in runs], "test_accuracy"),
+        accuracy=_accuracy(runs),
         auc=over_seeds([_auc(name)(run) for run in runs], "auc"),
         accuracy_given_up=given_up,
         auc_taken=taken,
@@ -106,6 +107,11 @@ def _bought(kind: Kind, name: str, rate: str, others: list[str], pairs: list[Pai
         leak=leak,
         stronger=_stronger(name, others, runs),
     )
+
+
+def _accuracy(runs: Sequence[RunResult]) -> Measure:
+    found = [utility_of(run) for run in runs]
+    return over_seeds(found, found[0].name)
 
 
 def cost_of(given_up: Measure) -> Cost:

@@ -281,7 +281,16 @@ def _excess(place: Crossing) -> float:
     return place.true_positive_rate.low - place.permitted
 
 
-def over_seeds(measures: list[Measure], name: str, least: float = 0.0) -> Measure:
+def mean(values: Float[np.ndarray, " examples"], name: str, confidence: float = 0.95) -> Measure:
+    """The mean of a figure that each example has, with Student's interval; one example has none."""
+    count, middle = len(values), float(np.mean(values))
+    if count < 2:
+        return Measure(name=name, value=middle)
+    half = float(student.ppf(0.5 + confidence / 2, count - 1) * np.std(values, ddof=1) / np.sqrt(count))
+    return Measure(name=name, value=middle, low=middle - half, high=middle + half, confidence=confidence)
+
+
+def over_seeds(measures: list[Measure], name: str, least: float = 0.0, most: float = 1.0) -> Measure:
     """The mean over seeds with a 95% interval.
 
     The interval is the wider of Student's t over the seeds and the mean half-width of the single intervals over √seeds:
@@ -290,17 +299,20 @@ def over_seeds(measures: list[Measure], name: str, least: float = 0.0) -> Measur
 
     Args:
         least: the least that a figure can be; −1 for the difference of two shares.
+        most: the most that it can be, where single figures have intervals; infinity for what is no share.
     """
     known = [measure for measure in measures if measure.value is not None]
     if not known:
         return Measure(name=name, value=None, note=measures[0].note if measures else "not measured")
     values = np.array([measure.value for measure in known], dtype=float)
     halves = [(m.high - m.low) / 2 for m in known if m.high is not None and m.low is not None]
-    mean, count = float(values.mean()), len(values)
+    middle, count = float(values.mean()), len(values)
     half = float(np.mean(halves)) / np.sqrt(count) if halves else 0.0
     if count == 1:
-        return Measure(name=name, value=mean, low=known[0].low, high=known[0].high)
+        return Measure(name=name, value=middle, low=known[0].low, high=known[0].high)
     spread = float(student.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
     half = max(half, spread)
-    most = 1.0 if halves else np.inf
-    return Measure(name=name, value=mean, low=max(least, mean - half), high=min(most, mean + half), note=f"{count} seeds")
+    highest = most if halves else np.inf
+    return Measure(
+        name=name, value=middle, low=max(least, middle - half), high=min(highest, middle + half), note=f"{count} seeds"
+    )

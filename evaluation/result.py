@@ -151,7 +151,8 @@ class RunResult:
     step: int
     steps: int
     utility: dict[str, float]
-    """``test_accuracy``, ``test_accuracy_low``, ``test_accuracy_high``."""
+    """``test_accuracy``, ``test_accuracy_low``, ``test_accuracy_high``, or those of a predicted value
+    (:mod:`evaluation.utility`); the first name is the headline's."""
     attacks: tuple[AttackResult, ...]
     guarantee: Guarantee | None = None
     plan: dict[str, Any] | None = None
@@ -253,7 +254,7 @@ class Summary:
     epsilon: float
     seeds: tuple[int, ...]
     utility: Measure
-    """Mean test accuracy over the seeds."""
+    """Mean over the seeds of the headline of :mod:`evaluation.utility`: a share, of which more is better."""
     measures: tuple[Measure, ...]
     """Mean over the seeds of ``<attack>/<metric>``, such as ``membership.lira/auc``."""
     permitted: dict[str, float] = field(default_factory=dict)
@@ -262,6 +263,8 @@ class Summary:
     """Attack to the verdict over all seeds."""
     exposure: Exposure | None = None
     """Means over the seeds."""
+    further_utility: tuple[Measure, ...] = ()
+    """Means of its other measures."""
     regularizer: str = ""
 
     @property

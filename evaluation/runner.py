@@ -43,10 +43,10 @@ from evaluation.membership import MembershipAttack, NotApplicable, gallery
 from evaluation.membership.lira import log_likelihood_ratio
 from evaluation.membership.signal import outputs_of, signal
 from evaluation.membership.vulnerability import FALSE_POSITIVE_RATE, by_chance, exposure, save, vulnerability
-from evaluation.metrics import proportion
 from evaluation.plan import ATTACKS, EvaluationPlan
-from evaluation.result import AttackResult, Exposure, RunResult, Variant, read_run, write
-from evaluation.target import Target, model_of
+from evaluation.result import AttackResult, Exposure, Measure, RunResult, Variant, read_run, write
+from evaluation.target import Kind, Target, model_of
+from evaluation.utility import as_numbers, utility
 
 
 def evaluate(
@@ -87,6 +87,7 @@ def evaluate(
     folder = run / "evaluation" / f"step={step:06d}"
     target = Target.open(run / "release", Access.WEIGHTS, model)
     target.bounds, target.classes = data.bounds, len(data.classes)
+    target.kind = "classification" if data.value is None else "regression"
     stated, identity = _plan_of(card, run), _identity_of(run)
     ended = bool((card.get("early_stopping") or {}).get("stopped"))
     until = int(card["plan"]["steps"]) if ended else step  # shadow models end by their own early stopping
@@ -143,7 +144,7 @@ def evaluate(
         seed=case.seed,
         step=step,
         steps=step if ended else int(card["plan"]["steps"]),
-        utility=_utility(case),
+        utility=as_numbers(_utility(case)),
         attacks=attacks,
         guarantee=from_plain(Guarantee, card["guarantee"], str(run / "release" / "card.json")),
         plan=card["plan"],
@@ -326,7 +327,8 @@ def _untrained(card: dict[str, Any], run: Path) -> Target | None:
     except CheckpointError:
         return None
     data = card["data"]
-    return Target(model, Access.WEIGHTS, bounds=tuple(data["bounds"]), classes=len(data["classes"]))
+    kind: Kind = "classification" if data["classes"] else "regression"
+    return Target(model, Access.WEIGHTS, bounds=tuple(data["bounds"]), classes=len(data["classes"]), kind=kind)
 
 
 def _plan_of(card: dict[str, Any], run: Path) -> PrivacyPlan:
@@ -353,12 +355,9 @@ def _variant(identity: dict[str, Any], plan: PrivacyPlan) -> Variant:
     return "non_private" if np.isinf(plan.clipping_norm) else "clip_only"
 
 
-def _utility(case: Case) -> dict[str, float]:
+def _utility(case: Case) -> tuple[Measure, ...]:
     held_out = case.examples(case.split.held_out)
-    right = int((case.target.labels(held_out.inputs) == held_out.targets.numpy()).sum())
-    share = proportion(right, len(held_out.targets))
-    ends = {"test_accuracy": share.value, "test_accuracy_low": share.low, "test_accuracy_high": share.high}
-    return {name: value for name, value in ends.items() if value is not None}
+    return utility(case.target, held_out.inputs, held_out.targets, case.data)
 
 
 def _notes(card: dict[str, Any]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ attack. An attack that finds nothing on the twin either has not shown that there
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from evaluation.metrics import over_seeds
 from evaluation.result import AttackResult, Exposure, Kind, Measure, RunResult, Summary, read_run
+from evaluation.utility import as_measures
 
 NO_TWIN = "no non-private twin ran to show what the attack can find, so this shows little"
 NOTHING_ON_TWIN = "it finds nothing on the non-private twin either, so this shows little"
@@ -88,13 +90,14 @@ def _summary(runs: list[RunResult]) -> Summary:
             measures.append(over_seeds(same, f"{name}/{further.name}"))
             if further.name in good[0].permitted_metrics:
                 permitted[f"{name}/{further.name}"] = good[0].permitted_metrics[further.name]
-    utility = over_seeds([accuracy_of(run) for run in runs], "test_accuracy")
+    worth = [over_seeds(list(same), same[0].name, most=math.inf) for same in zip(*map(utilities_of, runs), strict=True)]
     return Summary(
         variant=runs[0].variant,
         epsilon=runs[0].epsilon,
         regularizer=runs[0].regularizer,
         seeds=tuple(run.seed for run in runs),
-        utility=utility,
+        utility=over_seeds([utility_of(run) for run in runs], worth[0].name),
+        further_utility=tuple(worth[1:]),
         measures=tuple(measures),
         permitted=permitted,
         verdicts={name: _verdict(results, name, measures, permitted) for name, results in attacks.items()},
@@ -129,10 +132,14 @@ def headline(result: AttackResult) -> Measure:
     return Measure(name=result.metric, value=result.value, low=result.low, high=result.high)
 
 
-def accuracy_of(run: RunResult) -> Measure:
-    """Test accuracy, with its interval."""
-    low, high = run.utility.get("test_accuracy_low"), run.utility.get("test_accuracy_high")
-    return Measure(name="test_accuracy", value=run.utility["test_accuracy"], low=low, high=high)
+def utilities_of(run: RunResult) -> tuple[Measure, ...]:
+    """What the model is worth, with intervals, the headline first."""
+    return as_measures(run.utility)
+
+
+def utility_of(run: RunResult) -> Measure:
+    """The headline of what the model is worth: a share, of which more is better."""
+    return utilities_of(run)[0]
 
 
 def _verdict(results: list[AttackResult], name: str, measures: list[Measure], permitted: dict[str, float]) -> str:

@@ -75,7 +75,8 @@ class Target:
         except RuntimeError as error:
             raise CheckpointError(f"{release} does not fit the model: {error}") from None
         bounds = data.get("bounds", (-float("inf"), float("inf")))
-        return cls(model, access, bounds=(bounds[0], bounds[1]), classes=len(data.get("classes", ())))
+        kind: Kind = "classification" if data.get("value") is None else "regression"
+        return cls(model, access, bounds=(bounds[0], bounds[1]), classes=len(data.get("classes", ())), kind=kind)
 
     def behind(self, access: Access) -> "Target":
         """The same model for an attacker of this level."""
@@ -169,9 +170,9 @@ def model_of(card: dict[str, Any], where: Path) -> nn.Module:
         recipe, data = card["recipe"], card["data"]
         config = ModelConfig(**{**recipe["model"], "hidden": tuple(recipe["model"]["hidden"])})
         regularization = RegularizationConfig(**recipe["regularization"])
-        shape, classes = tuple(data["input_shape"]), len(data["classes"])
+        shape, outputs = tuple(data["input_shape"]), len(data["classes"]) or 1
     except (KeyError, TypeError) as error:
         raise CheckpointError(
             f"the card in {where} does not say how to build the model ({error}); pass the architecture as model=..."
         ) from None
-    return models.build(config, shape, classes, regularization)
+    return models.build(config, shape, outputs, regularization)

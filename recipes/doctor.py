@@ -43,7 +43,7 @@ def examine(comparison: Comparison, *, fix: bool = False) -> Diagnosis:
     plan = PrivacyPlan.from_config(without_noise, recipe.training.steps)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(comparison.seeds[0])
-        model = models.build(recipe.model, data.input_shape, len(data.classes), recipe.regularization)
+        model = models.build(recipe.model, data.input_shape, data.outputs, recipe.regularization)
         batch, source = example_batch(comparison, data)
     function = LOSSES[recipe.training.loss]
 
@@ -67,7 +67,8 @@ def example_batch(comparison: Comparison, data: DataSet) -> tuple[tuple[Tensor, 
         return (data.inputs[index], data.targets[index]), f"{len(chosen)} public examples"
     low, high = data.bounds
     inputs = (low + (high - low) * torch.rand(wanted, *data.input_shape)).to(data.inputs.dtype)
-    return (inputs, torch.randint(len(data.classes), (wanted,))), "random inputs of the data's shape"
+    targets = torch.rand(wanted) - 0.5 if data.value is not None else torch.randint(data.outputs, (wanted,))
+    return (inputs, targets), "random inputs of the data's shape"
 
 
 def _size(recipe: Recipe, most: int) -> int:

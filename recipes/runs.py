@@ -25,10 +25,10 @@ from dptrain.plain import as_plain, from_plain
 from dptrain.trainer import Trainer, build_training
 from dptrain.version import versions
 from evaluation import runner
-from evaluation.baselines import majority_class
 from evaluation.exchange import exchanged
 from evaluation.result import ComparisonResult, Measure, read_run, write
 from evaluation.summary import read_results, summarize, with_twins
+from evaluation.utility import without_model
 from recipes import audits
 from recipes.comparison import Comparison, Job, from_toml, plain, to_toml
 
@@ -130,11 +130,12 @@ def claim(root: Path, comparison: Comparison, name: str, command: str, data: Dat
             "name": data.name,
             "kind": data.kind,
             "classes": list(data.classes),
+            "value": None if data.value is None else as_plain(data.value),
             "input_shape": list(data.input_shape),
             "source": data.source,
             "fingerprint": data.fingerprint,
         },
-        "majority_class": as_plain(majority_class(held_out.numpy(), len(data.classes))),
+        "without_model": as_plain(without_model(held_out, data)),
     }
     write_file(root / ABOUT, (json.dumps(about, indent=1) + "\n").encode())
     typed = "".join(letter if letter.isprintable() else " " for letter in command)
@@ -243,7 +244,7 @@ def gather(root: Path) -> ComparisonResult:
         recipe=as_plain(comparison.recipe),
         versions=versions(),
         not_covered=NOT_COVERED,
-        baselines=(from_plain(Measure, about["majority_class"], str(root / ABOUT)),),
+        baselines=tuple(from_plain(Measure, item, str(root / ABOUT)) for item in about["without_model"]),
         checkpoints=earlier,
         failures=(*(f"{label}: {reason}" for label, reason in sorted(failures.items())), *unread),
         audits=audited,
@@ -283,7 +284,7 @@ def about_run(root: Path) -> dict[str, Any]:
         CheckpointError: the file that says it is missing or damaged.
     """
     about = _read_json(root / ABOUT)
-    missing = {"name", "command", "data", "majority_class"} - about.keys()
+    missing = {"name", "command", "data", "without_model"} - about.keys()
     if missing:
         raise CheckpointError(f"{root / ABOUT} lacks {', '.join(sorted(missing))}; restore it from a copy")
     return about

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from dptrain.data.values import Values
 from dptrain.errors import DataError
 
 
@@ -20,14 +21,16 @@ class DataSet:
     """Examples and what is publicly known about them.
 
     Raises:
-        DataError: no examples, a value that is not finite or outside its bounds, a label outside the classes.
+        DataError: no examples, a value that is not finite or outside its bounds, a label outside the classes, or both classes
+            and a value to predict, or neither.
     """
 
     name: str
     inputs: Float[Tensor, "examples ..."]
-    targets: Int[Tensor, " labels"]
-    """Index into ``classes``, one an example."""
+    targets: Shaped[Tensor, " targets"]
+    """One an example: whole numbers, the index into ``classes``, or the encoded ``value`` in floating point."""
     classes: tuple[str, ...]
+    """Empty where there is a ``value`` to predict."""
     bounds: tuple[float, float]
     """Public lowest and highest value of an input, after the loader's scaling by public constants."""
     kind: Literal["image", "table"] = "image"
@@ -35,6 +38,8 @@ class DataSet:
     """Of a table: the name of each input."""
     columns: tuple[str, ...] = ()
     """Of a table: its columns as they were stated, by which :func:`dptrain.data.table.decode` reads rows back from inputs."""
+    value: Values | None = None
+    """What is predicted in place of a class."""
     source: str = ""
     """Where the data come from, and on what terms."""
     published_test: int = 0
@@ -59,8 +64,7 @@ class DataSet:
         low, high = float(self.inputs.min()), float(self.inputs.max())
         if low < self.bounds[0] - 1e-6 or high > self.bounds[1] + 1e-6:
             raise DataError(f"data set {self.name!r} has values outside its public bounds {self.bounds}")
-        if int(self.targets.min()) < 0 or int(self.targets.max()) >= len(self.classes):
-            raise DataError(f"data set {self.name!r} has labels outside its {len(self.classes)} classes")
+        self._check_targets()
         if not 0 <= self.published_test < len(self.inputs):
             raise DataError(
                 f"data set {self.name!r} has {len(self.inputs)} examples and a published test part of {self.published_test}; "
@@ -72,8 +76,27 @@ class DataSet:
             content.update(tensor.contiguous().numpy().tobytes())
         object.__setattr__(self, "fingerprint", content.hexdigest())
 
+    def _check_targets(self) -> None:
+        if (self.value is None) == (not self.classes):
+            raise DataError(
+                f"data set {self.name!r} has {len(self.classes)} classes and {'no' if self.value is None else 'a'} value to "
+                "predict; give either classes or a value"
+            )
+        if self.value is None:
+            if int(self.targets.min()) < 0 or int(self.targets.max()) >= len(self.classes):
+                raise DataError(f"data set {self.name!r} has labels outside its {len(self.classes)} classes")
+        elif not self.targets.is_floating_point() or not bool((self.targets.abs() <= 0.5 + 1e-6).all()):
+            raise DataError(
+                f"data set {self.name!r} has targets outside of -0.5 to 0.5, or whole numbers; encode values with Values.encode"
+            )
+
     def __len__(self) -> int:
         return len(self.inputs)
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a model gives for an example: one a class, or one."""
+        return len(self.classes) or 1
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -124,7 +124,12 @@ def fleet_digest(
         views: the name of the augmented views that the models answer to.
     """
     held_out, made_by = map(str, test.tolist()), (f"{name}={value}" for name, value in versions().items())
-    facts = (data.fingerprint, f"{len(data.classes)} classes", f"bounds {tuple(map(float, data.bounds))}")
+    facts = (
+        data.fingerprint,
+        f"{len(data.classes)} classes",
+        f"value {data.value}",
+        f"bounds {tuple(map(float, data.bounds))}",
+    )
     parts = (training, *facts, str(models), repr(rate), repr(views), *held_out, *made_by, code_digest())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 

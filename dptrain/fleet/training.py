@@ -236,11 +236,11 @@ def _gathered(cache: Cache, data: DataSet, models: int, train: Callable[[list[in
 
 def _check_outputs(answers: Answers, data: DataSet) -> None:
     outputs = answers.logits.shape[2:]
-    if outputs != (len(data.classes),):
+    if outputs != (data.outputs,):
         given = f"{outputs[0]} outputs" if len(outputs) == 1 else f"outputs of shape {tuple(outputs)}"
         raise UserError(
-            f"a shadow model gives {given} an example, and data set {data.name!r} has {len(data.classes)} classes; give a "
-            f"model with {len(data.classes)} outputs, one a class"
+            f"a shadow model gives {given} an example, and data set {data.name!r} has {len(data.classes) or 'no'} classes; "
+            f"give a model with {data.outputs} outputs, one a class, or one where a value is predicted"
         )
 
 

@@ -34,8 +34,9 @@ def make(kind: Kind, data: DataSet, spare: np.ndarray, count: int, generator: np
     if kind == "noise":
         low, high = _bounds(data)
         values = low + (high - low) * generator.random((count, *data.input_shape))
-        labels = generator.integers(len(data.classes), size=count)
-        return torch.from_numpy(values).to(data.inputs.dtype), torch.from_numpy(labels)
+        labels = torch.from_numpy(generator.integers(data.outputs, size=count))
+        targets = labels if data.value is None else torch.from_numpy(generator.random(count) - 0.5).to(data.targets.dtype)
+        return torch.from_numpy(values).to(data.inputs.dtype), targets
     if len(spare) < count:
         raise UserError(
             f"{count} {kind} canaries are wanted and only {len(spare)} examples are outside of the training; ask for fewer, or "
@@ -43,7 +44,9 @@ def make(kind: Kind, data: DataSet, spare: np.ndarray, count: int, generator: np
         )
     index = torch.from_numpy(generator.permutation(spare)[:count])
     inputs, labels = data.inputs[index], data.targets[index]
-    if kind == "mislabelled":
+    if kind == "mislabelled" and data.value is not None:
+        labels = torch.where(labels < 0, 0.5, -0.5).to(labels.dtype)  # the end of the bounds that is further away
+    elif kind == "mislabelled":
         others = len(data.classes) - 1
         labels = (labels + torch.from_numpy(generator.integers(1, others + 1, size=count))) % len(data.classes)
     return inputs, labels
@@ -55,7 +58,8 @@ def worst_case(model: nn.Module, data: DataSet) -> tuple[Tensor, Tensor]:
     inputs = torch.full((1, *data.input_shape), high if abs(high) >= abs(low) else low, dtype=data.inputs.dtype)
     model.eval()
     with torch.no_grad():
-        return inputs, model(inputs).argmin(1)
+        answer = model(inputs)
+        return inputs, answer.argmin(1) if data.value is None else torch.where(answer[:, 0] < 0, 0.5, -0.5)
 
 
 def _bounds(data: DataSet) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
 
 from dptrain.arrays import read_arrays, write_arrays
 from dptrain.data.dataset import DataSet
@@ -88,7 +89,7 @@ def choose(found: Vulnerability, data: DataSet, *, release_digest: str, seed: in
     return Gallery(
         group=tuple(name for name in GROUPS for _ in groups[name]),
         index=index,
-        label=tuple(data.classes[int(label)][:LONGEST] for label in data.targets[torch.from_numpy(index)]),
+        label=tuple(_label(data, target)[:LONGEST] for target in data.targets[torch.from_numpy(index)]),
         score=np.full(len(places), np.nan) if found.score is None else found.score[places],
         auc=np.stack([found.auc, *found.auc_interval], axis=1)[places],
         rate=np.stack([found.rate_at(FALSE_POSITIVE_RATE), *found.rate_interval(FALSE_POSITIVE_RATE)], axis=1)[places],
@@ -104,6 +105,12 @@ def choose(found: Vulnerability, data: DataSet, *, release_digest: str, seed: in
         all_columns=len(table),
         cells=tuple(zip(*cells, strict=True)),
     )
+
+
+def _label(data: DataSet, target: Tensor) -> str:
+    if data.value is None:
+        return data.classes[int(target)]
+    return f"{float(data.value.decode(target.numpy())):.4g} {data.value.unit}"
 
 
 def _pictures(data: DataSet, inputs: Float[np.ndarray, "shown ..."]) -> UInt8[np.ndarray, "shown height width channels"] | None:

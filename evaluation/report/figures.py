@@ -47,15 +47,15 @@ STYLE: dict[Any, Any] = {
 
 
 def tradeoff(result: ComparisonResult, name: str) -> Figure:
-    """``test_accuracy`` or one ``<attack>/<metric>`` over ε, with intervals, chance and what the plan permits."""
+    """What the model is worth, or one ``<attack>/<metric>``, over ε, with intervals, chance and what the plan permits."""
     allowed = {item.epsilon: item.permitted[name] for item in result.summary if name in item.permitted}
-    is_utility = name == "test_accuracy"
-    title = "Test accuracy" if is_utility else wording.measure_name(name)
+    title = wording.measure_name(name)
+    title = title[0].upper() + title[1:]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.7), layout="constrained")
         axes = figure.subplots()
-        chance = None if is_utility else wording.chances(result).get(name)
-        _panel(axes, result, title, lambda item: item.utility if is_utility else wording.find(item, name), chance, allowed)
+        chance = wording.chances(result).get(name)
+        _panel(axes, result, title, lambda item: wording.find(item, name), chance, allowed)
         handles, labels = axes.get_legend_handles_labels()
         if handles:
             _legend(figure, handles, [str(label) for label in labels])

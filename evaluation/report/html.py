@@ -39,9 +39,10 @@ def render(result: ComparisonResult, root: Path) -> str:
         answer=[*wording.answer(result), *bought.raised(result)],
         tradeoffs=[
             {"svg": as_markup(figures.tradeoff(result, name), f"tradeoff{index}"), "text": _in_words(result, name)}
-            for index, name in enumerate(["test_accuracy", *names])
+            for index, name in enumerate([*wording.utility_names(result), *names])
         ],
         rocs=_rocs(result),
+        worth=_worth(result),
         bought=bought,
         exchanges=result.exchanges,
         tables=[_table(result, attack) for attack in wording.applicable(result)],
@@ -71,9 +72,25 @@ def as_markup(figure: Any, name: str) -> Markup:
 
 def _in_words(result: ComparisonResult, name: str) -> str:
     """A panel in words, for who cannot see it."""
-    of = [(item, item.utility if name == "test_accuracy" else wording.find(item, name)) for item in result.summary]
-    title = wording.metric_name(name) if name == "test_accuracy" else wording.measure_name(name)
-    return f"{title}. " + "; ".join(f"{wording.row_name(item)}: {wording.interval(found)}" for item, found in of) + "."
+    of = [(item, wording.find(item, name)) for item in result.summary]
+    return (
+        f"{wording.measure_name(name)}. "
+        + "; ".join(f"{wording.row_name(item)}: {wording.interval(found)}" for item, found in of)
+        + "."
+    )
+
+
+def _worth(result: ComparisonResult) -> dict[str, Any]:
+    """What the models are worth; a table of its own where that takes more than one figure."""
+    names = wording.utility_names(result)
+    return {
+        "columns": [wording.metric_name(name) for name in names] or ["test accuracy"],
+        "rows": [
+            (wording.row_name(item), [wording.interval(wording.find(item, name)) for name in names]) for item in result.summary
+        ],
+        "beside": [f"{wording.metric_name(item.name)}: {wording.interval(item)}" for item in result.baselines],
+        "unit": wording.unit_of_value(result),
+    }
 
 
 def _rocs(result: ComparisonResult) -> list[dict[str, Any]]:

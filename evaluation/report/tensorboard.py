@@ -21,6 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from evaluation.report import bought, figures, wording
 from evaluation.result import ComparisonResult, RunResult, Summary
+from evaluation.summary import utilities_of
 
 SUFFIX = ".dptrain"
 NO_DP = 64.0
@@ -84,13 +85,14 @@ def _curves(writer: SummaryWriter, result: ComparisonResult) -> None:
     charts: dict[str, dict[str, list]] = {"utility": {}, "attacks": {}}
     series = {"dp": [item for item in result.summary if item.variant in ("dp", "non_private")]}
     series |= {wording.variant_key(item): [item] for item in result.summary if item.variant not in ("dp", "non_private")}
-    for name in ("test_accuracy", *wording.measure_names(result)):
+    worth = wording.utility_names(result)
+    for name in (*worth, *wording.measure_names(result)):
         for variant, rows in series.items():
             tag = f"tradeoff/{name.replace('/', '_')}" + ("" if variant == "dp" else f" {variant}")
             if _series(writer, tag, name, rows):
-                title = wording.metric_name(name) if name == "test_accuracy" else wording.measure_name(name)
-                if variant == "dp" and wording.is_rate(name):
-                    group = "utility" if name == "test_accuracy" else "attacks"
+                title = wording.measure_name(name)
+                if variant == "dp" and (name in worth or wording.is_rate(name)):
+                    group = "utility" if name in worth else "attacks"
                     charts[group][f"{title} over {AXIS}"] = ["Margin", [tag, f"{tag}_lo", f"{tag}_hi"]]
                     if any(name in item.permitted for item in result.summary):
                         charts[group][f"{title}, permitted, over {AXIS}"] = ["Margin", [f"{tag} permitted"] * 3]
@@ -119,7 +121,7 @@ def _audits(writer: SummaryWriter, result: ComparisonResult) -> dict[str, list]:
 def _series(writer: SummaryWriter, tag: str, name: str, rows: list[Summary]) -> bool:
     drawn = False
     for item in sorted(rows, key=lambda item: item.epsilon):
-        measure = item.utility if name == "test_accuracy" else wording.find(item, name)
+        measure = wording.find(item, name)
         if measure is None or measure.value is None:
             continue
         ends = (measure.value, measure.low, measure.high)
@@ -164,7 +166,7 @@ def _pictures(writer: SummaryWriter, result: ComparisonResult, root: Path) -> No
 
 
 def _metrics_of(run: RunResult) -> dict[str, float]:
-    found = {"test_accuracy": run.utility["test_accuracy"]}
+    found = {item.name: item.value for item in utilities_of(run) if item.value is not None}
     for attack in run.attacks:
         if attack.status == "ok" and attack.value is not None:
             found[f"{attack.name}/{attack.metric}"] = attack.value

@@ -54,7 +54,8 @@ def _audits(result: ComparisonResult, width: int) -> list[str]:
 
 
 def _utility(result: ComparisonResult, width: int) -> list[str]:
-    rows = [["", "ε", "δ", "seeds", "test accuracy"]]
+    worth = wording.utility_names(result)
+    rows = [["", "ε", "δ", "seeds", *map(wording.metric_name, worth)]]
     for summary in result.summary:
         delta = next((run.delta for run in result.runs if run.variant == summary.variant and run.delta is not None), None)
         rows.append(
@@ -63,11 +64,12 @@ def _utility(result: ComparisonResult, width: int) -> list[str]:
                 wording.budget(summary.epsilon),
                 "–" if delta is None else f"{delta:g}",
                 str(len(summary.seeds)),
-                wording.interval(summary.utility),
+                *(wording.interval(wording.find(summary, name)) for name in worth),
             ]
         )
     unit = next((run.guarantee.unit for run in result.runs if run.guarantee is not None), "example")
     notes = [f"The unit of privacy is one {unit}. Intervals are 95%, over seeds."]
+    notes += wording.unit_of_value(result)
     notes += [f"{wording.metric_name(item.name)}: {wording.interval(item)}" for item in result.baselines]
     return [*_table(rows, width), *_wrapped(notes, width)]
 

@@ -40,7 +40,15 @@ ATTACK_NAMES = {
     "membership.gradient_layers": "Membership, gradient norm per layer",
     "inversion.class": "Class inversion",
 }
-METRIC_NAMES = {"auc": "AUC", "identified_top1": "identified", "test_accuracy": "test accuracy"}
+METRIC_NAMES = {
+    "auc": "AUC",
+    "identified_top1": "identified",
+    "within_20_percent": "within 20%",
+    "off_by_more_than_20_percent": "off by more than 20%",
+    "off_by_more_than_35_percent": "off by more than 35%",
+    "median_within_20_percent": "always the median, within 20%",
+    "median_mean_absolute_error": "always the median, mean absolute error",
+}
 VARIANT_NAMES = {"non_private": "non-private", "clip_only": "clip only", "regularized": "regularized", "dp": "DP"}
 OPTION_NAMES = {
     "relax": "RelaxLoss",
@@ -76,6 +84,10 @@ MEMBERS_THEMSELVES = (
 )
 
 
+RIGHT = {"within_20_percent": "within 20% of the true value"}
+"""What a model is where it is right, by the headline of what it is worth."""
+
+
 def attack_name(name: str) -> str:
     return ATTACK_NAMES.get(name, name)
 
@@ -96,7 +108,7 @@ def _rate(name: str) -> str:
 def measure_name(name: str) -> str:
     """``membership.lira/auc`` in words."""
     attack, _, metric = name.partition("/")
-    return f"{attack_name(attack)}: {metric_name(metric)}"
+    return f"{attack_name(attack)}: {metric_name(metric)}" if metric else metric_name(name)
 
 
 def short_name(name: str) -> str:
@@ -110,8 +122,8 @@ def short_name(name: str) -> str:
 
 
 def is_rate(name: str) -> bool:
-    """Whether a measure is a share between 0 and 1; distances between inputs are not."""
-    return not name.split("/")[-1].startswith("distance_")
+    """Whether a measure is a share between 0 and 1; distances between inputs and errors of values are not."""
+    return not name.split("/")[-1].startswith(("distance_", "mean_absolute_error"))
 
 
 def budget(epsilon: float) -> str:
@@ -180,7 +192,20 @@ def exposure_in_words(result: ComparisonResult) -> str:
 
 
 def find(summary: Summary, name: str) -> Measure | None:
-    return next((measure for measure in summary.measures if measure.name == name), None)
+    """A measure by its name: of an attack (``<attack>/<metric>``), or of what the model is worth."""
+    every = (summary.utility, *summary.further_utility, *summary.measures)
+    return next((measure for measure in every if measure.name == name), None)
+
+
+def utility_names(result: ComparisonResult) -> list[str]:
+    """The measures of what a model is worth, the headline first."""
+    return list(dict.fromkeys(item.name for summary in result.summary for item in (summary.utility, *summary.further_utility)))
+
+
+def unit_of_value(result: ComparisonResult) -> list[str]:
+    """In which unit errors are, where a value is predicted."""
+    value = result.data.get("value")
+    return [f"What is predicted is {value['name']}; its errors are in {value['unit']}."] if value else []
 
 
 def measure_names(result: ComparisonResult) -> list[str]:
@@ -280,8 +305,8 @@ def answer(result: ComparisonResult) -> list[str]:
     private = sorted((item for item in result.summary if item.variant == "dp"), key=lambda item: -item.epsilon)
     sentences: list[str] = []
     if non_private is not None:
-        right = _percent(non_private.utility)
-        sentences.append(f"Without privacy the model is right on {right} of held-out examples{_strongest(non_private)}.")
+        right, how = _percent(non_private.utility), RIGHT.get(non_private.utility.name, "right")
+        sentences.append(f"Without privacy the model is {how} on {right} of held-out examples{_strongest(non_private)}.")
     ends = [private[0], private[-1]] if len(private) > 1 else private
     if not result.summary:
         return ["No model was trained; what failed is said below."]

@@ -1,0 +1,73 @@
+"""What a model is worth to whoever uses it: on held-out examples, with intervals.
+
+Of a classifier, the share of right answers. Of a model that predicts a value, first the share of predictions within 20% of the
+value (for a dose of warfarin that is what is called clinically acceptable: International Warfarin Pharmacogenetics Consortium
+2009, "Estimation of the Warfarin Dose with Clinical and Pharmacogenetic Data"), then the shares that are off by more than 20%
+and by more than 35%, and the mean absolute error in the value's unit. The first one is the headline: it is a share, and more is
+better.
+"""
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from dptrain.data.dataset import DataSet
+from evaluation.metrics import mean, proportion
+from evaluation.result import Measure
+from evaluation.target import Target
+
+ACCURACY = "test_accuracy"
+WITHIN = "within_20_percent"
+ABSOLUTE_ERROR = "mean_absolute_error"
+OFF_BY = (0.2, 0.35)
+ENDS = ("_low", "_high")
+"""What the names of an interval's ends add to a measure's, where a result is written as a table of numbers."""
+
+
+def utility(target: Target, inputs: Tensor, targets: Tensor, data: DataSet) -> tuple[Measure, ...]:
+    """The measures of a model on held-out examples, the headline first."""
+    if data.value is None:
+        right = int((target.labels(inputs) == targets.numpy()).sum())
+        return (proportion(right, len(targets), ACCURACY),)
+    predicted = data.value.decode(target.scores(inputs)[:, 0])
+    return of_values(predicted, data.value.decode(targets.numpy()))
+
+
+def of_values(predicted: Float[np.ndarray, " examples"], true: Float[np.ndarray, " examples"]) -> tuple[Measure, ...]:
+    """The measures of predictions in the value's unit."""
+    error = np.abs(predicted - true)
+    relative, count = error / np.abs(true).clip(1e-12), len(true)
+    shares = [proportion(int((relative <= OFF_BY[0]).sum()), count, WITHIN)]
+    shares += [
+        proportion(int((relative > limit).sum()), count, f"off_by_more_than_{100 * limit:.0f}_percent") for limit in OFF_BY
+    ]
+    return (*shares, mean(error, ABSOLUTE_ERROR))
+
+
+def without_model(targets: Tensor, data: DataSet) -> tuple[Measure, ...]:
+    """What whoever always gives the same answer gets: the most frequent class, or the median value."""
+    if data.value is None:
+        counts = np.bincount(targets.numpy(), minlength=len(data.classes))
+        return (proportion(int(counts.max()), int(counts.sum()), "majority_class"),)
+    true = data.value.decode(targets.numpy())
+    found = of_values(np.full(len(true), np.median(true)), true)
+    kept = [item for item in found if item.name in (WITHIN, ABSOLUTE_ERROR)]
+    return tuple(Measure(name=f"median_{item.name}", value=item.value, low=item.low, high=item.high) for item in kept)
+
+
+def as_numbers(measures: tuple[Measure, ...]) -> dict[str, float]:
+    """Measures with their ends as a table of numbers; the first name is the headline's."""
+    found: dict[str, float] = {}
+    for item in measures:
+        ends = dict(zip((item.name, *(item.name + end for end in ENDS)), (item.value, item.low, item.high), strict=True))
+        found |= {name: value for name, value in ends.items() if value is not None}
+    return found
+
+
+def as_measures(numbers: dict[str, float]) -> tuple[Measure, ...]:
+    """The measures of such a table, the headline first."""
+    names = [name for name in numbers if not name.endswith(ENDS)]
+    return tuple(
+        Measure(name=name, value=numbers[name], low=numbers.get(f"{name}_low"), high=numbers.get(f"{name}_high"))
+        for name in names
+    )
