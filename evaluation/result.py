@@ -34,6 +34,7 @@ Verdict = Literal[
     "above the plan",
     "withheld",
     "nothing beyond public",
+    "of the population",
     "no signal",
     "none",
 ]
@@ -45,6 +46,8 @@ VERDICTS: dict[str, str] = {
     "above the plan": "AUC or ROC, intervals and all, lie above the plan: the guarantee or the measurement is broken",
     "withheld": "a baseline or control that knows nothing of the model succeeds as well, so the attack proves nothing",
     "nothing beyond public": "the attack succeeds, but no better than public data alone, without the model, do",
+    "of the population": "the attack succeeds beyond imputation, and as often on people who were not trained on: the model gives "
+    "away what holds of everyone like them",
     "no signal": "the attack gave the same score to every example",
     "none": "the attack gave no figure: it failed or does not apply",
 }
@@ -71,6 +74,18 @@ class Curve:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Of a predicted value, in its unit: held-out examples in order of their prediction, in groups of equal size."""
+
+    predicted: tuple[float, ...]
+    """Mean prediction of each group."""
+    true: tuple[float, ...]
+    """Mean true value of each group, with the ends of its 95% interval."""
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttackResult:
     """What one attack got from one checkpoint."""
 
@@ -78,7 +93,7 @@ class AttackResult:
     """Family and attack, such as ``membership.lira``."""
     status: Status
     metric: str = ""
-    """What ``value`` is, such as ``auc`` or ``identified_top1``."""
+    """What ``value`` is, such as ``auc``, ``identified_top1`` or ``guessed``."""
     value: float | None = None
     low: float | None = None
     high: float | None = None
@@ -166,6 +181,8 @@ class RunResult:
     """SHA-256 of the release's manifest: which weights were attacked."""
     exposure: Exposure | None = None
     """None where no shadow models were trained."""
+    calibration: Calibration | None = None
+    """Of a model that predicts a value."""
     seconds: float = 0.0
     regularizer: str = ""
     """Of the variant `regularized` where each option has a model of its own: which, such as ``label_smoothing=0.1``."""

@@ -44,9 +44,9 @@ from evaluation.membership.lira import log_likelihood_ratio
 from evaluation.membership.signal import outputs_of, signal
 from evaluation.membership.vulnerability import FALSE_POSITIVE_RATE, by_chance, exposure, save, vulnerability
 from evaluation.plan import ATTACKS, EvaluationPlan
-from evaluation.result import AttackResult, Exposure, Measure, RunResult, Variant, read_run, write
+from evaluation.result import AttackResult, Calibration, Exposure, Measure, RunResult, Variant, read_run, write
 from evaluation.target import Kind, Target, model_of
-from evaluation.utility import as_numbers, utility
+from evaluation.utility import as_numbers, calibration, utility
 
 
 def evaluate(
@@ -154,6 +154,7 @@ def evaluate(
         notes=(*_notes(card), *unsaid, *(() if target.guard is None else (target.guard.statement(),))),
         release_digest=attacked,
         exposure=exposed,
+        calibration=_calibration(case),
         seconds=round(time.monotonic() - started, 3),
     )
     write(result, folder / "result.json")
@@ -353,6 +354,11 @@ def _variant(identity: dict[str, Any], plan: PrivacyPlan) -> Variant:
     if plan.is_private:
         return "dp"
     return "non_private" if np.isinf(plan.clipping_norm) else "clip_only"
+
+
+def _calibration(case: Case) -> Calibration | None:
+    held_out = case.examples(case.split.held_out)
+    return calibration(case.target, held_out.inputs, held_out.targets, case.data)
 
 
 def _utility(case: Case) -> tuple[Measure, ...]:

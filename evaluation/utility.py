@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dptrain.data.dataset import DataSet
 from evaluation.metrics import mean, proportion
-from evaluation.result import Measure
+from evaluation.result import Calibration, Measure
 from evaluation.target import Target
 
 ACCURACY = "test_accuracy"
@@ -42,6 +42,25 @@ def of_values(predicted: Float[np.ndarray, " examples"], true: Float[np.ndarray,
         proportion(int((relative > limit).sum()), count, f"off_by_more_than_{100 * limit:.0f}_percent") for limit in OFF_BY
     ]
     return (*shares, mean(error, ABSOLUTE_ERROR))
+
+
+GROUPS = 10
+"""Of a calibration."""
+
+
+def calibration(target: Target, inputs: Tensor, targets: Tensor, data: DataSet) -> Calibration | None:
+    """True values beside predicted ones, in ten groups of equal size by prediction; None for classes, or too few examples."""
+    if data.value is None or len(targets) < 2 * GROUPS:
+        return None
+    predicted, true = data.value.decode(target.scores(inputs)[:, 0]), data.value.decode(targets.numpy())
+    groups = np.array_split(np.argsort(predicted, kind="stable"), GROUPS)
+    means = [mean(true[group], "true") for group in groups]
+    return Calibration(
+        predicted=tuple(float(predicted[group].mean()) for group in groups),
+        true=tuple(float(item.value or 0.0) for item in means),
+        low=tuple(float(item.low or 0.0) for item in means),
+        high=tuple(float(item.high or 0.0) for item in means),
+    )
 
 
 def without_model(targets: Tensor, data: DataSet) -> tuple[Measure, ...]:

@@ -56,6 +56,9 @@ def tradeoff(result: ComparisonResult, name: str) -> Figure:
         axes = figure.subplots()
         chance = wording.chances(result).get(name)
         _panel(axes, result, title, lambda item: wording.find(item, name), chance, allowed)
+        for index, (beside, height) in enumerate(wording.levels(result, name).items()):
+            colour, line = COLOURS[(index + 4) % len(COLOURS)], LINES[1 + index % 2]
+            axes.axhline(height, color=colour, linestyle=line, linewidth=1.2, label=beside)
         handles, labels = axes.get_legend_handles_labels()
         if handles:
             _legend(figure, handles, [str(label) for label in labels])
@@ -157,6 +160,39 @@ def roc(result: ComparisonResult, attack: str) -> Figure | None:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter("{x:g}")
         axes.set_title(f"{wording.attack_name(attack)}, seed {seed}", loc="left", fontsize=10, fontweight="bold")
+        _legend(figure, *axes.get_legend_handles_labels())
+        return figure
+
+
+def calibration(result: ComparisonResult) -> Figure | None:
+    """True values over predicted ones, of the first seed of every row; None where no value is predicted."""
+    drawn: dict[Kind, RunResult] = {}
+    for run in result.runs:
+        if run.calibration is not None:
+            drawn.setdefault(run.kind, run)
+    if not drawn:
+        return None
+    value = result.data.get("value") or {"name": "value", "unit": ""}
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.2, 4.2), layout="constrained")
+        axes = figure.subplots()
+        ends: list[float] = []
+        for index, run in enumerate(drawn.values()):
+            found = run.calibration
+            assert found is not None
+            true = np.array(found.true)
+            below, above = true - np.array(found.low), np.array(found.high) - true
+            colour, line = COLOURS[index % len(COLOURS)], LINES[index % len(LINES)]
+            axes.errorbar(
+                found.predicted, true, yerr=[below, above], color=colour, linestyle=line, marker="o", markersize=3,
+                linewidth=1.2, elinewidth=0.8, label=wording.row_name(run),
+            )  # fmt: skip
+            ends += [*found.predicted, *found.true]
+        axes.plot(
+            [min(ends), max(ends)], [min(ends), max(ends)], color="#555555", linestyle=":", linewidth=1.2, label="as predicted"
+        )
+        axes.set(xlabel=f"predicted {value['name']}, {value['unit']}", ylabel=f"true {value['name']}, mean and 95% interval")
+        axes.set_title("Calibration on held-out examples, in tenths by prediction", loc="left", fontsize=10, fontweight="bold")
         _legend(figure, *axes.get_legend_handles_labels())
         return figure
 

@@ -82,7 +82,7 @@ def _in_words(result: ComparisonResult, name: str) -> str:
 
 def _worth(result: ComparisonResult) -> dict[str, Any]:
     """What the models are worth; a table of its own where that takes more than one figure."""
-    names = wording.utility_names(result)
+    names, drawn = wording.utility_names(result), figures.calibration(result)
     return {
         "columns": [wording.metric_name(name) for name in names] or ["test accuracy"],
         "rows": [
@@ -90,6 +90,7 @@ def _worth(result: ComparisonResult) -> dict[str, Any]:
         ],
         "beside": [f"{wording.metric_name(item.name)}: {wording.interval(item)}" for item in result.baselines],
         "unit": wording.unit_of_value(result),
+        "calibration": None if drawn is None else as_markup(drawn, "calibration"),
     }
 
 

@@ -146,6 +146,9 @@ def _rocs(writer: SummaryWriter, run: RunResult) -> None:
 
 
 def _pictures(writer: SummaryWriter, result: ComparisonResult, root: Path) -> None:
+    drawn = figures.calibration(result)
+    if drawn is not None:
+        writer.add_image("calibration", figures.as_pixels(drawn), 0, dataformats="HWC")
     seen: set[tuple[str, str]] = set()
     classes = [str(name) for name in result.data.get("classes", [])]
     for run in result.runs:

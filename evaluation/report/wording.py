@@ -250,6 +250,20 @@ def chances(result: ComparisonResult) -> dict[str, float]:
     }
 
 
+def levels(result: ComparisonResult, name: str) -> dict[str, float]:
+    """What those who have no model get, as one level over all runs, where that is a part of an attack's curve: of an attribute
+    inference the prior, imputation and the ideal."""
+    attack, _, metric = name.partition("/")
+    if not attack.startswith("attribute.") or headlines(result).get(attack) != f"{attack}/{metric}":
+        return {}
+    found: dict[str, list[float]] = {}
+    for run in result.runs:
+        for item in (item for one in run.attacks if one.name == attack for item in one.baselines):
+            if item.value is not None:
+                found.setdefault(item.name.replace("_", " "), []).append(item.value)
+    return {beside: sum(values) / len(values) for beside, values in found.items()}
+
+
 def broken(result: ComparisonResult) -> list[str]:
     """What failed or did not apply, one sentence each; the same reason on several models is one sentence."""
     lines = [f"FAILED: {failure}" for failure in result.failures]
