@@ -5,7 +5,7 @@
 * :mod:`~dptrain.data.examples`: examples by index, from anything that holds them
 * :mod:`~dptrain.data.split`: members, non-members, population, public; drawn before training
 * :mod:`~dptrain.data.digits`, :mod:`~dptrain.data.mnist`, :mod:`~dptrain.data.cifar10`, :mod:`~dptrain.data.table`,
-  :mod:`~dptrain.data.images`
+  :mod:`~dptrain.data.images`, :mod:`~dptrain.data.iwpc`
 
 A data set of your own is a function that takes the recipe's :class:`~dptrain.recipe.DataConfig`::
 

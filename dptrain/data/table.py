@@ -97,20 +97,15 @@ def load(config: DataConfig) -> DataSet:
     if not lines:
         raise DataError(f"{path} is empty: it has a header and no rows, and training needs at least 1")
     targets = _targets(target, cells[target], lines, config.classes, path)
-    features: list[str] = []
-    blocks: list[np.ndarray] = []
-    for column in columns:
-        labels, block = _encode(column, cells[column.name], lines, path)
-        features += labels
-        blocks.append(block)
+    features, inputs, bounds = encode(columns, cells, lines, path)
     return DataSet(
         name=path.name,
-        inputs=torch.from_numpy(np.hstack(blocks)).float(),
+        inputs=torch.from_numpy(inputs).float(),
         targets=torch.from_numpy(targets),
         classes=config.classes,
-        bounds=_bounds(columns),
+        bounds=bounds,
         kind="table",
-        features=tuple(features),
+        features=features,
         columns=config.columns,
         source=f"{path.name}, given by the user",
     )
@@ -187,6 +182,18 @@ def _names(path: Path) -> list[str]:
     if twice:
         raise DataError(f"{path} has several columns named {twice[0]!r}; rename all but one")
     return names
+
+
+def read_columns(path: Path, wanted: list[str], who: str) -> tuple[list[int], dict[str, Cells]]:
+    """The line of each row of a table, and the wanted columns; ``who`` wants them.
+
+    Raises:
+        DataError: the file cannot be read, or lacks a column.
+    """
+    names = _names(path)
+    for name in wanted:
+        _require_column(name, names, who, path)
+    return _read(path, names, wanted)
 
 
 def _read(path: Path, names: list[str], wanted: list[str]) -> tuple[list[int], dict[str, Cells]]:
@@ -281,6 +288,19 @@ def _targets(name: str, cells: Cells, lines: list[int], classes: tuple[str, ...]
     return np.array([number_of[str(cell)] for cell in cells], dtype=np.int64)
 
 
+def encode(
+    columns: list[Column], cells: dict[str, Cells], lines: list[int], path: Path
+) -> tuple[tuple[str, ...], Float[np.ndarray, "examples inputs"], tuple[float, float]]:
+    """The name of each input, the inputs, and between which values every input lies by what was stated alone.
+
+    Raises:
+        DataError: a cell is not what was stated; it names the line.
+    """
+    encoded = [_encode(column, cells[column.name], lines, path) for column in columns]
+    features = tuple(label for labels, _ in encoded for label in labels)
+    return features, np.hstack([block for _, block in encoded]), _bounds(columns)
+
+
 def _encode(column: Column, cells: Cells, lines: list[int], path: Path) -> tuple[list[str], np.ndarray]:
     """A column as named inputs ``[examples, inputs]``."""
     missing = np.array([cell is None for cell in cells])
@@ -298,6 +318,19 @@ def _encode(column: Column, cells: Cells, lines: list[int], path: Path) -> tuple
 
 def _numbers(column: Column, cells: Cells, missing: np.ndarray, lines: list[int], path: Path) -> tuple[list[str], np.ndarray]:
     low, high = column.bounds
+    values = numbers_of(column, cells, lines, path)
+    scaled = np.clip((np.clip(values, low, high) - low) / (high - low) - 0.5, -0.5, 0.5)
+    return [column.name], np.where(missing, 0.0, scaled)[:, None]
+
+
+def numbers_of(column: Column, cells: Cells, lines: list[int], path: Path) -> Float[np.ndarray, " examples"]:
+    """The numbers of a column, as they stand there; NaN where a cell is missing.
+
+    Raises:
+        DataError: a cell is no finite number, or lies outside the bounds of a column that does not clip.
+    """
+    low, high = column.bounds
+    missing = np.array([cell is None for cell in cells])
     values = np.array([_number(cell) for cell in cells])
     unreadable = ~missing & ~np.isfinite(values)
     if unreadable.any():
@@ -311,8 +344,7 @@ def _numbers(column: Column, cells: Cells, missing: np.ndarray, lines: list[int]
             f"{int(outside.sum())} rows; state wider bounds, or move such numbers to the bounds with "
             f"'{column.name}:number[{low:.15g},{high:.15g}]^'"
         )
-    scaled = np.clip((np.clip(values, low, high) - low) / (high - low) - 0.5, -0.5, 0.5)
-    return [column.name], np.where(missing, 0.0, scaled)[:, None]
+    return values
 
 
 def _categories(
