@@ -78,6 +78,7 @@ def _plain(program: bytes) -> Any:
     """What the program puts on its stack at the end, with a :class:`Made` for all that is no plain data."""
     stack: list[Any] = []
     memo: list[Any] = []
+    argument: Any
     for count, (instruction, argument, _) in enumerate(genops(program)):
         name = instruction.name
         if count >= MOST:
@@ -89,7 +90,8 @@ def _plain(program: bytes) -> Any:
         elif name in ("BINGET", "LONG_BINGET"):
             stack.append(memo[argument])
         elif name in _CONSTANTS:
-            stack.append(argument if _CONSTANTS[name] is None else _CONSTANTS[name]())
+            constant = _CONSTANTS[name]
+            stack.append(argument if constant is None else constant())
         elif name in _STEPS:
             _STEPS[name](stack)
         elif name not in ("PROTO", "FRAME"):

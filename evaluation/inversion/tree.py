@@ -88,6 +88,6 @@ class TreeCounts:
 
 def _log_weight(tree: dict[str, Tensor], inputs: Tensor, truth: np.ndarray) -> Float[np.ndarray, " people"]:
     at = leaves(tree, inputs)
-    deviation = np.maximum(np.sqrt(tree["impurity"].numpy()[at]), LEAST_DEVIATION)
+    deviation = np.sqrt(np.maximum(tree["impurity"].numpy()[at], LEAST_DEVIATION**2))  # rounding leaves some below 0
     density = -0.5 * ((truth - tree["value"].numpy()[at]) / deviation) ** 2 - np.log(deviation)
     return np.log(tree["counts"].numpy()[at]) + density
