@@ -117,6 +117,26 @@ ATTACKS: Registry[Any] = Registry(
             "evaluation.membership.gradient:LayerNorms",
             "weights: its norm in each layer, against the population's (Nasr et al. 2019)",
         ),
+        "attribute.map": Builtin(
+            "evaluation.inversion.attribute:MaximumAPosteriori",
+            "a hidden column from the known ones, the outcome and the model (Fredrikson et al. 2014)",
+        ),
+        "attribute.conditional": Builtin(
+            "evaluation.inversion.attribute:conditional",
+            "the same with a prior given the known columns",
+        ),
+        "attribute.first_order": Builtin(
+            "evaluation.inversion.first_order:FirstOrder",
+            "the same through derivatives (after Wu et al. 2016)",
+        ),
+        "attribute.confidence": Builtin(
+            "evaluation.inversion.confidence:ConfidenceScores",
+            "a hidden column by a classifier's confidence (CSMIA, Mehnaz et al. 2022)",
+        ),
+        "attribute.labels": Builtin(
+            "evaluation.inversion.confidence:LabelsOnly",
+            "a hidden column by a classifier's labels (LOMIA, Mehnaz et al. 2022)",
+        ),
         "inversion.class": Builtin(
             "evaluation.inversion.class_:ClassInversion",
             "what a class looks like, from its score (Fredrikson et al. 2015)",
@@ -124,7 +144,7 @@ ATTACKS: Registry[Any] = Registry(
     },
 )
 
-FAMILIES = ("membership", "inversion")
+FAMILIES = ("membership", "inversion", "attribute")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +162,10 @@ class EvaluationPlan:
     """How `views` differ: by up to two pixels (`shift`, 25), mirrored (`flip`, 2), or both (`shift_flip`, 50)."""
     false_positive_rates: tuple[float, ...] = (0.01,)
     """At which the true positive rate is reported."""
+    hidden: str | None = None
+    """Of a table: the column that attribute inference guesses."""
+    known: tuple[str, ...] = ()
+    """Of a table: the columns that its attacker knows beside the outcome; left out, all but the hidden one."""
     inversion_steps: int = 300
     """Gradient steps of an inversion, at most."""
     inversion_restarts: int = 4

@@ -37,6 +37,7 @@ from dptrain.trainer import IDENTITY, Callback, Checkpoint, commitment_of
 from evaluation import analysis
 from evaluation.access import Access
 from evaluation.analysis import Case
+from evaluation.attributes import attributes, check_hidden
 from evaluation.guarded import Bench
 from evaluation.inversion.class_ import ClassInversion
 from evaluation.membership import MembershipAttack, NotApplicable, gallery
@@ -81,6 +82,7 @@ def evaluate(
     """
     run, plan = Path(run), plan or EvaluationPlan()
     views = views_of(plan, data)
+    check_hidden(plan, data)
     _, card = load_release(run / "release")
     split = _split_of(run, data, split, card)
     step = int(card["steps_taken"])
@@ -178,6 +180,10 @@ def _attempt(case: Case, name: str, fleets: "Callable[[], Fleet | None]") -> Att
             if attack.needs & {"fleet", "weights"}:
                 case = dataclasses.replace(case, fleet=fleets())
             return analysis.membership(case, name, attack)
+        if name.startswith("inversion.") and case.data.value is not None:
+            raise NotApplicable("the model predicts a value, and there is no class to draw")
+        if name.startswith("attribute."):
+            return attributes(case, name, attack)
         if isinstance(attack, ClassInversion) and case.data.kind != "image" and not np.isfinite(case.data.bounds).all():
             return AttackResult(name=name, status="not_applicable", reason="the inputs have no public bounds")
         return analysis.inversion(case, name, attack)
@@ -232,6 +238,16 @@ def callback(
         )
 
     return attack
+
+
+def check_plan(plan: EvaluationPlan, data: DataSet) -> None:
+    """Refuses, before anything is trained, what no attack of the plan could do with this data set.
+
+    Raises:
+        ConfigError: views of what is no picture, or a hidden column that there is not.
+    """
+    views_of(plan, data)
+    check_hidden(plan, data)
 
 
 def views_of(plan: EvaluationPlan, data: DataSet) -> Views | None:

@@ -14,6 +14,7 @@ import numpy as np
 from evaluation.metrics import over_seeds
 from evaluation.result import AttackResult, Exposure, Kind, Measure, RunResult, Summary, read_run
 from evaluation.utility import as_measures
+from evaluation.verdicts import of_attribute
 
 NO_TWIN = "no non-private twin ran to show what the attack can find, so this shows little"
 NOTHING_ON_TWIN = "it finds nothing on the non-private twin either, so this shows little"
@@ -87,7 +88,8 @@ def _summary(runs: list[RunResult]) -> Summary:
             permitted[label] = good[0].permitted
         for further in good[0].metrics:
             same = [item for result in good for item in result.metrics if item.name == further.name]
-            measures.append(over_seeds(same, f"{name}/{further.name}"))
+            least = -1.0 if further.name == "train_minus_held_out" else 0.0
+            measures.append(over_seeds(same, f"{name}/{further.name}", least))
             if further.name in good[0].permitted_metrics:
                 permitted[f"{name}/{further.name}"] = good[0].permitted_metrics[further.name]
     worth = [over_seeds(list(same), same[0].name, most=math.inf) for same in zip(*map(utilities_of, runs), strict=True)]
@@ -156,6 +158,8 @@ def _verdict(results: list[AttackResult], name: str, measures: list[Measure], pe
             kept.append(f"{count} of {len(results)} {status.replace('_', ' ')}")
     if kept:
         return "; ".join(kept)
+    if name.startswith("attribute."):
+        return _attribute_verdict(results, name, measures, permitted)
     label = f"{name}/{results[0].metric}"
     measure = next(item for item in measures if item.name == label)
     chance = results[0].chance
@@ -166,3 +170,15 @@ def _verdict(results: list[AttackResult], name: str, measures: list[Measure], pe
     if label in permitted:
         return "within the plan" if measure.low <= permitted[label] else "above the plan"
     return "leak"
+
+
+def _attribute_verdict(results: list[AttackResult], name: str, measures: list[Measure], permitted: dict[str, float]) -> str:
+    def over(metric: str) -> Measure:
+        return next(item for item in measures if item.name == f"{name}/{metric}")
+
+    imputed = [item for result in results for item in result.baselines if item.name == "imputation"]
+    leaked = f"{name}/train_minus_held_out"
+    verdict, _ = of_attribute(
+        over("guessed_held_out"), over_seeds(imputed, "imputation"), over("train_minus_held_out"), permitted.get(leaked)
+    )
+    return verdict

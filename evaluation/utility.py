@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dptrain.data.dataset import DataSet
-from evaluation.metrics import mean, proportion
+from evaluation.metrics import ScoreError, mean, proportion
 from evaluation.result import Calibration, Measure
 from evaluation.target import Target
 
@@ -30,6 +30,11 @@ def utility(target: Target, inputs: Tensor, targets: Tensor, data: DataSet) -> t
         right = int((target.labels(inputs) == targets.numpy()).sum())
         return (proportion(right, len(targets), ACCURACY),)
     predicted = data.value.decode(target.scores(inputs)[:, 0])
+    if not np.isfinite(predicted).all():
+        raise ScoreError(
+            "the model's predictions hold NaN or infinity: its training went astray; lower optimizer.learning_rate "
+            "(non_private_optimizer.learning_rate for what is trained without noise)"
+        )
     return of_values(predicted, data.value.decode(targets.numpy()))
 
 

