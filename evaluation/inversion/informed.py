@@ -39,7 +39,7 @@ from dptrain.errors import UserError
 from dptrain.plan import PrivacyPlan
 from dptrain.private import PrivateTraining, make_private
 from evaluation.inversion.bound import gaussian_mu, reconstruction_bound
-from evaluation.inversion.released import Contributions, Release, flattened, watch
+from evaluation.inversion.released import Contributions, Labelled, Release, flattened, known_sum, rests, watch
 from evaluation.metrics import proportion
 from evaluation.result import Measure
 
@@ -47,9 +47,6 @@ EXAMPLES = "the most likely candidate, from every released update"
 ORTHOGONAL = "the most likely of candidates with orthogonal gradients of length C, from every released update"
 MOST_NUMBERS = 20_000_000
 """Numbers of per-example gradients that are in memory at once."""
-
-Labelled = tuple[Tensor, Tensor]
-"""Inputs ``[examples, ...]`` and targets ``[examples]``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,10 +161,9 @@ class SecretExample:
     def log_likelihoods(self, releases: list[Release]) -> Float[np.ndarray, " candidates"]:
         """ℓ of each candidate, from one training."""
         total = torch.zeros(self.candidates, dtype=torch.float64)
-        for release in releases:
+        for release, rest in zip(releases, rests(releases, self._contributions, self._known), strict=True):
             own = self._contributions(release.weights, *self._candidates).double()
-            rest = release.gradient.double() * self.plan.expected_batch_size - self._known_sum(release.weights).double()
-            total += own @ rest - own.square().sum(1) / 2
+            total += own @ rest.double() - own.square().sum(1) / 2
         return (total / self._deviation**2).numpy()
 
     def trained(
@@ -213,7 +209,7 @@ class SecretExample:
         weights = self._start.repeat(len(truths), 1)
         scores = torch.zeros(len(truths), self.candidates, dtype=torch.float64)
         contributions = torch.func.vmap(self._contributions, in_dims=(0, None, None))
-        known_sums = torch.func.vmap(self._known_sum)
+        known_sums = torch.func.vmap(lambda at: known_sum(self._contributions, at, self._known))
         for _ in range(self.plan.steps):
             own = contributions(weights, *self._candidates)
             noise = torch.randn(weights.shape, generator=generator, dtype=weights.dtype)
@@ -221,11 +217,6 @@ class SecretExample:
             scores += (torch.einsum("tcp,tp->tc", own, rest) - own.square().sum(2) / 2).double()
             weights = weights - self.learning_rate * (known_sums(weights) + rest) / self.plan.expected_batch_size
         return scores
-
-    def _known_sum(self, weights: Tensor) -> Tensor:
-        if len(self._known[0]) == 0:
-            return torch.zeros_like(weights)
-        return self._contributions(weights, *self._known).sum(0)
 
     def _training(self, truth: int) -> PrivateTraining:
         model = copy.deepcopy(self._model)

@@ -31,6 +31,9 @@ from dptrain.errors import UserError
 from dptrain.plan import PrivacyPlan
 from dptrain.private import PrivateTraining
 
+Labelled = tuple[Tensor, Tensor]
+"""Inputs ``[examples, ...]`` and targets ``[examples]``."""
+
 
 @dataclass(frozen=True, eq=False)
 class Release:
@@ -104,3 +107,30 @@ class Contributions:
         if self.plan.clipping == "automatic":
             return gradients * (self.plan.clipping_norm / (norms + self.plan.automatic_stability))
         return gradients * (self.plan.clipping_norm / norms.clamp_min(self.plan.clipping_norm))
+
+
+def known_sum(
+    contributions: Contributions, weights: Float[Tensor, " parameters"], known: Labelled
+) -> Float[Tensor, " parameters"]:
+    """What the known examples add together; 0 where there are none."""
+    if len(known[0]) == 0:
+        return torch.zeros_like(weights)
+    return contributions(weights, *known).sum(0)
+
+
+def rests(releases: list[Release], contributions: Contributions, known: Labelled) -> Float[Tensor, "steps parameters"]:
+    """B g̃_t − Σ_known c_i(w_t): what is left of each step's sum for the one who is not known, and the noise.
+
+    Raises:
+        UserError: batches are sampled, so that who was in which is not known.
+    """
+    plan = contributions.plan
+    if plan.sampling_rate < 1:
+        raise UserError(
+            f"sampling_rate is {plan.sampling_rate:g}, and the known examples can be subtracted where all are in each batch; "
+            "give sampling_rate=1.0"
+        )
+    parts = [
+        release.gradient * plan.expected_batch_size - known_sum(contributions, release.weights, known) for release in releases
+    ]
+    return torch.stack(parts)

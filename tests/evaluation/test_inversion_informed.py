@@ -28,7 +28,7 @@ from evaluation.inversion.informed import (
     orthogonal_guesses,
     orthogonal_secret,
 )
-from evaluation.inversion.released import Contributions, watch
+from evaluation.inversion.released import Contributions, known_sum, watch
 
 SURE = 1 - 1e-5
 LOSS = per_example(F.cross_entropy)
@@ -128,7 +128,10 @@ def test_the_engine_and_the_simulation_are_one_mechanism():
 
         def look(*_: Any) -> None:
             release = releases[-1]
-            clean = secret._known_sum(release.weights) + secret._contributions(release.weights, *secret._candidates)[3]
+            clean = (
+                known_sum(secret._contributions, release.weights, secret._known)
+                + secret._contributions(release.weights, *secret._candidates)[3]
+            )
             deviations.append(float((release.gradient * 21 - clean).std() / (plan.noise_multiplier * plan.sensitivity)))
 
         training.optimizer.register_step_pre_hook(look)
