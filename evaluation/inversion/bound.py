@@ -38,8 +38,9 @@ product, which is right with probability
     >>> round(gaussian_bound(1.667, 0.1), 3), round(orthogonal_success(1.667, 10), 3)
     (0.65, 0.566)
 
-The bound is not met for n > 2 candidates: an event E_z for each z, each as likely as 1/n under Q and the best for its z,
-would have to cut the space into n parts, and the best ones overlap."""
+Gradients that point away from each other are told apart a little better. The bound is not met for n > 2 candidates: an
+event E_z for each z, each as likely as 1/n under Q and the best for its z, would have to cut the space into n parts, and
+the best ones overlap."""
 
 import math
 
