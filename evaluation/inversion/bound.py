@@ -40,7 +40,8 @@ product, which is right with probability
 
 Gradients that point away from each other are told apart a little better. The bound is not met for n > 2 candidates: an
 event E_z for each z, each as likely as 1/n under Q and the best for its z, would have to cut the space into n parts, and
-the best ones overlap."""
+the best ones overlap.
+"""
 
 import math
 

@@ -22,7 +22,8 @@ against the other.
 
 **The worst case.** :func:`orthogonal_secret` has candidates whose gradients are orthogonal and always of length C. Its
 scores are n independent normals of which the true one has mean μ, so that :func:`orthogonal_guesses` plays any number of
-trials at once."""
+trials at once.
+"""
 
 import copy
 from collections.abc import Callable

@@ -16,7 +16,8 @@ noise (Abadi et al. 2016, "Deep Learning with Differential Privacy"; Balle, Cher
 Data with Informed Adversaries").
 
 Contributions are computed here by ``torch.func``, apart from the engine, whose sums they are held against in a test. They
-can be differentiated with respect to the inputs."""
+can be differentiated with respect to the inputs.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
