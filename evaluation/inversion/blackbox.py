@@ -1,0 +1,98 @@
+"""Class inversion through scores alone, also rounded ones: a search without gradients.
+
+The smoothed margin of :mod:`~evaluation.inversion.prior` has a gradient that needs no derivative of the model. For any
+score s of the input, natural evolution strategies (Wierstra et al. 2014; Ilyas, Engstrom, Athalye, Lin 2018, "Black-box
+Adversarial Attacks with Limited Queries and Information") estimate
+
+    ∇_m E_ε[ s(g(m + σ ε)) ]  =  E_ε[ (s(g(m + σ ε)) − s̄) ε ] / σ,        ε ~ N(0, I) in whitened latent coordinates,
+
+and the expectation has a gradient where s itself is a staircase: rounding a score to 0.1 hides the slope at one input and
+not the share of a wide cloud of faces that is above a step. The cloud is as wide as faces are.
+
+One answer carries the scores of all classes, so that the first cloud, around the mean face, serves every class; where some
+class's score never moves there, the next cloud is √2 times as wide. Then each class has a cloud of its own around its mean
+m, and all estimates of a class are summed. What is spent is counted: at most ``budget`` queries, all classes together.
+
+The step is that of the temper t of :mod:`~evaluation.inversion.generators`, which in whitened coordinates multiplies the
+slope by S²ᵗ⁻². Every coordinate of an estimate is as noisy as the next while public examples differ little along the last
+ones; hence fewer components and a higher temper than where derivatives are known.
+
+The settings were chosen with roles swapped, as in :mod:`~evaluation.inversion.prior`.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from evaluation.access import Access
+from evaluation.inversion.generators import LinearGenerator, linear
+from evaluation.inversion.knowledge import ClassKnowledge
+from evaluation.target import Target
+
+WIDER = 2**0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreInversion:
+    """One reconstruction a class from scores, by natural evolution strategies in the latent space of public examples."""
+
+    access: ClassVar[Access] = Access.SCORES
+    paper: ClassVar[str] = "Ilyas et al. 2018"
+
+    budget: int = 12_000
+    """Queries, all classes together."""
+    components: int = 120
+    temper: float = 0.5
+    rounds: int = 8
+    """Of clouds around each class's own mean."""
+    spread: float = 1.0
+    """σ, in units of the public examples' own."""
+    first: float = 0.3
+    """Share of the budget that goes into clouds that serve all classes."""
+    widenings: int = 4
+
+    def run(self, target: Target, knowledge: ClassKnowledge, generator: torch.Generator) -> Tensor:
+        """Reconstructions ``[classes, *input_shape]``.
+
+        Raises:
+            DataError: there are fewer than two public examples.
+        """
+        prior = linear(knowledge.public, knowledge.public_groups, components=self.components, temper=1.0)
+        slope = self._shared(target, prior, generator)
+        means = self._step(prior, slope)
+        each = int(self.budget * (1 - self.first)) // (self.rounds * target.classes) // 2 * 2
+        wanted = torch.arange(target.classes)
+        for _ in range(self.rounds if each else 0):
+            half = torch.randn(target.classes, each // 2, means.shape[1], generator=generator)
+            noise = torch.cat([half, -half], 1)
+            inputs = prior.decode((means[:, None] + self.spread * noise).flatten(0, 1)).clamp(*target.bounds)
+            scores = torch.from_numpy(target.scores(inputs)).float().view(target.classes, each, -1)
+            own = scores[wanted, :, wanted]
+            slope += unit(((own - own.mean(1, keepdim=True))[..., None] * noise).mean(1))
+            means = self._step(prior, slope)
+        return prior.decode(means).clamp(*target.bounds)
+
+    def _shared(self, target: Target, prior: LinearGenerator, generator: torch.Generator) -> Float[Tensor, "classes latent"]:
+        """Every class's slope at the mean face, from the same queries."""
+        count = int(self.budget * self.first) // (self.widenings + 1) // 2 * 2
+        slope = torch.zeros(target.classes, len(prior.spread))
+        spread = self.spread
+        for _ in range(self.widenings + 1):
+            half = torch.randn(count // 2, len(prior.spread), generator=generator)
+            noise = torch.cat([half, -half])
+            scores = torch.from_numpy(target.scores(prior.decode(spread * noise).clamp(*target.bounds))).float()
+            slope += unit((scores - scores.mean(0)).T @ noise / count)
+            if bool((slope.norm(dim=1) == 0).any()):
+                spread *= WIDER
+        return slope
+
+    def _step(self, prior: LinearGenerator, slope: Tensor) -> Tensor:
+        return prior.on_shell(slope * prior.spread ** (2 * self.temper - 2))
+
+
+def unit(slope: Float[Tensor, "classes latent"]) -> Float[Tensor, "classes latent"]:
+    """Of length one a class; a class without a slope keeps none."""
+    return slope / slope.norm(dim=1, keepdim=True).clamp_min(1e-12)
