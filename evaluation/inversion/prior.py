@@ -17,7 +17,9 @@ Steps are of unit length with momentum, m ← shell(βm + (1−β) ∇/‖∇‖
 their own are averaged. The result is g(m) within the bounds.
 
 The settings were chosen with roles swapped: targets and evaluators of the 20 people who are the public ones, attacked by
-someone who knows the 20 others. No private person and no evaluator of private people had a part in it.
+someone who knows the 20 private ones, for three random halves of 40 people. Within one half no private person was attacked;
+over the three, one who is private in one half may have been attacked in another, so the halves are not independent of the
+settings. The reach was set knowing the pixel attack's distance for private people too.
 """
 
 from dataclasses import dataclass
