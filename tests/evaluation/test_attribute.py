@@ -262,7 +262,7 @@ def test_a_fully_grown_tree_gives_away_its_members_and_a_linear_model_does_not()
             )
             for rows in ((trained, outcomes), (others, others_outcomes))
         ]
-        figures = attribute_figures(knowledge, *found, (others, others_outcomes))
+        figures = attribute_figures(knowledge, found[0], found[1], (others, others_outcomes))
         gaps[name] = figures.train_minus_held_out
     assert gaps["tree"].low is not None
     assert gaps["tree"].low > 0.1
