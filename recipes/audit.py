@@ -121,7 +121,7 @@ def _play(
     job: Job, data: DataSet, options: Options, comparison: Comparison, progress: bool
 ) -> tuple[Sequence[Game], tuple[AuditCheck, ...]]:
     published = data.published_test if job.recipe.data.split.test == "published" else 0
-    split = draw(len(data), job.recipe.data.split, job.seed, published)
+    split = draw(len(data), job.recipe.data.split, job.seed, published, data.targets)
     members, performance = split.members, comparison.performance
     spare = np.setdiff1d(np.arange(len(data)), np.concatenate([members, split.test]))
     if options.records is not None:

@@ -63,7 +63,7 @@ def run(comparison: Comparison, name: str, command: str, progress: bool = True) 
     jobs = comparison.jobs()
     data = ranks.together("the data", lambda: dptrain.data.load(comparison.recipe.data))
     shares = comparison.recipe.data.split
-    splits = {seed: draw(len(data), shares, seed, data.published_test) for seed in comparison.seeds}
+    splits = {seed: draw(len(data), shares, seed, data.published_test, data.targets) for seed in comparison.seeds}
     ranks.together("the plans", lambda: check(jobs, data, splits))
     ranks.together("the attacks", lambda: runner.check_plan(comparison.evaluation, data))
     ranks.first("the output folder", lambda: claim(root, comparison, name, command, data))
@@ -122,7 +122,7 @@ def claim(root: Path, comparison: Comparison, name: str, command: str, data: Dat
         return
     take(root)
     shares = comparison.recipe.data.split
-    held_out = data.targets[draw(len(data), shares, comparison.seeds[0], data.published_test).held_out]
+    held_out = data.targets[draw(len(data), shares, comparison.seeds[0], data.published_test, data.targets).held_out]
     about = {
         "name": name,
         "command": command,

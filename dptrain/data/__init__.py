@@ -4,8 +4,8 @@
 * :mod:`~dptrain.data.dataset`: labelled examples and what is publicly known of them
 * :mod:`~dptrain.data.examples`: examples by index, from anything that holds them
 * :mod:`~dptrain.data.split`: members, non-members, population, public; drawn before training
-* :mod:`~dptrain.data.digits`, :mod:`~dptrain.data.mnist`, :mod:`~dptrain.data.cifar10`, :mod:`~dptrain.data.table`,
-  :mod:`~dptrain.data.images`, :mod:`~dptrain.data.iwpc`
+* :mod:`~dptrain.data.digits`, :mod:`~dptrain.data.mnist`, :mod:`~dptrain.data.cifar10`, :mod:`~dptrain.data.faces`,
+  :mod:`~dptrain.data.iwpc`, :mod:`~dptrain.data.table`, :mod:`~dptrain.data.images`
 
 A data set of your own is a function that takes the recipe's :class:`~dptrain.recipe.DataConfig`::
 

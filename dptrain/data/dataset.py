@@ -17,12 +17,21 @@ from dptrain.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
+class Others:
+    """Public examples of other classes than the data set's: other people's faces, known to everyone, the attacker included."""
+
+    inputs: Float[Tensor, "others ..."]
+    groups: Int[Tensor, " groups"]
+    """Which of the other classes, or people, each one shows, counted from 0."""
+
+
+@dataclass(frozen=True, eq=False)
 class DataSet:
     """Examples and what is publicly known about them.
 
     Raises:
-        DataError: no examples, a value that is not finite or outside its bounds, a label outside the classes, or both classes
-            and a value to predict, or neither.
+        DataError: no examples, a value that is not finite or outside its bounds, a label outside the classes, others that are
+            not like the examples, or both classes and a value to predict, or neither.
     """
 
     name: str
@@ -44,6 +53,8 @@ class DataSet:
     """Where the data come from, and on what terms."""
     published_test: int = 0
     """How many examples, the last ones, are the test part that the data set was published with."""
+    others: Others | None = None
+    """Public examples of other classes, known to everyone. No model is trained on them with the examples' labels."""
     fingerprint: str = field(init=False)
     """A hash of the content, not of the path."""
 
@@ -70,8 +81,10 @@ class DataSet:
                 f"data set {self.name!r} has {len(self.inputs)} examples and a published test part of {self.published_test}; "
                 "give a whole number from 0 up that leaves some to train on"
             )
+        if self.others is not None:
+            self._check(self.others)
         content = hashlib.sha256()
-        for tensor in (self.inputs, self.targets):
+        for tensor in (self.inputs, self.targets, *(() if self.others is None else (self.others.inputs, self.others.groups))):
             content.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
             content.update(tensor.contiguous().numpy().tobytes())
         object.__setattr__(self, "fingerprint", content.hexdigest())
@@ -89,6 +102,22 @@ class DataSet:
             raise DataError(
                 f"data set {self.name!r} has targets outside of -0.5 to 0.5, or whole numbers; encode values with Values.encode"
             )
+
+    def _check(self, others: Others) -> None:
+        """Raises DataError where the others are not of the examples' shape, or outside of the bounds."""
+        inputs, what = others.inputs, f"data set {self.name!r} has public examples of other classes"
+        if len(inputs) == 0 or len(inputs) != len(others.groups):
+            raise DataError(f"{what}, {len(inputs)} inputs and {len(others.groups)} groups; give as many of both, at least 1")
+        if inputs.shape[1:] != self.inputs.shape[1:] or inputs.dtype != self.inputs.dtype:
+            raise DataError(
+                f"{what} of shape {tuple(inputs.shape[1:])}, {inputs.dtype}, and its own are of {self.input_shape}, "
+                f"{self.inputs.dtype}; give both alike"
+            )
+        inside = (inputs >= self.bounds[0] - 1e-6) & (inputs <= self.bounds[1] + 1e-6)  # a NaN fails this too
+        if not bool(inside.all()):
+            raise DataError(f"{what} with values that are NaN or outside its public bounds {self.bounds}")
+        if int(others.groups.min()) < 0:
+            raise DataError(f"{what} in groups below 0; count them from 0")
 
     def __len__(self) -> int:
         return len(self.inputs)

@@ -32,3 +32,9 @@ def folder_of(path: str | None, title: str, is_there: Callable[[Path], bool], pu
     if shared and is_there(Path(shared)):
         return Path(shared)
     return Path.home() / ".cache" / "dptrain"
+
+
+def shared_file(name: str) -> Path | None:
+    """A file in the folder of ``DPTRAIN_DATA``; None where that is not set, or lacks it."""
+    shared = os.environ.get("DPTRAIN_DATA")
+    return Path(shared) / name if shared and (Path(shared) / name).is_file() else None

@@ -1,10 +1,13 @@
 """Who is trained on, who is held out, who helps the evaluator, who is public: drawn before anything is trained.
 
-    split = draw(len(data), SplitConfig(), seed=0)
+    split = draw(len(data), SplitConfig(), seed=0, targets=data.targets)
     save(split, Path("runs/mine/private/split.npz"))
 
 Each example gets its part by a coin of its own. Exactly balanced designs bias leave-one-out attacks, and with independent
 coins the bound that a privacy plan puts on a membership game holds for every example by itself.
+
+Where a class must be learned from few examples (``per_class``), as many of each are drawn instead: the parts are balanced, one
+example's part tells something of the others', and membership attacks on such a split are not judged.
 
 The index lists are private. The digest proves later which split it was: it is salted, so that it tells nobody who is in
 it. But a split that is drawn from a published seed over a public data set is as public as the seed.
@@ -17,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Int
+from torch import Tensor
 
 from dptrain.arrays import read_arrays, write_arrays
 from dptrain.errors import CheckpointError, DataError
@@ -94,15 +98,16 @@ class Split:
         return content.hexdigest()
 
 
-def draw(examples: int, shares: SplitConfig, seed: int, published_test: int = 0) -> Split:
-    """A split by independent coins; the same seed gives the same lists and a fresh salt.
+def draw(examples: int, shares: SplitConfig, seed: int, published_test: int = 0, targets: Tensor | None = None) -> Split:
+    """A split by independent coins, or by ``per_class``; the same seed gives the same lists and a fresh salt.
 
     Args:
         published_test: how many examples, the last ones, the data set was published with as its test part.
+        targets: the class of each example, for ``per_class``.
 
     Raises:
         DataError: a part with a share above 0 came out empty: the data set is too small. Or the seed is below 0, or there
-            is no published test part and the shares ask for one.
+            is no published test part and the shares ask for one; or a class has too few examples for ``per_class``.
     """
     if shares.test == "published" and not published_test:
         raise DataError("data.split.test is 'published' and this data set has no test part of its own; give 'non_members'")
@@ -111,6 +116,8 @@ def draw(examples: int, shares: SplitConfig, seed: int, published_test: int = 0)
         raise DataError(f"the split's seed is {seed}; give a whole number from 0 up")
     # PCG64 by name: numpy may change its default, and the same seed must give the same split for good.
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *b"split"])))
+    if shares.per_class is not None:
+        return Split(**_balanced(examples, shares.per_class, targets, generator), salt=_salt(), seed=seed)
     limits = np.cumsum([getattr(shares, part) for part in SHARED])
     limits /= limits[-1]  # shares of 0.7, 0.2 and 0.1 add up to a little less than 1
     part_of = np.searchsorted(limits[:-1], generator.random(first_of_test), side="right")
@@ -121,7 +128,30 @@ def draw(examples: int, shares: SplitConfig, seed: int, published_test: int = 0)
                 f"the data set has {first_of_test} examples, too few: the {part} part of the split came out empty; give more "
                 f"data, or another share with --data.split.{part}"
             )
-    return Split(**lists, salt=secrets.token_bytes(SALT_BYTES), seed=seed, test=np.arange(first_of_test, examples))
+    return Split(**lists, salt=_salt(), seed=seed, test=np.arange(first_of_test, examples))
+
+
+def _balanced(
+    examples: int, per_class: int, targets: Tensor | None, generator: np.random.Generator
+) -> dict[str, Int[np.ndarray, " part"]]:
+    """So many members of each class; all others are non-members."""
+    if targets is None or len(targets) != examples or targets.is_floating_point():
+        raise DataError("data.split.per_class needs the class of each example; draw the split with targets=data.targets")
+    labels = targets.numpy()
+    kinds, counts = np.unique(labels, return_counts=True)
+    if counts.min() <= per_class:
+        raise DataError(
+            f"data.split.per_class is {per_class}, and the class {kinds[counts.argmin()]} has {counts.min()} examples, of "
+            "which one at least is held out; give a smaller number, or more data"
+        )
+    members = np.sort(np.concatenate([generator.permutation(np.flatnonzero(labels == kind))[:per_class] for kind in kinds]))
+    nobody = np.empty(0, dtype=np.int64)
+    held_out = np.setdiff1d(np.arange(examples), members)
+    return {"members": members, "non_members": held_out, "population": nobody, "public": nobody}
+
+
+def _salt() -> bytes:
+    return secrets.token_bytes(SALT_BYTES)
 
 
 def save(split: Split, path: Path) -> None:

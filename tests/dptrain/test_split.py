@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dptrain.data.split import PARTS, SHARED, Split, draw, load, save
-from dptrain.errors import CheckpointError, DataError
+from dptrain.errors import CheckpointError, ConfigError, DataError
 from dptrain.recipe import SplitConfig
 
 DEFAULT = SplitConfig()
@@ -122,6 +123,27 @@ def test_a_data_set_too_small_for_its_parts_is_refused(examples: int):
 def test_a_negative_seed_is_refused():
     with pytest.raises(DataError, match=r"seed is -1"):
         draw(100, DEFAULT, -1)
+
+
+def test_per_class_draws_as_many_members_of_each_class_and_holds_out_the_others():
+    targets = torch.arange(60) % 3
+    split = draw(60, SplitConfig(per_class=7), 0, targets=targets)
+    assert targets[split.members].bincount().tolist() == [7, 7, 7]
+    assert targets[split.non_members].bincount().tolist() == [13, 13, 13]
+    assert len(split.population) == len(split.public) == 0
+    assert split.is_same(draw(60, SplitConfig(per_class=7), 0, targets=targets))
+    assert not split.is_same(draw(60, SplitConfig(per_class=7), 1, targets=targets))
+
+
+def test_per_class_holds_one_of_each_class_out_and_must_know_the_classes():
+    with pytest.raises(DataError, match="class 2 has 3 examples, of which one at least is held out"):
+        draw(11, SplitConfig(per_class=3), 0, targets=torch.arange(11) % 3)
+    with pytest.raises(DataError, match=r"targets=data\.targets"):
+        draw(10, SplitConfig(per_class=3), 0)
+    with pytest.raises(ConfigError, match="per_class is 0"):
+        SplitConfig(per_class=0)
+    with pytest.raises(ConfigError, match="the non-members measure utility"):
+        SplitConfig(per_class=3, test="published")
 
 
 def test_the_digest_tells_nobody_who_is_in_it():
