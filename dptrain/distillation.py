@@ -53,7 +53,7 @@ def student_of(
     size = max(1, min(len(inputs), round(training.plan.expected_batch_size)))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(np.random.SeedSequence([seed, *b"student"]).generate_state(1)[0]))
-        student = models.build(recipe.model, data.input_shape, data.outputs, regularization).to(device).train()
+        student = models.build_for(recipe.model, data, regularization).to(device).train()
         groups = weight_groups(student, regularization.weight_decay)
         optimizer = torch.optim.SGD(groups, lr=regularization.distillation_learning_rate, momentum=MOMENTUM)
         for _ in range(regularization.distillation):

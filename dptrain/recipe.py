@@ -101,7 +101,10 @@ class ModelConfig:
     name: str = "linear"
     """A registered model; `dptrain list` shows them."""
     hidden: tuple[int, ...] = (64,)
-    """Widths of the hidden layers, where the model has any: `mlp` and `scattering`; [] leaves one layer to the classes."""
+    """Widths of the hidden layers, where the model has any: `mlp`, `scattering` and `public_pca`; [] leaves one layer to the
+    classes."""
+    components: int = 64
+    """`public_pca`: principal axes of the public examples that are kept; fewer than there are such examples."""
     activation: Literal["tanh", "relu"] = "tanh"
     """tanh keeps activations bounded, which helps under clipping (Papernot et al. 2021)."""
 
@@ -109,6 +112,8 @@ class ModelConfig:
         MODELS.check(self.name)
         if any(width < 1 for width in self.hidden):
             raise ConfigError(f"model.hidden is {self.hidden}; give widths of at least 1, such as 64 32")
+        if self.components < 1:
+            raise ConfigError(f"model.components is {self.components}; give a whole number from 1 up, such as 64")
 
 
 @dataclass(frozen=True, kw_only=True)

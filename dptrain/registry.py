@@ -103,6 +103,7 @@ MODELS: Registry[Callable[..., Any]] = Registry(
         "linear": Builtin("dptrain.models.linear:build", "softmax regression, or linear regression of a value"),
         "mlp": Builtin("dptrain.models.mlp:build", "fully connected layers (model.hidden, model.activation)"),
         "cnn": Builtin("dptrain.models.cnn:build", "two convolutions and two linear layers, for images from 16×16 up"),
+        "public_pca": Builtin("dptrain.models.public_pca:build", "eigenfaces of public people, a head of model.hidden layers"),
         "scattering": Builtin("dptrain.models.scattering:build", "a fixed wavelet transform and a head of model.hidden layers"),
     },
 )

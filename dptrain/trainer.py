@@ -56,7 +56,7 @@ def build_model(recipe: Recipe, data: DataSet, seed: int) -> nn.Module:
     """The recipe's model with the initial weights that ``seed`` decides, in training mode."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed also notes where it was called, for each kind of device
-        model = models.build(recipe.model, data.input_shape, data.outputs, recipe.regularization)
+        model = models.build_for(recipe.model, data, recipe.regularization)
     return model.train()
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dptrain.checkpoint import MANIFEST, load_release, unpack_json
 from dptrain.data.dataset import DataSet
@@ -30,6 +30,7 @@ from dptrain.data.split import load as load_split
 from dptrain.errors import CheckpointError, ConfigError, UserError
 from dptrain.files import write_file
 from dptrain.fleet import Fleet, Views, named_views, retrain_fleet, train_fleet
+from dptrain.models.front import WithFront
 from dptrain.plain import from_plain
 from dptrain.plan import Guarantee, PrivacyPlan
 from dptrain.recipe import Performance, Recipe
@@ -83,7 +84,7 @@ def evaluate(
     run, plan = Path(run), plan or EvaluationPlan()
     views = views_of(plan, data)
     check_hidden(plan, data)
-    _, card = load_release(run / "release")
+    weights, card = load_release(run / "release")
     split = _split_of(run, data, split, card)
     step = int(card["steps_taken"])
     folder = run / "evaluation" / f"step={step:06d}"
@@ -96,7 +97,7 @@ def evaluate(
     started = time.monotonic()
     case = Case(
         target=target,
-        untrained=_untrained(card, run),
+        untrained=_untrained(card, run, weights),
         data=data,
         split=split,
         plan=dataclasses.replace(stated, steps=max(until, 1)),
@@ -335,14 +336,17 @@ def _keep_vulnerability(case: Case, fleet: Fleet | None, private: Path, step: in
     return exposure(found, by_chance(signals, inside), permitted)
 
 
-def _untrained(card: dict[str, Any], run: Path) -> Target | None:
-    """Fresh weights of the same architecture; None where the card does not name a registered one."""
+def _untrained(card: dict[str, Any], run: Path, weights: dict[str, Tensor]) -> Target | None:
+    """Fresh weights of the same architecture, behind the target's own front; None where the card names no registered one."""
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(2_000_003)
             model = model_of(card, run / "release")
     except CheckpointError:
         return None
+    if isinstance(model, WithFront):
+        ahead = {name.removeprefix("front."): value for name, value in weights.items() if name.startswith("front.")}
+        model.front.load_state_dict(ahead)
     data = card["data"]
     kind: Kind = "classification" if data["classes"] else "regression"
     return Target(model, Access.WEIGHTS, bounds=tuple(data["bounds"]), classes=len(data["classes"]), kind=kind)

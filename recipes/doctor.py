@@ -43,7 +43,7 @@ def examine(comparison: Comparison, *, fix: bool = False) -> Diagnosis:
     plan = PrivacyPlan.from_config(without_noise, recipe.training.steps)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(comparison.seeds[0])
-        model = models.build(recipe.model, data.input_shape, data.outputs, recipe.regularization)
+        model = models.build_for(recipe.model, data, recipe.regularization)
         batch, source = example_batch(comparison, data)
     function = LOSSES[recipe.training.loss]
 

@@ -4,6 +4,7 @@
 * :mod:`~dptrain.models.mlp`: fully connected layers
 * :mod:`~dptrain.models.cnn`: two convolutions and two linear layers
 * :mod:`~dptrain.models.scattering`: a fixed wavelet transform and a small head
+* :mod:`~dptrain.models.public_pca`: eigenfaces of public people and a small head
 * :mod:`~dptrain.models.front`: a model whose front is fixed, and what it makes of the data, made once
 """
 
@@ -14,6 +15,7 @@ from dptrain.registry import MODELS
 if TYPE_CHECKING:
     from torch import nn
 
+    from dptrain.data.dataset import DataSet
     from dptrain.recipe import ModelConfig, RegularizationConfig
 
 
@@ -22,3 +24,16 @@ def build(
 ) -> "nn.Module":
     """The model that ``config`` names, untrained; its output is ``[examples, classes]`` logits."""
     return MODELS[config.name](input_shape, classes, config, regularization)
+
+
+def build_for(config: "ModelConfig", data: "DataSet", regularization: "RegularizationConfig") -> "nn.Module":
+    """The model for this data set, untrained; a front that learns from public examples of other classes has learned.
+
+    Raises:
+        DataError: the model has such a front and the data set no such examples, or too few.
+    """
+    from dptrain.models.front import fit  # after the look-up of names, which is answered without importing torch
+
+    model = build(config, data.input_shape, data.outputs, regularization)
+    fit(model, data)
+    return model

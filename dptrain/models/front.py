@@ -4,17 +4,19 @@
     model(model.front(inputs))          # the same: what the front made is recognised by its shape
 
 The front has no trainable weight and looks at one example at a time, so it is a transform of the data that costs no
-privacy. Making its output once and not at every step is a matter of speed alone.
+privacy. Its constants may be made from the data set's public examples of other classes (``fit``), and from no other ones.
+Making its output once and not at every step is a matter of speed alone.
 """
 
 import hashlib
 import weakref
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from dptrain.data.dataset import DataSet
+from dptrain.errors import DataError
 
 CHUNK = 1024
 
@@ -25,6 +27,13 @@ class Front(Protocol):
     output_shape: tuple[int, ...]
 
     def __call__(self, inputs: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Fitted(Protocol):
+    """A front whose constants, which are buffers of its state, are made from public examples."""
+
+    def fit(self, public: Tensor) -> None: ...
 
 
 class WithFront(nn.Module):
@@ -48,6 +57,23 @@ class WithFront(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.head(inputs if inputs.shape[1:] == self.front.output_shape else self.front(inputs))
+
+
+def fit(model: nn.Module, data: DataSet) -> None:
+    """Makes the constants of a front that learns, from the data set's ``others``; every other model stays as it is.
+
+    Raises:
+        DataError: there are no such examples, or too few.
+    """
+    learner = model.front if isinstance(model, WithFront) else None
+    if not isinstance(learner, Fitted):
+        return
+    if data.others is None:
+        raise DataError(
+            f"the model's front {type(learner).__name__} is made from public examples of other classes, and the data set "
+            f"{data.name!r} comes with none; choose --model.name mlp or linear, or a data set with others, such as faces"
+        )
+    learner.fit(data.others.inputs)
 
 
 _MADE: "weakref.WeakKeyDictionary[DataSet, tuple[str, Tensor]]" = weakref.WeakKeyDictionary()

@@ -203,7 +203,7 @@ def settled(recipe: Recipe, data: DataSet, spare: np.ndarray, seed: int) -> nn.M
         raise UserError("worst-case initial weights are made from examples outside of the training, and there are none")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = models.build(recipe.model, data.input_shape, data.outputs, recipe.regularization).train()
+        model = models.build_for(recipe.model, data, recipe.regularization).train()
         optimizer = torch.optim.Adam(model.parameters(), 1e-3)
         for _ in range(SETTLING):
             index = torch.from_numpy(spare)[torch.randint(len(spare), (SETTLING_BATCH,))]
