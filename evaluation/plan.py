@@ -141,6 +141,10 @@ ATTACKS: Registry[Any] = Registry(
             "evaluation.inversion.class_:ClassInversion",
             "what a class looks like, from its score (Fredrikson et al. 2015)",
         ),
+        "inversion.class_logit": Builtin(
+            "evaluation.inversion.logit:LogitInversion",
+            "the same from its output before the softmax (Nguyen et al. 2023)",
+        ),
     },
 )
 

@@ -178,6 +178,12 @@ def _attempt(case: Case, name: str, fleets: "Callable[[], Fleet | None]") -> Att
     try:
         attack: Any = ATTACKS[name]()
         if isinstance(attack, MembershipAttack) or name.startswith("membership."):
+            if case.split.drawn == "per_class":
+                raise NotApplicable(
+                    "the split has as many members of each class (data.split.per_class), so membership was not decided by a "
+                    "coin for each example, and such a figure could be held against neither chance nor the plan's bound; "
+                    "split by shares to have membership attacks"
+                )
             if attack.needs & {"fleet", "weights"}:
                 case = dataclasses.replace(case, fleet=fleets())
             return analysis.membership(case, name, attack)

@@ -17,6 +17,7 @@ import hashlib
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -30,6 +31,9 @@ SHARED = ("members", "non_members", "population", "public")
 """The parts that coins decide on."""
 PARTS = (*SHARED, "test")
 SALT_BYTES = 16
+
+Drawn = Literal["coins", "per_class"]
+"""How it was decided who is a member."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,10 +51,14 @@ class Split:
     salt: bytes = field(repr=False)
     """At least 16 secret bytes."""
     seed: int | None = None
+    drawn: Drawn = "coins"
+    """`per_class`: so many members of each class; one example's part then tells something of the others'."""
     test: Int[np.ndarray, " test"] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     """The data set's published test part, where it is used for utility and for nothing else."""
 
     def __post_init__(self) -> None:
+        if self.drawn not in get_args(Drawn):
+            raise DataError(f"the split was drawn by {self.drawn!r}; give {' or '.join(get_args(Drawn))}")
         if len(self.salt) < SALT_BYTES:
             raise DataError(f"the split's salt has {len(self.salt)} bytes; give {SALT_BYTES} from secrets.token_bytes")
         lists = [np.asarray(getattr(self, part)) for part in PARTS]
@@ -117,7 +125,7 @@ def draw(examples: int, shares: SplitConfig, seed: int, published_test: int = 0,
     # PCG64 by name: numpy may change its default, and the same seed must give the same split for good.
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, *b"split"])))
     if shares.per_class is not None:
-        return Split(**_balanced(examples, shares.per_class, targets, generator), salt=_salt(), seed=seed)
+        return Split(**_balanced(examples, shares.per_class, targets, generator), salt=_salt(), seed=seed, drawn="per_class")
     limits = np.cumsum([getattr(shares, part) for part in SHARED])
     limits /= limits[-1]  # shares of 0.7, 0.2 and 0.1 add up to a little less than 1
     part_of = np.searchsorted(limits[:-1], generator.random(first_of_test), side="right")
@@ -128,7 +136,7 @@ def draw(examples: int, shares: SplitConfig, seed: int, published_test: int = 0,
                 f"the data set has {first_of_test} examples, too few: the {part} part of the split came out empty; give more "
                 f"data, or another share with --data.split.{part}"
             )
-    return Split(**lists, salt=_salt(), seed=seed, test=np.arange(first_of_test, examples))
+    return Split(**lists, salt=_salt(), seed=seed, drawn="coins", test=np.arange(first_of_test, examples))
 
 
 def _balanced(
@@ -159,7 +167,7 @@ def save(split: Split, path: Path) -> None:
     lists = {part: getattr(split, part) for part in PARTS}
     seed = np.array(-1 if split.seed is None else split.seed)
     salt = np.frombuffer(split.salt, dtype=np.uint8)
-    write_arrays(path, {"salt": salt, "seed": seed, "digest": np.array(split.digest), **lists})
+    write_arrays(path, {"salt": salt, "seed": seed, "digest": np.array(split.digest), "drawn": np.array(split.drawn), **lists})
 
 
 def load(path: Path) -> Split:
@@ -172,7 +180,8 @@ def load(path: Path) -> Split:
     with read_arrays(path, "a whole split file", missing=again, damaged=again) as stored:
         lists = {part: stored[part] for part in PARTS}
         seed, digest = int(stored["seed"]), str(stored["digest"])
-        split = Split(**lists, salt=stored["salt"].tobytes(), seed=None if seed < 0 else seed)
+        drawn: Any = str(stored.get("drawn", "coins"))  # splits of before there was another way do not say
+        split = Split(**lists, salt=stored["salt"].tobytes(), seed=None if seed < 0 else seed, drawn=drawn)
     if split.digest != digest:
         raise CheckpointError(f"{path} is not what was saved: its digest differs; {again}")
     return split

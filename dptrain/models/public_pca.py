@@ -6,8 +6,8 @@ public examples of other classes alone. With their mean m and their first k prin
     f(x) = Vᵀ(x − m) / ‖Vᵀ(x − m)‖
 
 It was made without a private example and looks at one example at a time, so it costs no privacy; and since every f(x) has
-length 1, one clipping norm fits all examples. That training under differential privacy gains by features that others' data give is
-Tramèr and Boneh's finding (2021, "Differentially Private Learning Needs Better Features (or Much More Data)").
+length 1, one clipping norm fits all examples. That training under differential privacy gains by features that others' data
+give is Tramèr and Boneh's finding (2021, "Differentially Private Learning Needs Better Features (or Much More Data)").
 
     model = models.build_for(ModelConfig(name="public_pca", hidden=()), data, RegularizationConfig())
     model(images)                       # [examples, classes]

@@ -4,11 +4,13 @@
 
 * :mod:`~evaluation.inversion.knowledge`: what an attacker of a class knows, and what every such attack is
 * :mod:`~evaluation.inversion.class_`: what a class looks like
+* :mod:`~evaluation.inversion.logit`: the same from logits, where scores are flat
 * :mod:`~evaluation.inversion.generators`: what public examples teach about how an input looks
 * :mod:`~evaluation.inversion.prior`: what a class looks like, among inputs that look like public ones
 * :mod:`~evaluation.inversion.blackbox`: the same through scores alone
 * :mod:`~evaluation.inversion.labels`: the same through labels alone
 * :mod:`~evaluation.inversion.evaluator`: who judges a reconstruction, without the target
+* :mod:`~evaluation.inversion.recogniser`: the judge of pictures of people
 
 *A hidden column* of a person's row:
 

@@ -4,10 +4,13 @@
     judge.accuracy(held_out_inputs, held_out_targets)    # printed beside every figure that rests on it
     judge.labels(reconstructions)
 
-It is a support-vector machine with a radial kernel. Its own accuracy bounds what "identified" can mean; success with one
-judge alone has many false positives, so distances to private and to public examples stand beside it.
+It is a support-vector machine with a radial kernel; of pictures of people :mod:`evaluation.inversion.recogniser` is the judge,
+and both are held apart from what attacker and target used (:func:`check_apart`). A judge's own accuracy bounds what
+"identified" can mean; success with one judge alone has many false positives, so distances to private and to public examples
+stand beside it.
 """
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +37,8 @@ class Judge:
     """A trained evaluator."""
 
     model: SVC
+    seen: frozenset[bytes] = frozenset()
+    """Hashes of the examples that it learned from."""
 
     @classmethod
     def train(cls, inputs: Tensor, targets: Tensor, classes: int) -> "Judge":
@@ -42,14 +47,10 @@ class Judge:
         Raises:
             DataError: a class has too few examples to learn from.
         """
-        counts = np.bincount(targets.numpy(), minlength=classes)
-        if counts.min() < LEAST_A_CLASS:
-            raise DataError(
-                f"the independent evaluator finds {counts.min()} examples of class {int(counts.argmin())} in the population "
-                f"part and needs {LEAST_A_CLASS}; raise data.split.population"
-            )
+        check_enough(targets, classes)
         kept = np.random.default_rng(0).permutation(len(inputs))[:MOST_SEEN]
-        return cls(SVC(C=10.0, gamma="scale", random_state=0).fit(flat(inputs)[kept], targets.numpy()[kept]))
+        model = SVC(C=10.0, gamma="scale", random_state=0).fit(flat(inputs)[kept], targets.numpy()[kept])
+        return cls(model, hashes(inputs[torch.from_numpy(kept)]))
 
     def labels(self, inputs: Tensor) -> Int[np.ndarray, " examples"]:
         return self.model.predict(flat(inputs))
@@ -58,6 +59,37 @@ class Judge:
         """Its own accuracy on examples that it was not trained on."""
         right = int((self.labels(inputs) == targets.numpy()).sum())
         return proportion(right, len(targets), "evaluator_accuracy")
+
+
+def check_enough(targets: Tensor, classes: int) -> None:
+    """Raises DataError where a class has too few examples to learn from."""
+    counts = np.bincount(targets.numpy(), minlength=classes)
+    if counts.min() < LEAST_A_CLASS:
+        raise DataError(
+            f"the independent evaluator finds {counts.min()} examples of class {int(counts.argmin())} in the population or "
+            f"held-out part and needs {LEAST_A_CLASS}; raise data.split.population, or lower data.split.per_class"
+        )
+
+
+def hashes(inputs: Tensor) -> frozenset[bytes]:
+    """One of each example's content."""
+    plain = inputs.detach().cpu().float().contiguous().flatten(1).numpy()
+    return frozenset(hashlib.sha256(example.tobytes()).digest() for example in plain)
+
+
+def check_apart(seen: frozenset[bytes], **used: Tensor) -> None:
+    """The evaluator shares no example with what target or attacker used, such as ``members=`` and ``public=``.
+
+    Raises:
+        DataError: it does; what it says of a reconstruction would mean nothing.
+    """
+    for what, inputs in used.items():
+        shared = len(seen & hashes(inputs))
+        if shared:
+            raise DataError(
+                f"the independent evaluator has learned from {shared} of the examples that are {what} too; train it on "
+                "examples that neither target nor attacker used"
+            )
 
 
 def class_means(inputs: Tensor, targets: Tensor, classes: int) -> Tensor:

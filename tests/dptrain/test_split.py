@@ -125,7 +125,7 @@ def test_a_negative_seed_is_refused():
         draw(100, DEFAULT, -1)
 
 
-def test_per_class_draws_as_many_members_of_each_class_and_holds_out_the_others():
+def test_per_class_draws_as_many_members_of_each_class_and_holds_out_the_others(tmp_path: Path):
     targets = torch.arange(60) % 3
     split = draw(60, SplitConfig(per_class=7), 0, targets=targets)
     assert targets[split.members].bincount().tolist() == [7, 7, 7]
@@ -133,6 +133,9 @@ def test_per_class_draws_as_many_members_of_each_class_and_holds_out_the_others(
     assert len(split.population) == len(split.public) == 0
     assert split.is_same(draw(60, SplitConfig(per_class=7), 0, targets=targets))
     assert not split.is_same(draw(60, SplitConfig(per_class=7), 1, targets=targets))
+    save(split, tmp_path / "split.npz")
+    assert load(tmp_path / "split.npz").drawn == split.drawn == "per_class"
+    assert draw(60, DEFAULT, 0).drawn == "coins"
 
 
 def test_per_class_holds_one_of_each_class_out_and_must_know_the_classes():

@@ -1,6 +1,8 @@
 """Attacks on models whose leak is known: a signal is found, its absence is not made up."""
 
 import dataclasses
+import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +13,10 @@ from dptrain.errors import DataError, UserError
 from dptrain.fleet import Fleet, draw_membership
 from evaluation.access import Access, AccessError
 from evaluation.baselines import blind_scores, permuted
-from evaluation.inversion.class_ import ClassInversion
+from evaluation.inversion.class_ import SMOOTHED, ClassInversion, variation_gradient
 from evaluation.inversion.evaluator import Judge, class_means, nearest_distance
 from evaluation.inversion.knowledge import ClassKnowledge
+from evaluation.inversion.logit import LogitInversion
 from evaluation.membership import Knowledge
 from evaluation.membership.lira import Lira, log_likelihood_ratio
 from evaluation.membership.signal import log_softmax, rescaled
@@ -226,6 +229,51 @@ def test_inversion_stops_when_it_is_sure_and_when_it_gets_no_further():
     attack = ClassInversion(steps=5000, restarts=1, patience=10)
     attack._descend(stuck, torch.full((4, 1, 4, 4), 0.5))
     assert stuck.queries <= 4 * 12
+
+
+def test_inversion_through_logits_goes_to_the_corner_that_a_linear_class_asks_for_and_draws_nothing():
+    """Of logits Wx the derivative is W's row: every number ends at the bound on the side of its weight's sign."""
+    linear = nn.Linear(9, 2, bias=False)
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor([[1.0, -1, 1, -1, 1, -1, 1, -1, 1], [-1, -1, -1, 1, 1, 1, 2, 2, -2]]))
+    target = Target(nn.Sequential(nn.Flatten(), linear), Access.GRADIENTS, bounds=(-0.5, 0.5), classes=2)
+    generator = torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    found = LogitInversion(reach=40.0).run(target, ClassKnowledge((1, 3, 3), torch.zeros(0, 1, 3, 3)), generator)
+    assert torch.equal(found.flatten(1), linear.weight.detach().sign() / 2)
+    assert torch.equal(generator.get_state(), before)
+    assert target.queries == 2 * 120
+
+
+def test_the_derivative_of_total_variation_is_the_formulas():
+    """Of a step of height 1 between two halves: nothing but the two columns at the step feels it, with opposite signs."""
+    step = torch.zeros(1, 1, 4, 6)
+    step[..., 3:] = 1.0
+    gradient = variation_gradient(step)
+    expected = 1 / math.sqrt(1 + SMOOTHED**2) / step.numel()
+    assert gradient[0, 0, :, 3] == pytest.approx(expected)
+    assert gradient[0, 0, :, 2] == pytest.approx(-expected)
+    assert float(gradient[..., [0, 1, 4, 5]].abs().max()) == 0
+    assert float(variation_gradient(torch.full((2, 1, 5, 5), 0.3)).abs().max()) == 0
+
+
+def test_priors_of_pictures_smooth_large_pictures_and_leave_small_ones_alone():
+    generator = torch.Generator().manual_seed(0)
+
+    def found(side: int, **options: Any) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(side * side, 3))
+        target = Target(model, Access.GRADIENTS, bounds=(0.0, 1.0), classes=3)
+        knowledge = ClassKnowledge((1, side, side), torch.zeros(0, 1, side, side))
+        return ClassInversion(steps=40, restarts=1, enough=0.0, **options).run(target, knowledge, generator)
+
+    def roughness(pictures: torch.Tensor) -> float:
+        return float((pictures[..., 1:] - pictures[..., :-1]).abs().mean())
+
+    plain = found(16, total_variation=0.0, blur=0.0)
+    assert roughness(found(16, blur=0.0)) < 0.8 * roughness(plain)
+    assert roughness(found(16, total_variation=0.0)) < 0.8 * roughness(plain)
+    assert torch.equal(found(15), found(15, total_variation=0.0, blur=0.0))
 
 
 def test_the_judge_is_another_architecture_and_prints_its_own_accuracy():
