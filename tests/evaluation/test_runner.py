@@ -123,6 +123,18 @@ def test_one_broken_attack_leaves_the_others_intact(run_folder: Path, digits: Da
     assert "RuntimeError: it broke" in (run_folder / "evaluation" / "step=000020" / f"{broken[0]}.failed.txt").read_text()
 
 
+def test_membership_on_a_split_without_coins_is_not_judged_and_trains_no_shadow_model(tmp_path: Path, digits: DataSet):
+    recipe = dataclasses.replace(FAST, data=DataConfig(split=SplitConfig(per_class=50)))
+    split = draw(len(digits), recipe.data.split, 0, targets=digits.targets)
+    Trainer(recipe, digits, split, seed=0, folder=tmp_path, progress=False).run()
+    plan = dataclasses.replace(FEW, attacks=("membership.threshold", "membership.lira"))
+    result = evaluate(tmp_path, digits, plan=plan, recipe=recipe, progress=False)
+    for attack in result.attacks:
+        assert attack.status == "not_applicable"
+        assert "data.split.per_class" in attack.reason
+    assert not (tmp_path / "private" / "fleet").exists()
+
+
 def test_a_published_test_part_measures_utility_and_trains_no_shadow_model(tmp_path: Path, digits: DataSet):
     """Rule 6: shadow models have the target's set size, which is a share of what coins decide on, and come from there."""
     published = dataclasses.replace(digits, published_test=400)
