@@ -53,7 +53,7 @@ class ClassInversion:
     enough: float = 0.001
     momentum: float = 0.9
     """μ."""
-    total_variation: float = 0.75
+    total_variation: float = 0.5
     """τ: the part of a step that smooths a picture, in lengths of the part that follows the target."""
     blur: float = 0.7
     """Standard deviation, in pixels, of the Gaussian with which a picture is blurred every ``blur_every`` steps."""
