@@ -77,6 +77,18 @@ def check_loss(recipe: Recipe, data: DataSet) -> None:
         )
 
 
+def _users(plan: PrivacyPlan, data: DataSet, members: np.ndarray) -> np.ndarray | None:
+    """Whose each member is, where the unit is the user; None where each example stands for itself."""
+    if plan.unit != "user":
+        return None
+    if data.users is None:
+        raise ConfigError(
+            f"privacy.unit is 'user', and the data set {data.name!r} does not say whose each example is; give 'example', or "
+            "train in a script with make_private(..., units=...)"
+        )
+    return data.users[torch.from_numpy(members)].numpy()
+
+
 def build_training(
     recipe: Recipe,
     data: DataSet,
@@ -113,7 +125,7 @@ def build_training(
     if initial is not None:
         model.load_state_dict(initial)
     inputs = functools.partial(front.made, model.front, data) if isinstance(model, front.WithFront) else None
-    examples: Any = Examples(data, members, inputs=inputs)
+    examples: Any = Examples(data, members, units=_users(plan, data, members), inputs=inputs)
     loss_function = LOSSES[recipe.training.loss]
 
     def loss(model: nn.Module, batch: Any) -> Tensor:

@@ -5,25 +5,19 @@ family. A verdict is a word of ``evaluation.result.VERDICTS``.
 """
 
 import dataclasses
-import io
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from dptrain.data.dataset import DataSet
 from dptrain.data.split import Split
-from dptrain.files import write_file
 from dptrain.fleet import Fleet, Views
 from dptrain.plan import PrivacyPlan
 from evaluation import metrics
 from evaluation.baselines import GATE, blind_scores, permuted
-from evaluation.inversion.class_ import ClassInversion
-from evaluation.inversion.evaluator import Judge, class_means, nearest_distance
-from evaluation.inversion.knowledge import ClassKnowledge, InversionAttack
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack
 from evaluation.plan import EvaluationPlan
 from evaluation.result import AttackResult, Curve, Measure, Verdict
@@ -183,122 +177,6 @@ def _holds_chance(measure: Measure, chance: float) -> bool:
     low = measure.value - (measure.value - measure.low) * widening
     high = measure.value + (measure.high - measure.value) * widening
     return low <= chance <= high
-
-
-# -- inversion ------------------------------------------------------------------------------------------------------
-
-
-def inversion(case: Case, name: str, attack: InversionAttack) -> AttackResult:
-    """Runs one class inversion and judges it: how many classes the independent evaluator recognises."""
-    classes = len(case.data.classes)
-    population, held_out, public = (
-        case.examples(part) for part in (case.split.population, case.split.non_members, case.split.public)
-    )
-    members = case.examples(case.split.members)
-    judge = Judge.train(population.inputs, population.targets, classes)
-    found = _invert(case, attack, case.target)
-    value = _identified(judge, found, "identified_top1")
-    means = class_means(public.inputs, public.targets, classes)
-    seen = torch.isfinite(means.flatten(1)).all(1)
-    means[~seen] = public.inputs.mean(0)  # of a class without a public example only the mean of all is known
-    chosen = np.random.default_rng(case.seed)
-    baselines = [judge.accuracy(held_out.inputs, held_out.targets), _identified(judge, means, "public_class_mean")]
-    one_each = public.inputs[torch.from_numpy(chosen.integers(len(public.inputs), size=classes))]
-    baselines.append(_identified(judge, one_each, "public_sample"))
-    controls = [_identified(judge, found, "permuted", 1)]
-    if case.untrained is not None:
-        controls.append(_identified(judge, _invert(case, attack, case.untrained), "untrained"))
-    result = AttackResult(
-        name=name,
-        status="ok",
-        metric="identified_top1",
-        value=value.value,
-        low=value.low,
-        high=value.high,
-        chance=1 / classes,
-        access=attack.access.word,
-        paper=attack.paper,
-        metrics=_distances(found, members, public, classes, case.seed),
-        baselines=tuple(baselines),
-        controls=tuple(controls),
-        figures=_keep_picture(case, name, found, members, means),
-    )
-    return _with(result, *_inversion_verdict(result))
-
-
-def _invert(case: Case, attack: InversionAttack, target: Target) -> Tensor:
-    generator = torch.Generator().manual_seed(case.seed)
-    if isinstance(attack, ClassInversion):
-        attack = dataclasses.replace(attack, steps=case.evaluation.inversion_steps, restarts=case.evaluation.inversion_restarts)
-    public = case.examples(case.split.public)
-    knowledge = ClassKnowledge(case.data.input_shape, public.inputs, public.targets)
-    found = attack.run(target.behind(attack.access), knowledge, generator)
-    if not bool(torch.isfinite(found).all()):
-        raise metrics.ScoreError("the reconstructions hold NaN or infinity")
-    return found
-
-
-def _identified(judge: Judge, pictures: Tensor, name: str, shift: int = 0) -> Measure:
-    """Share of classes whose picture the judge takes for the class ``shift`` further on."""
-    classes = len(pictures)
-    right = int((judge.labels(pictures) == (np.arange(classes) + shift) % classes).sum())
-    return metrics.proportion(right, classes, name)
-
-
-def _distances(
-    found: Tensor, members: LabelledExamples, public: LabelledExamples, classes: int, seed: int
-) -> tuple[Measure, ...]:
-    """Root mean squared distances: to the class's private mean, to the nearest private and to the nearest public example.
-
-    Private closer than public, beyond what their numbers explain, would mean that examples themselves came out.
-    """
-    centre = class_means(members.inputs, members.targets, classes)
-    known = torch.isfinite(centre.flatten(1)).all(1)
-    apart = (found - centre)[known].flatten(1).square().mean(1).sqrt()
-    # As many private as public examples of each class, drawn at random: neither group may be nearer by its make-up alone.
-    generator = np.random.default_rng(np.random.SeedSequence([seed, *b"distances"]))
-    private_drawn, public_drawn = [], []
-    for label in range(classes):
-        own, known_to_all = (np.flatnonzero(part.targets.numpy() == label) for part in (members, public))
-        count = min(len(own), len(known_to_all))
-        private_drawn.append(generator.permutation(own)[:count])
-        public_drawn.append(generator.permutation(known_to_all)[:count])
-    groups = {
-        "distance_to_nearest_private": members.inputs[torch.from_numpy(np.concatenate(private_drawn))],
-        "distance_to_nearest_public": public.inputs[torch.from_numpy(np.concatenate(public_drawn))],
-    }
-    values = {"distance_to_private_mean": float(apart.mean())}
-    values |= {name: float(nearest_distance(found, group).mean()) for name, group in groups.items() if len(group)}
-    return tuple(Measure(name=name, value=value, note="root mean square, input units") for name, value in values.items())
-
-
-def _keep_picture(case: Case, name: str, found: Tensor, members: LabelledExamples, public_means: Tensor) -> tuple[str, ...]:
-    """True class means, reconstructions and public class means as arrays in [0, 1], for the views to draw."""
-    if case.folder is None or case.data.kind != "image":
-        return ()
-    low, high = case.data.bounds
-    true = class_means(members.inputs, members.targets, len(found))
-
-    def picture(tensor: Tensor) -> np.ndarray:
-        scaled = ((tensor - low) / (high - low)).clamp(0, 1).nan_to_num(0.5)
-        return (scaled[:, 0] if scaled.shape[1] == 1 else scaled.permute(0, 2, 3, 1)).numpy()
-
-    file, content = f"{name}.npz", io.BytesIO()
-    np.savez_compressed(content, true=picture(true), reconstruction=picture(found), public_mean=picture(public_means))
-    write_file(case.folder / file, content.getvalue())
-    return (file,)
-
-
-def _inversion_verdict(result: AttackResult) -> tuple[Verdict, str]:
-    if result.low is None or result.chance is None or result.low <= result.chance:
-        return "found nothing", "the interval contains chance"
-    untrained = next((item for item in result.controls if item.name == "untrained"), None)
-    if untrained is not None and untrained.low is not None and untrained.low > result.chance:
-        return "withheld", f"an untrained model is identified as often as {untrained.value:.2f}: the judge is fooled"
-    public = next((item for item in result.baselines if item.name == "public_class_mean"), None)
-    if public is not None and public.value is not None and result.low <= public.value:
-        return "nothing beyond public", f"the mean of public examples of the class is identified {public.value:.2f}"
-    return "leak", ""
 
 
 def _named(measure: Measure, name: str) -> Measure:

@@ -137,6 +137,18 @@ ATTACKS: Registry[Any] = Registry(
             "evaluation.inversion.confidence:LabelsOnly",
             "a hidden column by a classifier's labels (LOMIA, Mehnaz et al. 2022)",
         ),
+        "inversion.prior": Builtin(
+            "evaluation.inversion.prior:PriorInversion",
+            "what a class looks like among inputs like public ones (after Chen et al. 2021)",
+        ),
+        "inversion.scores": Builtin(
+            "evaluation.inversion.blackbox:ScoreInversion",
+            "the same from scores rounded to 0.1, without derivatives",
+        ),
+        "inversion.labels": Builtin(
+            "evaluation.inversion.labels:LabelInversion",
+            "the same from labels alone (after Kahla et al. 2022)",
+        ),
         "inversion.class": Builtin(
             "evaluation.inversion.class_:ClassInversion",
             "what a class looks like, from its score (Fredrikson et al. 2015)",

@@ -40,12 +40,12 @@ from evaluation.access import Access
 from evaluation.analysis import Case
 from evaluation.attributes import attributes, check_hidden
 from evaluation.guarded import Bench
-from evaluation.inversion.class_ import ClassInversion
 from evaluation.membership import MembershipAttack, NotApplicable, gallery
 from evaluation.membership.lira import log_likelihood_ratio
 from evaluation.membership.signal import outputs_of, signal
 from evaluation.membership.vulnerability import FALSE_POSITIVE_RATE, by_chance, exposure, save, vulnerability
 from evaluation.plan import ATTACKS, EvaluationPlan
+from evaluation.reconstructions import reconstructions
 from evaluation.result import AttackResult, Calibration, Exposure, Measure, RunResult, Variant, read_run, write
 from evaluation.target import Kind, Target, model_of
 from evaluation.utility import as_numbers, calibration, utility
@@ -187,13 +187,9 @@ def _attempt(case: Case, name: str, fleets: "Callable[[], Fleet | None]") -> Att
             if attack.needs & {"fleet", "weights"}:
                 case = dataclasses.replace(case, fleet=fleets())
             return analysis.membership(case, name, attack)
-        if name.startswith("inversion.") and case.data.value is not None:
-            raise NotApplicable("the model predicts a value, and there is no class to draw")
         if name.startswith("attribute."):
             return attributes(case, name, attack)
-        if isinstance(attack, ClassInversion) and case.data.kind != "image" and not np.isfinite(case.data.bounds).all():
-            return AttackResult(name=name, status="not_applicable", reason="the inputs have no public bounds")
-        return analysis.inversion(case, name, attack)
+        return reconstructions(case, name, attack)
     except NotApplicable as missing:
         return AttackResult(name=name, status="not_applicable", reason=str(missing))
     except Exception as error:  # an attack is anyone's code: whatever it raises must not stop the others

@@ -66,11 +66,6 @@ class Comparison:
             raise ConfigError(f"epsilons is {self.epsilons}; give each budget once")
         if self.recipe.privacy.mechanism != "gaussian":
             raise ConfigError("privacy.mechanism is decided by epsilons and baselines; leave it out of a comparison")
-        if self.recipe.privacy.unit == "user":
-            raise ConfigError(
-                "privacy.unit is 'user', and no recipe can say which example is whose; give 'example', or train in a script "
-                "with make_private(..., units=...)"
-            )
         if self.recipe.privacy.sampling == "fixed_size":
             raise ConfigError(
                 "privacy.sampling is 'fixed_size', whose number of examples must be public, and a comparison draws its members "

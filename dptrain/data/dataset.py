@@ -53,6 +53,8 @@ class DataSet:
     """Where the data come from, and on what terms."""
     published_test: int = 0
     """How many examples, the last ones, are the test part that the data set was published with."""
+    users: Int[Tensor, " users"] | None = None
+    """Whose each example is, where one user has several: private, and by it examples are grouped where the unit is the user."""
     others: Others | None = None
     """Public examples of other classes, known to everyone. No model is trained on them with the examples' labels."""
     fingerprint: str = field(init=False)
@@ -76,6 +78,10 @@ class DataSet:
         if low < self.bounds[0] - 1e-6 or high > self.bounds[1] + 1e-6:
             raise DataError(f"data set {self.name!r} has values outside its public bounds {self.bounds}")
         self._check_targets()
+        if self.users is not None and len(self.users) != len(self.inputs):
+            raise DataError(
+                f"data set {self.name!r} has {len(self.inputs)} inputs and {len(self.users)} users; give one an input"
+            )
         if not 0 <= self.published_test < len(self.inputs):
             raise DataError(
                 f"data set {self.name!r} has {len(self.inputs)} examples and a published test part of {self.published_test}; "

@@ -69,6 +69,7 @@ def load(config: DataConfig) -> DataSet:
         bounds=(-SHIFT, 1 - SHIFT),
         source=_source(path, images.shape[1:], size),
         others=Others(inputs[other], places[other]),
+        users=places[own],
     )
 
 

@@ -33,6 +33,7 @@ ALONE = ("D", "v", "P", "X", "p", "<", "h", ">", "*", "d", "8")
 LETTER, LINE, ROW = 0.062, 0.45, 0.17
 """Of a legend, in inches: how wide a letter is, a line with its margins, and how high a row is."""
 MOST_CLASSES = 12
+LONGEST_NAME = 10
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 10,
@@ -219,38 +220,46 @@ def exposure(result: ComparisonResult) -> Figure:
         return figure
 
 
-def pictures(arrays: dict[str, np.ndarray], classes: list[str]) -> Figure:
-    """A column a class (the first ``MOST_CLASSES``): true class mean, reconstruction, public class mean."""
-    rows = [("class mean\nof members", "true"), ("recon-\nstruction", "reconstruction"), ("public\nclass mean", "public_mean")]
-    count = min(len(arrays["true"]), MOST_CLASSES)
+def pictures(rows: dict[str, np.ndarray], classes: list[str]) -> Figure:
+    """A column a class (the first ``MOST_CLASSES``), and a row for each label and its ``[classes, height, width]``."""
+    count = min(len(next(iter(rows.values()))), MOST_CLASSES)
     names = [*classes, *(str(index) for index in range(len(classes), count))]
     with matplotlib.rc_context({**STYLE, "axes.grid": False}):
-        figure = Figure(figsize=(0.95 + 0.72 * count, 2.55), layout="constrained")
+        figure = Figure(figsize=(0.95 + 0.72 * count, 0.85 * len(rows) * _tall(rows)), layout="constrained")
         grid = figure.subplots(len(rows), count, squeeze=False)
-        for row, (label, key) in enumerate(rows):
+        for row, (label, array) in enumerate(rows.items()):
             for column in range(count):
                 axes = grid[row, column]
-                axes.imshow(arrays[key][column], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+                axes.imshow(array[column], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
                 axes.set_xticks([])
                 axes.set_yticks([])
                 if row == 0:
-                    axes.set_title(names[column][:8], fontsize=9)
+                    axes.set_title(names[column][:LONGEST_NAME], fontsize=8)
                 if column == 0:
                     axes.set_ylabel(label, fontsize=8, rotation=0, ha="right", va="center")
         return figure
 
 
+def _tall(rows: dict[str, np.ndarray]) -> float:
+    """Height of a picture over its width."""
+    shape = next(iter(rows.values())).shape
+    return shape[1] / shape[2]
+
+
 def load_pictures(root: Path, run: RunResult, attack: AttackResult) -> dict[str, np.ndarray] | None:
-    """The arrays that an inversion kept; None where it kept none or the file is gone."""
+    """The rows that an inversion kept, by their labels; None where it kept none or the file is gone."""
     for name in (name for name in attack.figures if name.endswith(".npz")):
         path = root / run.label / "evaluation" / f"step={run.step:06d}" / name
         try:
             with np.load(path, allow_pickle=False) as stored:
-                arrays = {key: np.asarray(stored[key], dtype=float) for key in ("true", "reconstruction", "public_mean")}
+                labels = [str(label) for label in stored["labels"]]
+                rows = {label: np.asarray(stored[f"row{at}"], dtype=float) for at, label in enumerate(labels)}
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             continue
-        if len({array.shape for array in arrays.values()}) == 1 and arrays["true"].ndim in (3, 4) and len(arrays["true"]):
-            return arrays
+        if rows and len({array.shape for array in rows.values()}) == 1:
+            first = next(iter(rows.values()))
+            if first.ndim in (3, 4) and len(first):
+                return rows
     return None
 
 

@@ -174,8 +174,9 @@ def _pictures(result: ComparisonResult, root: Path) -> list[dict[str, str]]:
             seen.add(key)
             arrays = figures.load_pictures(root, run, attack)
             title = f"{wording.attack_name(attack.name)}, {run.label}"
-            if arrays is not None and len(arrays["true"]) > figures.MOST_CLASSES:
-                title += f" (the first {figures.MOST_CLASSES} of {len(arrays['true'])} classes)"
+            count = 0 if arrays is None else len(next(iter(arrays.values())))
+            if count > figures.MOST_CLASSES:
+                title += f" (the first {figures.MOST_CLASSES} of {count} classes)"
             uri = figures.as_data_uri(figures.pictures(arrays, classes)) if arrays is not None else ""
             shown.append({"title": title, "uri": uri, "identified": wording.number(attack.value, 2)})
     return shown

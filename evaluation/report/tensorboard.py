@@ -38,8 +38,7 @@ attack could have shown.
 **PR curves**: these are ROC curves. Read *recall* as the false positive rate and *precision* as the true positive rate. A
 chart *permitted* shows the largest ROC that each privacy plan allows.
 
-**Images**: click one to enlarge it. For each budget the class means of the members, the reconstructions, and the class
-means of public data.
+**Images**: click one to enlarge it. For each budget what members look like, the reconstructions, and what is public.
 
 **HParams**: one row a model. Without privacy, ε is shown as 64.
 

@@ -44,10 +44,16 @@ ATTACK_NAMES = {
     "attribute.confidence": "Attribute inference, by confidence (CSMIA)",
     "attribute.labels": "Attribute inference, by labels (LOMIA)",
     "inversion.class": "Class inversion",
+    "inversion.class_logit": "Class inversion, through logits",
+    "inversion.prior": "Class inversion with a public prior",
+    "inversion.scores": "Class inversion from rounded scores",
+    "inversion.labels": "Class inversion from labels alone",
 }
 METRIC_NAMES = {
     "auc": "AUC",
     "identified_top1": "identified",
+    "identified_top5": "identified, top 5",
+    "identified_by_linear": "identified by the linear judge",
     "guessed": "members guessed",
     "guessed_held_out": "held-out guessed",
     "train_minus_held_out": "members − held-out",
@@ -131,7 +137,7 @@ def short_name(name: str) -> str:
 
 def is_rate(name: str) -> bool:
     """Whether a measure is a share between 0 and 1; distances between inputs and errors of values are not."""
-    return not name.split("/")[-1].startswith(("distance_", "mean_absolute_error"))
+    return not name.split("/")[-1].startswith(("distance_", "similarity_", "mean_absolute_error"))
 
 
 def budget(epsilon: float) -> str:

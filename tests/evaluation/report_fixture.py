@@ -271,7 +271,8 @@ def _draw(path: Path, classes: int, blur: float) -> None:
     true = np.exp(-(((radius - 0.55) / 0.25) ** 2))
     noisy = np.clip(true + min(blur, 1.0) * random.normal(size=true.shape) * 0.5, 0, 1)
     public = np.clip(true * 0.8 + 0.1, 0, 1)
-    np.savez_compressed(path, true=true, reconstruction=noisy, public_mean=public)
+    labels = np.array(["class mean\nof members", "recon-\nstruction", "public\nclass mean"])
+    np.savez_compressed(path, labels=labels, row0=true, row1=noisy, row2=public)
 
 
 def _with_failure(run: RunResult) -> RunResult:

@@ -58,7 +58,8 @@ def _run(root: Path, variant: Any, epsilon: float, seed: int) -> RunResult:
     folder = root / label / "evaluation" / "step=000060"
     folder.mkdir(parents=True)
     pictures = np.random.default_rng(seed).random((3, 8, 8))
-    np.savez(folder / "inversion.class.npz", true=pictures, reconstruction=pictures, public_mean=pictures)
+    rows = np.array(["members", "found", "public"])
+    np.savez(folder / "inversion.class.npz", labels=rows, row0=pictures, row1=pictures, row2=pictures)
     lira = AttackResult(
         name="membership.lira", status="ok", metric="auc", value=leak, low=leak - 0.03, high=leak + 0.03, chance=0.5,
         permitted=permitted, access="scores", paper="Carlini et al. 2022", verdict="within the plan" if permitted else "leak",

@@ -1,0 +1,125 @@
+"""Reconstructions of people are judged by someone who saw neither the model's nor the attacker's examples."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dptrain.data.dataset import DataSet, Others
+from dptrain.data.split import Split, draw
+from dptrain.errors import DataError
+from dptrain.recipe import SplitConfig
+from evaluation.access import Access
+from evaluation.analysis import Case
+from evaluation.inversion.knowledge import ClassKnowledge
+from evaluation.membership import NotApplicable
+from evaluation.plan import EvaluationPlan
+from evaluation.reconstructions import jury_of, reconstructions
+from evaluation.report import figures
+from evaluation.result import AttackResult
+from evaluation.target import Target
+
+PEOPLE, IMAGES, SIDE = 6, 8, 16
+
+
+def people(seed: int = 0) -> DataSet:
+    """Six private and six public people, each a smooth picture of its own that is a little different on each image."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(2 * PEOPLE, 1, 4, 4, generator=generator) - 0.5
+    faces = nn.functional.interpolate(coarse, size=(SIDE, SIDE), mode="bilinear").repeat_interleave(IMAGES, 0)
+    images = (faces + 0.03 * torch.randn(faces.shape, generator=generator)).clamp(-0.5, 0.5)
+    labels, private = torch.arange(PEOPLE).repeat_interleave(IMAGES), PEOPLE * IMAGES
+    names = tuple(f"person {number}" for number in range(PEOPLE))
+    return DataSet("people", images[:private], labels, names, (-0.5, 0.5), others=Others(images[private:], labels))
+
+
+@dataclasses.dataclass(frozen=True)
+class Gives:
+    """An attack whose reconstructions are known, for the target; for any other model it gives noise."""
+
+    pictures: Tensor
+    target: nn.Module
+
+    access = Access.GRADIENTS
+    paper = "none"
+
+    def run(self, target: Target, knowledge: ClassKnowledge, generator: torch.Generator) -> Tensor:
+        if target._model is self.target:
+            return self.pictures
+        return torch.rand(self.pictures.shape, generator=generator) - 0.5
+
+
+def case_of(data: DataSet, folder: Path | None = None) -> tuple[Case, Split, nn.Module]:
+    split = draw(len(data), SplitConfig(per_class=5), 0, targets=data.targets)
+    model, other = (nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, PEOPLE)) for _ in range(2))
+    target, untrained = (Target(each, Access.WEIGHTS, bounds=data.bounds, classes=PEOPLE) for each in (model, other))
+    plan = EvaluationPlan(attacks=("inversion.class",))
+    return Case(target, untrained, data, split, None, plan, 0, folder=folder), split, model
+
+
+def measure(result: AttackResult, name: str) -> float:
+    found = next(item for item in (*result.metrics, *result.baselines, *result.controls) if item.name == name)
+    assert found.value is not None
+    return found.value
+
+
+def test_a_persons_own_face_is_identified_and_the_faces_of_others_are_not(tmp_path: Path):
+    data = people()
+    case, split, model = case_of(data, tmp_path)
+    index = torch.from_numpy(split.members)
+    own = torch.stack([data.inputs[index][data.targets[index] == person][0] for person in range(PEOPLE)])
+    result = reconstructions(case, "inversion.class", Gives(own, model))
+    assert (result.value, result.verdict) == (1.0, "leak")
+    assert measure(result, "identified_top5") == 1.0
+    assert measure(result, "permuted") == 0.0
+    assert measure(result, "distance_to_nearest_private") == 0.0
+    assert measure(result, "distance_to_nearest_public") > 0.05
+    assert measure(result, "similarity_to_private_mean") > 0.8
+    assert measure(result, "evaluator_accuracy") == 1.0
+    assert max(measure(result, name) for name in ("public_sample", "public_person_mean", "public_mean")) < 0.7
+    rows = figures.load_pictures(tmp_path, dataclasses.make_dataclass("Run", ["label", "step"])("", 0), result)  # pyright: ignore[reportArgumentType]
+    assert rows is None  # the views look in the run's own folder
+    with np.load(tmp_path / result.figures[0]) as kept:
+        assert [str(label).split("\n")[0] for label in kept["labels"]] == ["a member's", "class mean", "recon-", "nearest"]
+        assert kept["row2"].shape == (PEOPLE, SIDE, SIDE)
+
+
+def test_somebody_elses_face_is_no_leak():
+    data = people()
+    case, _, model = case_of(data)
+    assert data.others is not None
+    result = reconstructions(case, "inversion.class", Gives(data.others.inputs[::IMAGES].clone(), model))
+    assert result.verdict in ("found nothing", "nothing beyond public")
+
+
+def test_an_evaluator_that_saw_what_the_attacker_has_is_refused():
+    data = people()
+    split = draw(len(data), SplitConfig(per_class=5), 0, targets=data.targets)
+    held_out = torch.from_numpy(split.non_members)
+    assert data.others is not None
+    leaked = dataclasses.replace(data.others, inputs=torch.cat([data.others.inputs[:-1], data.inputs[held_out[:1]]]))
+    with pytest.raises(DataError, match="has learned from 1 of the examples that are public too"):
+        jury_of(dataclasses.replace(data, others=leaked), split, 0)
+    twice = data.inputs.clone()
+    twice[held_out[0]] = twice[split.members[0]]
+    with pytest.raises(DataError, match="has learned from 1 of the examples that are members too"):
+        jury_of(dataclasses.replace(data, inputs=twice), split, 0)
+
+
+def test_the_attacker_is_given_other_people_and_nobody_private():
+    data = people()
+    case, split, _ = case_of(data)
+    assert data.others is not None
+    known = jury_of(data, split, 0).known
+    assert torch.equal(known.public, data.others.inputs)
+    assert torch.cdist(known.public.flatten(1), data.inputs.flatten(1)).min() > 0
+
+
+def test_classes_are_not_drawn_from_a_model_that_predicts_a_value_or_from_inputs_without_bounds():
+    data = people()
+    case, _, model = case_of(dataclasses.replace(data, bounds=(-np.inf, np.inf), kind="table"))
+    with pytest.raises(NotApplicable, match="no public bounds"):
+        reconstructions(case, "inversion.class", Gives(data.inputs[:PEOPLE], model))
