@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -18,7 +19,6 @@ from evaluation.inversion.knowledge import ClassKnowledge
 from evaluation.membership import NotApplicable
 from evaluation.plan import EvaluationPlan
 from evaluation.reconstructions import jury_of, reconstructions
-from evaluation.report import figures
 from evaluation.result import AttackResult
 from evaluation.target import Target
 
@@ -43,8 +43,8 @@ class Gives:
     pictures: Tensor
     target: nn.Module
 
-    access = Access.GRADIENTS
-    paper = "none"
+    access: ClassVar[Access] = Access.GRADIENTS
+    paper: ClassVar[str] = "none"
 
     def run(self, target: Target, knowledge: ClassKnowledge, generator: torch.Generator) -> Tensor:
         if target._model is self.target:
@@ -75,13 +75,11 @@ def test_a_persons_own_face_is_identified_and_the_faces_of_others_are_not(tmp_pa
     assert (result.value, result.verdict) == (1.0, "leak")
     assert measure(result, "identified_top5") == 1.0
     assert measure(result, "permuted") == 0.0
-    assert measure(result, "distance_to_nearest_private") == 0.0
+    assert measure(result, "distance_to_nearest_private") < 1e-6
     assert measure(result, "distance_to_nearest_public") > 0.05
     assert measure(result, "similarity_to_private_mean") > 0.8
     assert measure(result, "evaluator_accuracy") == 1.0
     assert max(measure(result, name) for name in ("public_sample", "public_person_mean", "public_mean")) < 0.7
-    rows = figures.load_pictures(tmp_path, dataclasses.make_dataclass("Run", ["label", "step"])("", 0), result)  # pyright: ignore[reportArgumentType]
-    assert rows is None  # the views look in the run's own folder
     with np.load(tmp_path / result.figures[0]) as kept:
         assert [str(label).split("\n")[0] for label in kept["labels"]] == ["a member's", "class mean", "recon-", "nearest"]
         assert kept["row2"].shape == (PEOPLE, SIDE, SIDE)
@@ -111,7 +109,7 @@ def test_an_evaluator_that_saw_what_the_attacker_has_is_refused():
 
 def test_the_attacker_is_given_other_people_and_nobody_private():
     data = people()
-    case, split, _ = case_of(data)
+    split = case_of(data)[1]
     assert data.others is not None
     known = jury_of(data, split, 0).known
     assert torch.equal(known.public, data.others.inputs)

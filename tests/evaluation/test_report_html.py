@@ -119,8 +119,8 @@ def test_more_classes_than_fit_are_counted(tmp_path: Path):
 
 
 def test_more_pictures_than_names_are_numbered(tmp_path: Path):
-    arrays = {"labels": np.array(["members", "found", "public"])} | {f"row{at}": np.zeros((4, 8, 8, 3)) for at in range(3)}
-    figure = figures.pictures(arrays, ["cat"])
+    rows = {label: np.zeros((4, 8, 8, 3)) for label in ("members", "found", "public")}
+    figure = figures.pictures(rows, ["cat"])
     assert [axes.get_title() for axes in figure.axes[:4]] == ["cat", "1", "2", "3"]
 
 

@@ -21,8 +21,10 @@ from dptrain.errors import CheckpointError, ConfigError
 from dptrain.fleet import draw_membership, fleet_digest, recipe_trainer
 from dptrain.recipe import DataConfig, OptimizerConfig, PrivacyConfig, Recipe, SplitConfig, TrainingConfig
 from dptrain.trainer import Trainer
-from evaluation import EvaluationPlan, analysis, evaluate, metrics
+from evaluation import EvaluationPlan, analysis, evaluate, metrics, reconstructions
 from evaluation.access import Access
+from evaluation.inversion.evaluator import Judge
+from evaluation.inversion.knowledge import ClassKnowledge
 from evaluation.membership import Knowledge, MembershipAttack, gallery
 from evaluation.membership.lira import Lira
 from evaluation.plan import ATTACKS
@@ -647,8 +649,10 @@ def test_private_and_public_distances_are_of_equal_groups():
     """Members lie sorted by class in a folder of pictures: the first ones would all be of one class."""
     targets = torch.arange(4).repeat_interleave(50)
     inputs = targets.float()[:, None].repeat(1, 3)
-    group = analysis.LabelledExamples(inputs, targets, np.arange(200))
     few = torch.tensor([0, 60, 110, 160])
-    public = analysis.LabelledExamples(inputs[few], targets[few], few.numpy())
-    found = analysis._distances(inputs[[0, 50, 100, 150]], group, public, 4, 0)
+    known = ClassKnowledge((3,), inputs[few], targets[few])
+    judge = Judge.train(inputs, targets, 4)
+    jury = reconstructions.Jury(judge, None, (), inputs, targets, known, {}, inputs[few])
+    data = DataSet("numbers", inputs, targets, tuple("abcd"), (0.0, 3.0), kind="table")
+    found = reconstructions._distances(inputs[[0, 50, 100, 150]], jury, data)
     assert {item.name: item.value for item in found}["distance_to_nearest_private"] == 0.0
