@@ -137,6 +137,14 @@ ATTACKS: Registry[Any] = Registry(
             "evaluation.inversion.confidence:LabelsOnly",
             "a hidden column by a classifier's labels (LOMIA, Mehnaz et al. 2022)",
         ),
+        "inversion.informed": Builtin(
+            "evaluation.known_others:Informed",
+            "one of ten candidates, by someone who knows all other examples (Balle et al. 2022)",
+        ),
+        "inversion.informed_1000": Builtin(
+            "evaluation.known_others:of_a_thousand",
+            "the same, one of a thousand",
+        ),
         "inversion.prior": Builtin(
             "evaluation.inversion.prior:PriorInversion",
             "what a class looks like among inputs like public ones (after Chen et al. 2021)",

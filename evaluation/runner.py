@@ -40,6 +40,7 @@ from evaluation.access import Access
 from evaluation.analysis import Case
 from evaluation.attributes import attributes, check_hidden
 from evaluation.guarded import Bench
+from evaluation.known_others import Informed, known_others
 from evaluation.membership import MembershipAttack, NotApplicable, gallery
 from evaluation.membership.lira import log_likelihood_ratio
 from evaluation.membership.signal import outputs_of, signal
@@ -189,6 +190,8 @@ def _attempt(case: Case, name: str, fleets: "Callable[[], Fleet | None]") -> Att
             return analysis.membership(case, name, attack)
         if name.startswith("attribute."):
             return attributes(case, name, attack)
+        if isinstance(attack, Informed):
+            return known_others(case, name, attack)
         return reconstructions(case, name, attack)
     except NotApplicable as missing:
         return AttackResult(name=name, status="not_applicable", reason=str(missing))
