@@ -341,7 +341,50 @@ def answer(result: ComparisonResult) -> list[str]:
     ends = [private[0], private[-1]] if len(private) > 1 else private
     if not result.summary:
         return ["No model was trained; what failed is said below."]
-    return sentences + [f"At ε = {budget(item.epsilon)} it keeps {_percent(item.utility)}{_strongest(item)}." for item in ends]
+    sentences += [f"At ε = {budget(item.epsilon)} it keeps {_percent(item.utility)}{_strongest(item)}." for item in ends]
+    return sentences + _attributes(result)
+
+
+WHOSE = {
+    "of the population": "the model gives away what holds of the population, and nobody's presence in it",
+    "leak": "the model gives away its own members",
+    "within the plan": "the model gives away its own members, within what the plan permits",
+    "above the plan": "the model gives away its own members, beyond what the plan permits",
+    "nothing beyond public": "whoever has no model guesses as well",
+}
+"""What a verdict on an attribute inference says, in a sentence about the model."""
+
+
+def _attributes(result: ComparisonResult) -> list[str]:
+    """What follows from the attribute inference that guesses most: whose secret it is, and what a tree would give away."""
+    means: dict[str, float] = {}
+    for item in result.summary[:1]:
+        for measure in item.measures:
+            attack, _, metric = measure.name.partition("/")
+            if attack.startswith("attribute.") and metric == "guessed" and measure.value is not None:
+                means[attack] = measure.value
+    if not means:
+        return []
+    attack, first = max(means, key=lambda name: means[name]), result.summary[0]
+    held_out, beside = find(first, f"{attack}/guessed_held_out"), levels(result, f"{attack}/guessed")
+    others = _percent(held_out) if held_out else "an unknown share"
+    imputed, whose = 100 * beside.get("imputation", 0.0), WHOSE.get(first.verdicts.get(attack, ""), "see below")
+    said = (
+        f"The hidden column is guessed for {100 * means[attack]:.0f}% of the members of the first row ({row_name(first)}) and "
+        f"for {others} of people who were not trained on, where imputation without a model guesses {imputed:.0f}%: {whose}."
+    )
+    trees: dict[str, list[float]] = {"grown_tree": [], "grown_tree_held_out": []}
+    for run in result.runs:
+        for control in (control for one in run.attacks if one.name == attack for control in one.controls):
+            if control.name in trees and control.value is not None:
+                trees[control.name].append(control.value)
+    if not all(trees.values()):
+        return [said]
+    own, others = (100 * sum(values) / len(values) for values in trees.values())
+    return [
+        said,
+        f"A fully grown tree of the same members gives them away: {own:.0f}% of them against {others:.0f}% of others.",
+    ]
 
 
 def _percent(measure: Measure) -> str:
