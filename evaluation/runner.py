@@ -49,7 +49,7 @@ from evaluation.plan import ATTACKS, EvaluationPlan
 from evaluation.reconstructions import reconstructions
 from evaluation.result import AttackResult, Calibration, Exposure, Measure, RunResult, Variant, read_run, write
 from evaluation.target import Kind, Target, model_of
-from evaluation.utility import as_numbers, calibration, utility
+from evaluation.utility import as_numbers, by_statistics, calibration, utility
 
 
 def evaluate(
@@ -388,7 +388,12 @@ def _calibration(case: Case) -> Calibration | None:
 
 def _utility(case: Case) -> tuple[Measure, ...]:
     held_out = case.examples(case.split.held_out)
-    return utility(case.target, held_out.inputs, held_out.targets, case.data)
+    found = utility(case.target, held_out.inputs, held_out.targets, case.data)
+    if case.plan is None or not case.is_private:
+        return found
+    members, others = (torch.from_numpy(part) for part in (case.split.members, case.split.held_out))
+    beside = by_statistics(case.data, members, others, case.plan.guarantee().epsilon, case.plan.delta)
+    return found if beside is None else (*found, beside)
 
 
 def _notes(card: dict[str, Any]) -> tuple[str, ...]:

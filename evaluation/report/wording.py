@@ -63,6 +63,7 @@ METRIC_NAMES = {
     "within_20_percent": "within 20%",
     "off_by_more_than_20_percent": "off by more than 20%",
     "off_by_more_than_35_percent": "off by more than 35%",
+    "statistics_mean_absolute_error": "mean absolute error of noised statistics",
     "median_within_20_percent": "always the median, within 20%",
     "median_mean_absolute_error": "always the median, mean absolute error",
 }
@@ -140,7 +141,7 @@ def short_name(name: str) -> str:
 
 def is_rate(name: str) -> bool:
     """Whether a measure is a share between 0 and 1; distances between inputs and errors of values are not."""
-    return not name.split("/")[-1].startswith(("distance_", "similarity_", "mean_absolute_error"))
+    return not name.split("/")[-1].startswith(("distance_", "similarity_", "mean_absolute_error", "statistics_"))
 
 
 def budget(epsilon: float) -> str:
