@@ -86,7 +86,7 @@ def _attack(result: ComparisonResult, attack: str, width: int) -> list[str]:
             cells.append(" / ".join(wording.number(summary.permitted.get(name)) for name in names if wording.is_rate(name)))
         rows.append([wording.row_name(summary), *cells, summary.verdicts.get(attack, "–")])
     chance = wording.chances(result).get(wording.headlines(result).get(attack, ""))
-    title = wording.attack_name(attack) + (f" (chance {chance:g})" if chance is not None else "")
+    title = wording.attack_name(attack) + (f" (chance {chance:.3g})" if chance is not None else "")
     return [
         *_wrapped([title], width),
         *_table(rows, width),
