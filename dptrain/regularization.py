@@ -7,7 +7,9 @@ The report's table says what each one did.
 
 With ℓ = −log p_y the cross entropy of an example, p its output over K classes and y its label:
 
-* **label smoothing** s: the target is (1 − s) on y plus s/K on each.
+* **label smoothing** s: the target is (1 − s) on y plus s/K on each, so that the loss is (1 − s) ℓ − (s/K) Σ_j log p_j. With s
+  below 0 it pushes other classes' scores down beyond what the label asks (Struppek, Hintersdorf, Kersting 2024, "Be Careful
+  What You Smooth For", where it works against inversion); the loss then has no lowest value.
 * **label entropy** γ: KL(t ‖ p), where t is q on y, the rest alike on the other classes, and q is such that H(t) = γ log K.
   **Output entropy** w: w H(p) is taken off the loss. Both by Chen and Pattabiraman 2024, "Overconfidence is a Dangerous Thing"
   (HAMP). Its third part, outputs that are changed when the model is asked, is no part of training.
@@ -79,7 +81,12 @@ def _of_logits(logits: Tensor, targets: Tensor, regularization: RegularizationCo
         return _soft_cross_entropy(logits, targets, certainty) - regularization.label_entropy * math.log(classes)
     if regularization.relax:
         return relaxed(logits, targets, regularization.relax, epoch, by_batch=regularization.relax_by == "batch")
-    return F.cross_entropy(logits, targets, reduction="none", label_smoothing=regularization.label_smoothing)
+    losses, smoothing = F.cross_entropy(logits, targets, reduction="none"), regularization.label_smoothing
+    if not smoothing:
+        return losses
+    return (1 - smoothing) * losses - smoothing * F.log_softmax(logits, dim=-1).mean(
+        -1
+    )  # torch's own leaves out what is below 0
 
 
 def entropy(logits: Float[Tensor, "examples classes"]) -> Float[Tensor, " examples"]:

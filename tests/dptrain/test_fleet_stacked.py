@@ -85,6 +85,7 @@ RECIPES = {
     ),
     "adamw": recipe(optimizer={"name": "adamw", "learning_rate": 0.05}, regularization={"weight_decay": 0.1}),
     "dp_adamw": recipe(optimizer={"name": "dp_adamw", "learning_rate": 0.05}, regularization={"weight_decay": 0.1}),
+    "smoothed below zero": recipe(regularization={"label_smoothing": -0.2}),
     "smoothed and averaged": recipe(regularization={"label_smoothing": 0.2}, training={"average": 0.7}),
 }
 

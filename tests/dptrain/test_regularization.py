@@ -27,6 +27,7 @@ TARGETS = torch.tensor([0, 0, 2])
 """Sure and right; hardly right; sure and wrong."""
 UNDER_CLIPPING = [
     RegularizationConfig(label_smoothing=0.1),
+    RegularizationConfig(label_smoothing=-0.2),
     RegularizationConfig(label_entropy=0.8),
     RegularizationConfig(output_entropy=0.3),
     RegularizationConfig(relax=0.5),
@@ -61,6 +62,19 @@ def split(digits: DataSet) -> Split:
 
 def test_nothing_given_is_plain_cross_entropy():
     assert torch.equal(losses_of(RegularizationConfig()), F.cross_entropy(LOGITS, TARGETS, reduction="none"))
+
+
+@pytest.mark.parametrize("smoothing", [0.3, -0.3])
+def test_a_smoothed_label_has_its_share_on_every_class_and_one_below_zero_takes_it_from_them(smoothing: float):
+    """Of four classes: 1 − .75 s on the label and s/4 on each other one; below 0 the others' scores are pushed down."""
+    label = torch.full((3, 4), smoothing / 4, dtype=torch.float64)
+    label[torch.arange(3), TARGETS] += 1 - smoothing
+    logits = LOGITS.clone().requires_grad_()
+    losses = cross_entropy(nn.Identity(), (logits, TARGETS), RegularizationConfig(label_smoothing=smoothing))
+    torch.testing.assert_close(losses.detach(), -(label * LOGITS.log_softmax(1)).sum(1))
+    losses.sum().backward()
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad, LOGITS.softmax(1) - label)
 
 
 @pytest.mark.parametrize("classes", [2, 10])
@@ -271,6 +285,23 @@ def test_under_a_plan_each_trains_in_one_pass(digits: DataSet, split: Split, reg
         training.step(batch)
     assert training.steps_taken == 4
     assert training._clipper.method == "one pass"
+
+
+def test_smoothing_makes_a_trained_model_less_sure_and_below_zero_surer(digits: DataSet, split: Split):
+    """What negative smoothing is for: the label's score is driven on where plain cross entropy has nothing left to gain."""
+
+    def log_odds(smoothing: float) -> float:
+        made = dataclasses.replace(recipe(RegularizationConfig(label_smoothing=smoothing)), training=TrainingConfig(steps=60))
+        training = build_training(made, digits, split.members, 0)
+        for batch in training.batches():
+            training.step(batch)
+        with torch.no_grad():
+            logits = training.model(digits.inputs[split.members])
+        own = logits.gather(1, digits.targets[split.members, None])[:, 0]
+        others = logits.scatter(1, digits.targets[split.members, None], -torch.inf).logsumexp(1)
+        return float((own - others).mean())
+
+    assert log_odds(0.2) < log_odds(0.0) < log_odds(-0.2)
 
 
 def test_relax_alternates_with_the_epochs_of_the_plan(digits: DataSet, split: Split):
