@@ -190,11 +190,13 @@ class PrivacyConfig:
             raise ConfigError(f"privacy.delta is {self.delta}; give a number above 0 and below 1/N, such as 1e-5")
 
 
-DETAILS = {"relax_by", "distillation_temperature", "distillation_learning_rate"}
+DETAILS = {"relax_by", "bilateral_ratio", "freeze_steps", "distillation_temperature", "distillation_learning_rate"}
 """Of regularization: what says how another option is meant, and does nothing without it."""
 COMPANIONS = {
     "label_entropy": ("output_entropy",),
     "relax": ("relax_by",),
+    "bilateral_dependency": ("bilateral_ratio",),
+    "freeze": ("freeze_steps",),
     "distillation": ("distillation_temperature", "distillation_learning_rate"),
 }
 """An option of regularization, and what goes with it where each is tried alone."""
@@ -209,7 +211,7 @@ class RegularizationConfig:
     weight_decay: float = 0.0
     """L2 penalty of the optimizer, on the weights alone."""
     label_smoothing: float = 0.0
-    """Share of the target's probability that is spread over all classes."""
+    """Share of the target's probability that is spread over all classes; below 0 it is taken from them."""
     label_entropy: float = 0.0
     """HAMP: entropy of the soft labels, as a share of the largest possible; 0 leaves labels hard."""
     output_entropy: float = 0.0
@@ -220,6 +222,16 @@ class RegularizationConfig:
     """RelaxLoss: the loss, in nats, below which training does not push; 0 pushes on."""
     relax_by: RelaxBy = "example"
     """Whose loss `relax` is held against: each `example`'s own, or the `batch`'s mean, as published; without clipping alone."""
+    information_bottleneck: float = 0.0
+    """MID: β, nats of loss a nat that the last hidden layer may say of an input; 0 makes no bottleneck."""
+    bilateral_dependency: float = 0.0
+    """BiDO: λ, what the loss charges for hidden layers that depend on inputs; without clipping alone. 0 charges nothing."""
+    bilateral_ratio: float = 10.0
+    """How much dependence of hidden layers on labels is rewarded, a part of what dependence on inputs costs."""
+    freeze: int = 0
+    """TL-DMI: first layers that learn from public examples of other classes and are then frozen; -1: all but the last."""
+    freeze_steps: int = 300
+    """Updates by which they learn."""
     early_stopping: int = 0
     """Steps without a lower loss on public examples (at most 4,096) after which training ends; 0 takes every step."""
     distillation: int = 0
@@ -240,7 +252,7 @@ class RegularizationConfig:
             raise ConfigError(
                 f"regularization.label_entropy is {self.label_entropy}; give a share from 0 to below 1, such as 0.8"
             )
-        for name in ("output_entropy", "mixup", "relax"):
+        for name in ("output_entropy", "mixup", "relax", "information_bottleneck", "bilateral_dependency", "bilateral_ratio"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"regularization.{name} is {value}; give a finite number from 0 up")
@@ -248,7 +260,11 @@ class RegularizationConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ConfigError(f"regularization.{name} is {value}; give a finite number above 0")
-        for name in ("early_stopping", "distillation"):
+        if self.freeze < -1:
+            raise ConfigError(
+                f"regularization.freeze is {self.freeze}; give a number of layers from 0 up, or -1 for all but the last"
+            )
+        for name in ("early_stopping", "distillation", "freeze_steps"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"regularization.{name} is {getattr(self, name)}; give a whole number of steps from 0 up")
         if self.relax_by not in get_args(RelaxBy):
@@ -260,6 +276,17 @@ class RegularizationConfig:
         if len(deciding) > 1:
             raise ConfigError(
                 f"regularization gives {' and '.join(deciding)}, and each decides alone what an example's output should be; "
+                "give one of them to a model"
+            )
+        if self.mixup and self.bilateral_dependency:
+            raise ConfigError(
+                "regularization gives mixup and bilateral_dependency, and a mixed example has no one label to depend on; give "
+                "one of them to a model"
+            )
+        of_hidden = [name for name in ("information_bottleneck", "bilateral_dependency") if getattr(self, name)]
+        if of_hidden and self.distillation:
+            raise ConfigError(
+                f"regularization gives {of_hidden[0]} and distillation, and the student that is released learns without it; "
                 "give one of them to a model"
             )
 
@@ -285,7 +312,8 @@ class RegularizationConfig:
     def is_plain(self) -> bool:
         """Whether there is nothing but dropout, weight decay and label smoothing."""
         others = (self.label_entropy, self.output_entropy, self.mixup, self.relax)
-        return not any(others) and not self.needs_public
+        of_hidden = (self.information_bottleneck, self.bilateral_dependency, self.freeze)
+        return not any(others) and not any(of_hidden) and not self.needs_public
 
     @property
     def needs_public(self) -> bool:
@@ -358,7 +386,14 @@ class Recipe:
                 f"release.guard is {self.release.guard!r}, which is fitted on members and on a population that no model saw, "
                 "and data.split.population is 0; raise it, such as to 0.1"
             )
-        of_the_loss = ("label_entropy", "output_entropy", "mixup", "relax")
+        of_the_loss = (
+            "label_entropy",
+            "output_entropy",
+            "mixup",
+            "relax",
+            "information_bottleneck",
+            "bilateral_dependency",
+        )
         given = [name for name in of_the_loss if getattr(self.regularization, name)]
         if given and self.training.loss != "cross_entropy":
             raise ConfigError(

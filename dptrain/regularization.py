@@ -23,6 +23,8 @@ With ℓ = −log p_y the cross entropy of an example, p its output over K class
   and (1 − p_y)/(K − 1) on the others ("posterior flattening"). m is a function of all examples: under clipping it is refused.
   By ``example`` every m is the example's own ℓ, so that nothing is shared: another algorithm, of which the paper's figures
   say nothing. Its even epochs are iFlood (Xie et al. 2022, "iFlood: A Stable and Effective Regularizer").
+* **information bottleneck** and **bilateral dependency** charge for what hidden layers say of inputs:
+  :mod:`dptrain.representation`. **freeze** is of the model alone: :mod:`dptrain.models.frozen`.
 """
 
 import functools
@@ -34,6 +36,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from dptrain import representation
 from dptrain.errors import ConfigError
 from dptrain.recipe import RegularizationConfig
 
@@ -45,15 +48,18 @@ def cross_entropy(model: nn.Module, batch: Any, regularization: RegularizationCo
         epoch: how often the data were gone through; of ``relax`` alone, which does one thing in even and one in odd epochs.
 
     Raises:
-        ConfigError: two options that each decide what an example's output should be.
+        ConfigError: two options that each decide what an example's output should be, or one that charges for hidden layers
+            that the model does not have.
     """
     regularization.check_together()
     inputs, targets = batch
-    if regularization.mixup:
-        logits, losses = _mixed(model, inputs, targets, regularization.mixup)
-    else:
-        logits = model(inputs)
-        losses = _of_logits(logits, targets, regularization, epoch)
+    with representation.watching(model, regularization) as penalty:
+        if regularization.mixup:
+            logits, losses = _mixed(model, inputs, targets, regularization.mixup)
+        else:
+            logits = model(inputs)
+            losses = _of_logits(logits, targets, regularization, epoch)
+        losses = losses + penalty.of(inputs, targets)
     if regularization.output_entropy:
         losses = losses - regularization.output_entropy * entropy(logits)
     return losses
@@ -154,6 +160,12 @@ def check_regularization(regularization: RegularizationConfig, *, clipped: bool,
         raise ConfigError(
             f"regularization.mixup is {regularization.mixup:g}, and under clipping an example may not enter another one's "
             "gradient: no ε would hold; leave it out, or give it to a baseline without clipping (--regularized.mixup)"
+        )
+    if clipped and regularization.bilateral_dependency:
+        raise ConfigError(
+            f"regularization.bilateral_dependency is {regularization.bilateral_dependency:g}, and under clipping an example's "
+            "loss may not compare it with others: no ε would hold; leave it out, give it to a baseline without clipping "
+            "(--regularized.bilateral-dependency), or give information_bottleneck, which is each example's own"
         )
     if clipped and regularization.relax and regularization.relax_by == "batch":
         raise ConfigError(

@@ -1,10 +1,19 @@
-"""The random numbers that a model may draw, so that two passes can be given the same ones."""
+"""The random numbers that a model may draw: who draws them, and how two passes can be given the same ones."""
 
 import random
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
+
+
+class Draws(nn.Module):
+    """A layer that draws random numbers for each example by itself in training, and none otherwise: a base class.
+
+    By it the checks that compare an example alone with the same one in a batch know whom to switch out of training meanwhile,
+    as they do with dropout. Such a layer has no weights.
+    """
 
 
 class RandomState:

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils import _pytree as pytree
 
-from dptrain.clipping.chance import RandomState
+from dptrain.clipping.chance import Draws, RandomState
 from dptrain.clipping.choice import Choice, Workspace, bucket
 from dptrain.clipping.fallback import LossFunction, check_losses
 from dptrain.clipping.precise import in_float64, wide, widened
@@ -54,8 +54,8 @@ HALF_TOLERANCE = 0.05
 UNDERFLOW = 1e3
 """Squares of numbers below the root of the smallest one are lost, of up to a million numbers together."""
 
-DRAWING = (_DropoutNd, nn.RNNBase, nn.MultiheadAttention)
-"""Modules that draw dropout in training."""
+DRAWING = (_DropoutNd, nn.RNNBase, nn.MultiheadAttention, Draws)
+"""Modules that draw dropout, or other random numbers, in training."""
 SAME_SHAPE = {torch.float32: 1e-5, torch.float64: 1e-12}
 """How much an example's gradient may move where only the other examples of a batch are replaced."""
 
@@ -170,7 +170,7 @@ class OnePass:
         self, chunk: Any, group: int, weights: Tensor | None, log: list[tuple[str, str]] | None
     ) -> list[tuple[str, str]] | None:
         """What happened to loose parameters, where at least two examples with finite gradients could be compared; layers that
-        draw dropout do not, meanwhile. Afterwards, a model will draw what it would have drawn without.
+        draw random numbers do not, meanwhile. Afterwards, a model will draw what it would have drawn without.
 
         Args:
             log: what happened to them before, with examples of these shapes.

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils import _pytree as pytree
 
+from dptrain.clipping.chance import Draws
 from dptrain.clipping.fallback import LossFunction
 from dptrain.errors import PlanError, ProtocolError
 
@@ -246,11 +247,14 @@ class Patient:
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
-        """No dropout, so that an example alone can be compared with the same one in a batch."""
+        """No dropout and its like, so that an example alone can be compared with the same one in a batch."""
         before: list[tuple[Any, str, Any]] = []
         for module in self.model.modules():
-            key = "p" if isinstance(module, _DropoutNd) else "dropout"
-            if isinstance(module, (_DropoutNd, nn.RNNBase, nn.MultiheadAttention)):
+            if isinstance(module, Draws):
+                before.append((module, "training", module.training))
+                module.training = False
+            elif isinstance(module, (_DropoutNd, nn.RNNBase, nn.MultiheadAttention)):
+                key = "p" if isinstance(module, _DropoutNd) else "dropout"
                 before.append((module, key, getattr(module, key)))
                 setattr(module, key, 0.0)
         kept, self._attributes = self._attributes, self._plain_attributes()

@@ -5,6 +5,8 @@
 * :mod:`~dptrain.models.cnn`: two convolutions and two linear layers
 * :mod:`~dptrain.models.scattering`: a fixed wavelet transform and a small head
 * :mod:`~dptrain.models.public_pca`: eigenfaces of public people and a small head
+* :mod:`~dptrain.models.bottleneck`: a stochastic last hidden layer
+* :mod:`~dptrain.models.frozen`: early layers that public examples teach, and private ones never move
 * :mod:`~dptrain.models.front`: a model whose front is fixed, and what it makes of the data, made once
 """
 
@@ -27,13 +29,19 @@ def build(
 
 
 def build_for(config: "ModelConfig", data: "DataSet", regularization: "RegularizationConfig") -> "nn.Module":
-    """The model for this data set, untrained; a front that learns from public examples of other classes has learned.
+    """The model for this data set, untrained; what learns from public examples of other classes has learned: a front, and
+    layers that are frozen from then on.
 
     Raises:
-        DataError: the model has such a front and the data set no such examples, or too few.
+        ConfigError: the model has not as many layers as are to be frozen.
+        DataError: there is something to learn and the data set has no such examples, or too few.
     """
     from dptrain.models.front import fit  # after the look-up of names, which is answered without importing torch
 
     model = build(config, data.input_shape, data.outputs, regularization)
     fit(model, data)
+    if regularization.freeze:
+        from dptrain.models.frozen import freeze_early
+
+        freeze_early(model, data, regularization)
     return model

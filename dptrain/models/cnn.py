@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from dptrain.errors import ConfigError
+from dptrain.models.bottleneck import Bottleneck
 from dptrain.models.mlp import ACTIVATIONS
 from dptrain.recipe import ModelConfig, RegularizationConfig
 
@@ -38,4 +39,5 @@ def build(input_shape: tuple[int, ...], classes: int, config: ModelConfig, regul
     with torch.no_grad():
         features = body(torch.zeros(1, *input_shape)).shape[1]
     dropout = [nn.Dropout(regularization.dropout)] if regularization.dropout > 0 else []
-    return nn.Sequential(body, nn.Linear(features, 32), activation(), *dropout, nn.Linear(32, classes))
+    bottleneck = [Bottleneck(32)] if regularization.information_bottleneck else []
+    return nn.Sequential(body, nn.Linear(features, 32), activation(), *dropout, *bottleneck, nn.Linear(32, classes))
