@@ -20,7 +20,7 @@ from dptrain.diagnosis import doctor
 from dptrain.errors import ConfigError
 from dptrain.fleet.layers import Unstackable
 from dptrain.fleet.stacked import models_in_a_stack
-from dptrain.models.bottleneck import FIRST_LOG_VARIANCE, Bottleneck
+from dptrain.models.bottleneck import FIRST, Bottleneck
 from dptrain.plan import PrivacyPlan
 from dptrain.recipe import DataConfig, ModelConfig, OptimizerConfig, PrivacyConfig, Recipe, RegularizationConfig, TrainingConfig
 from dptrain.regularization import cross_entropy
@@ -76,7 +76,7 @@ def test_the_loss_is_charged_beta_times_each_examples_own_divergence():
     model.eval()  # no draw, so that the plain part is known
     (bottleneck,) = [module for module in model.modules() if isinstance(module, Bottleneck)]
     hidden = torch.tanh(model[1](batch[0]))  # pyright: ignore[reportIndexIssue]
-    mean, log_variance = bottleneck.moments(hidden).chunk(2, 1)
+    mean, log_variance = bottleneck.of(hidden)
     plain = F.cross_entropy(model(batch[0]), batch[1], reduction="none")
     torch.testing.assert_close(cross_entropy(model, batch, MID), plain + 0.01 * divergence(mean, log_variance))
     assert not any(module._forward_hooks for module in model.modules())
@@ -85,14 +85,28 @@ def test_the_loss_is_charged_beta_times_each_examples_own_divergence():
 def test_in_training_it_draws_for_each_example_and_in_evaluation_it_is_the_mean():
     torch.manual_seed(0)
     bottleneck, hidden = Bottleneck(3), torch.zeros(20_000, 3)
-    mean, log_variance = bottleneck.moments(hidden[:1]).chunk(2, 1)
+    mean, log_variance = bottleneck.of(hidden[:1])
     drawn = bottleneck(hidden)
     assert torch.allclose(drawn.mean(0), mean[0], atol=0.005)
     assert torch.allclose(drawn.var(0), log_variance[0].exp(), rtol=0.05)
-    assert torch.allclose(log_variance[0], torch.full((3,), FIRST_LOG_VARIANCE), atol=0.6)
+    assert torch.allclose(log_variance[0], torch.full((3,), FIRST), atol=0.6)
     assert len(drawn.unique(dim=0)) == len(drawn)
     bottleneck.eval()
     assert torch.equal(bottleneck(hidden[:1]), mean)
+
+
+def test_the_noise_is_never_larger_than_the_priors_and_its_charge_never_steep():
+    """With u = B h + b the divergence has the slope −½ (1 − s²)² in u: it is 0 or less, and −½ at most."""
+    bottleneck = Bottleneck(1).double()
+    with torch.no_grad():
+        bottleneck.moments.weight.copy_(torch.tensor([[0.0], [1.0]]))
+        bottleneck.moments.bias.zero_()
+    hidden = torch.tensor([[-400.0], [-2.0], [0.0], [3.0], [400.0]], dtype=torch.float64, requires_grad=True)
+    mean, log_variance = bottleneck.of(hidden)
+    assert float(log_variance.detach().max()) <= 0.0
+    divergence(mean, log_variance).sum().backward()
+    variance = torch.sigmoid(hidden.detach())
+    torch.testing.assert_close(hidden.grad, -((1 - variance).square()) / 2)
 
 
 def test_under_clipping_the_bottleneck_is_bounded_in_one_pass_and_its_sum_is_that_of_examples_alone(
@@ -156,7 +170,7 @@ def test_a_larger_beta_leaves_less_of_the_input_in_the_hidden_layer(digits: Data
         (bottleneck,) = [module for module in model.modules() if isinstance(module, Bottleneck)]
         with torch.no_grad():
             hidden = model[:3](digits.inputs[split.non_members])
-            return float(divergence(*bottleneck.moments(hidden).chunk(2, 1)).mean())
+            return float(divergence(*bottleneck.of(hidden)).mean())
 
     assert nats(1e-3) > nats(1e-2) > nats(1e-1)
 
