@@ -147,7 +147,9 @@ def utility_of(run: RunResult) -> Measure:
 def _verdict(results: list[AttackResult], name: str, measures: list[Measure], permitted: dict[str, float]) -> str:
     """The verdict over all seeds, worst first: none hides another. Where no seed has one to keep, the mean decides."""
     kept: list[str] = []
-    for word in ("above the plan", "withheld", "no signal", "nothing beyond public"):
+    attribute = name.startswith("attribute.")
+    # A seed that shows nothing beyond imputation hides no leak: of an attribute inference the mean over seeds says it.
+    for word in ("above the plan", "withheld", "no signal", *(() if attribute else ("nothing beyond public",))):
         count = sum(result.verdict == word for result in results)
         if count:
             kept.append(word if count == len(results) else f"{word} ({count} of {len(results)} seeds)")
@@ -158,7 +160,7 @@ def _verdict(results: list[AttackResult], name: str, measures: list[Measure], pe
             kept.append(f"{count} of {len(results)} {status.replace('_', ' ')}")
     if kept:
         return "; ".join(kept)
-    if name.startswith("attribute."):
+    if attribute:
         return _attribute_verdict(results, name, measures, permitted)
     label = f"{name}/{results[0].metric}"
     measure = next(item for item in measures if item.name == label)

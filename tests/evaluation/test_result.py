@@ -14,6 +14,7 @@ from evaluation.result import (
     Curve,
     Measure,
     RunResult,
+    Verdict,
     read_comparison,
     read_run,
     to_json,
@@ -150,3 +151,19 @@ def test_above_the_plan_on_one_seed_is_kept():
     broken = attack(0.99, permitted=0.9, verdict="above the plan")
     (summary,) = summarize((run("dp", 8.0, 0, broken), RUNS[1]))
     assert summary.verdicts["membership.lira"] == "above the plan (1 of 2 seeds)"
+
+
+def test_a_seed_with_nothing_beyond_imputation_hides_no_leak_of_the_mean():
+    def inferred(gap: float, verdict: Verdict) -> AttackResult:
+        def measure(name: str, value: float) -> Measure:
+            return Measure(name=name, value=value, low=value - 0.03, high=value + 0.03)
+
+        return attack(
+            0.7 + gap, name="attribute.map", metric="guessed", verdict=verdict, reason="",
+            metrics=(measure("guessed_held_out", 0.7), measure("train_minus_held_out", gap)),
+            baselines=(measure("imputation", 0.7),),
+        )  # fmt: skip
+
+    found = [inferred(0.1, "leak"), inferred(0.11, "leak"), inferred(0.09, "nothing beyond public")]
+    (summary,) = summarize(tuple(run("non_private", math.inf, seed, one) for seed, one in enumerate(found)))
+    assert summary.verdicts == {"attribute.map": "leak"}
