@@ -71,6 +71,8 @@ def check_hidden(plan: EvaluationPlan, data: DataSet) -> None:
         for name in given:
             if name not in names:
                 raise unknown_name(field, name, names, ConfigError)
+    if len(set(plan.known)) != len(plan.known):
+        raise ConfigError(f"evaluation.known is {plan.known}, which names one column twice; name each once")
     if plan.hidden in plan.known:
         raise ConfigError(f"evaluation.known names the hidden column {plan.hidden!r}; leave it out")
 
@@ -79,12 +81,16 @@ def attributes(case: Case, name: str, attack: AttributeAttack) -> AttackResult:
     """Runs one attribute inference on members and on held-out people, and judges it.
 
     Raises:
-        NotApplicable: no column is hidden, or the split has no population to learn a prior from.
+        NotApplicable: no column is hidden, the split has no population to learn a prior from, or the attack is on models of
+            another kind.
     """
     if case.evaluation.hidden is None or not case.data.columns:
         raise NotApplicable("no column is hidden (evaluation.hidden)")
     if len(case.split.population) < 2:
         raise NotApplicable("there is no population to learn prior and error model from; raise data.split.population")
+    if case.target.kind not in attack.kinds:
+        given = "a value" if case.target.kind == "regression" else "classes"
+        raise NotApplicable(f"it is an attack on another kind of model, and this one predicts {given}; use attribute.map")
     knowledge = _knowledge(case.data, case.split, case.evaluation.hidden, case.evaluation.known)
     posteriors = [_guess(case.target, knowledge, case, attack, part) for part in _parts(case.split)]
     held_out = case.examples(case.split.non_members)
@@ -119,8 +125,9 @@ def attributes(case: Case, name: str, attack: AttributeAttack) -> AttackResult:
 
 
 def largest_difference(plan: PrivacyPlan) -> float:
-    """The largest distance of the plan's ROC from its diagonal."""
-    return float(np.max(plan.permitted_true_positive_rates(GRID_OF_RATES) - GRID_OF_RATES))
+    """The largest distance of the plan's ROC from its diagonal, and not less: the ROC never falls, so that between two rates of
+    the grid it is at most the upper one's, and the diagonal at least the lower one's."""
+    return min(1.0, float(np.max(plan.permitted_true_positive_rates(GRID_OF_RATES)[1:] - GRID_OF_RATES[:-1])))
 
 
 def _parts(split: Split) -> tuple[np.ndarray, np.ndarray]:

@@ -27,9 +27,9 @@ from scipy.special import logsumexp
 
 from evaluation.access import Access
 from evaluation.inversion.attribute_knowledge import AttributeKnowledge, People
-from evaluation.inversion.error_model import ErrorModel, Gaussian
+from evaluation.inversion.error_model import ErrorModel, usual
 from evaluation.inversion.prior_of_columns import Conditional, Independent, Prior
-from evaluation.target import Target
+from evaluation.target import Kind, Target
 
 DRAWS = 32
 """Draws of the unknown columns over which a likelihood is averaged."""
@@ -40,6 +40,8 @@ class AttributeAttack(Protocol):
 
     access: ClassVar[Access]
     paper: ClassVar[str]
+    kinds: ClassVar[tuple[Kind, ...]]
+    """What the models give that it can be run on."""
 
     def run(
         self, target: Target, knowledge: AttributeKnowledge, people: People, generator: np.random.Generator
@@ -58,16 +60,18 @@ class MaximumAPosteriori:
 
     access: ClassVar[Access] = Access.SCORES
     paper: ClassVar[str] = "Fredrikson et al. 2014"
+    kinds: ClassVar[tuple[Kind, ...]] = ("classification", "regression")
 
     prior: Prior = field(default_factory=Independent)
-    error: ErrorModel = field(default_factory=Gaussian)
+    error: ErrorModel | None = None
+    """None is the usual one: :func:`~evaluation.inversion.error_model.usual`."""
     draws: int = DRAWS
 
     def run(
         self, target: Target, knowledge: AttributeKnowledge, people: People, generator: np.random.Generator
     ) -> Float[np.ndarray, "people values"]:
         prior = self.prior.fit(knowledge)
-        error = self.error.fit(target, knowledge)
+        error = (self.error or usual(target)).fit(target, knowledge)
         draws = self.draws if knowledge.unknown else 1
         columns = []
         for block in knowledge.layout.values(knowledge.hidden):

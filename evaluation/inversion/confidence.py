@@ -23,7 +23,7 @@ from evaluation.access import Access
 from evaluation.inversion.attribute import DRAWS
 from evaluation.inversion.attribute_knowledge import AttributeKnowledge, People
 from evaluation.inversion.prior_of_columns import FittedPrior, Independent
-from evaluation.target import Target
+from evaluation.target import Kind, Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,7 @@ class ConfidenceScores:
 
     access: ClassVar[Access] = Access.SCORES
     paper: ClassVar[str] = "Mehnaz et al. 2022"
+    kinds: ClassVar[tuple[Kind, ...]] = ("classification",)
 
     draws: int = DRAWS
 
@@ -56,6 +57,7 @@ class LabelsOnly:
 
     access: ClassVar[Access] = Access.LABEL
     paper: ClassVar[str] = "Mehnaz et al. 2022"
+    kinds: ClassVar[tuple[Kind, ...]] = ("classification",)
 
     draws: int = DRAWS
 

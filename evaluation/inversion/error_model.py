@@ -5,6 +5,8 @@
 * :class:`Confusion`, of a classifier that gives labels: P(true class | predicted class), counted on the population with one
   more of each (Fredrikson, Jha, Ristenpart 2015).
 * :class:`Scores`, of a classifier that gives scores: P(y | x) is the score of y.
+
+:func:`usual` is the one that goes with what a model gives.
 """
 
 from dataclasses import dataclass
@@ -110,6 +112,11 @@ class _FittedScores:
     def log_likelihood(self, inputs: Tensor, targets: Tensor) -> Float[np.ndarray, " people"]:
         scores = self.target.scores(inputs)[np.arange(len(inputs)), targets.numpy()]
         return np.log(np.maximum(scores, LEAST_SCORE))
+
+
+def usual(target: Target) -> ErrorModel:
+    """Normal residuals of a value; of classes, the score of the true one."""
+    return Gaussian() if target.kind == "regression" else Scores()
 
 
 def predictions(target: Target, inputs: Float[Tensor, "examples inputs"]) -> Float[np.ndarray, " examples"]:

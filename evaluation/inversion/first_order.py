@@ -29,7 +29,7 @@ from evaluation.inversion.attribute import normalised
 from evaluation.inversion.attribute_knowledge import AttributeKnowledge, People
 from evaluation.inversion.error_model import Gaussian
 from evaluation.inversion.prior_of_columns import Independent, Prior
-from evaluation.target import Target
+from evaluation.target import Kind, Target
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,7 @@ class FirstOrder:
 
     access: ClassVar[Access] = Access.GRADIENTS
     paper: ClassVar[str] = "Wu et al. 2016"
+    kinds: ClassVar[tuple[Kind, ...]] = ("regression",)
 
     prior: Prior = field(default_factory=Independent)
     error: Gaussian = field(default_factory=Gaussian)

@@ -28,7 +28,7 @@ from evaluation.inversion.attribute import DRAWS, normalised
 from evaluation.inversion.attribute_knowledge import AttributeKnowledge, People
 from evaluation.inversion.error_model import LEAST_DEVIATION
 from evaluation.inversion.prior_of_columns import Independent, Prior
-from evaluation.target import Target
+from evaluation.target import Kind, Target
 
 
 class TreeModel(nn.Module):
@@ -67,6 +67,7 @@ class TreeCounts:
 
     access: ClassVar[Access] = Access.WEIGHTS
     paper: ClassVar[str] = "Fredrikson et al. 2015"
+    kinds: ClassVar[tuple[Kind, ...]] = ("regression",)
 
     prior: Prior = field(default_factory=Independent)
     draws: int = DRAWS
