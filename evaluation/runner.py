@@ -83,8 +83,8 @@ def evaluate(
         CheckpointError: the checkpoint is not whole, or the split it was trained with is missing.
     """
     run, plan = Path(run), plan or EvaluationPlan()
+    check_plan(plan, data, None if recipe is None else recipe.release.guard)
     views = views_of(plan, data)
-    check_hidden(plan, data)
     weights, card = load_release(run / "release")
     split = _split_of(run, data, split, card)
     step = int(card["steps_taken"])
@@ -246,14 +246,22 @@ def callback(
     return attack
 
 
-def check_plan(plan: EvaluationPlan, data: DataSet) -> None:
+def check_plan(plan: EvaluationPlan, data: DataSet, guard: str | None = None) -> None:
     """Refuses, before anything is trained, what no attack of the plan could do with this data set.
 
+    Args:
+        guard: that the recipe names.
+
     Raises:
-        ConfigError: views of what is no picture, or a hidden column that there is not.
+        ConfigError: views of what is no picture, a hidden column that there is not, or a guard of scores that there are not.
     """
     views_of(plan, data)
     check_hidden(plan, data)
+    if guard is not None and data.value is not None:
+        raise ConfigError(
+            f"release.guard is {guard!r}, which stands before labels and scores, and a model of {data.name} predicts a value; "
+            "leave it out"
+        )
 
 
 def views_of(plan: EvaluationPlan, data: DataSet) -> Views | None:

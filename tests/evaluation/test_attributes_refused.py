@@ -16,7 +16,7 @@ from evaluation.analysis import Case
 from evaluation.attributes import check_hidden, largest_difference
 from evaluation.plan import EvaluationPlan
 from evaluation.result import AttackResult
-from evaluation.runner import run_attack
+from evaluation.runner import check_plan, run_attack
 from evaluation.target import Target
 
 COLUMNS = ("gene:category[A,B,C]", "age:number[0,100]")
@@ -73,7 +73,8 @@ def test_a_classifier_is_attacked_through_the_score_of_the_true_class(name: str)
     that are taken for a value, the attack would look for the wrong end."""
     found = attacked(name, classes=True)
     assert found.status == "ok"
-    assert found.value is not None and found.value > 0.6
+    assert found.value is not None
+    assert found.value > 0.6
     assert found.verdict == "of the population"
 
 
@@ -90,6 +91,14 @@ def test_a_column_that_is_known_twice_is_refused_before_anything_is_trained():
     plan = EvaluationPlan(attacks=("attribute.map",), hidden="gene", known=("age", "age"))
     with pytest.raises(ConfigError, match="names one column twice"):
         check_hidden(plan, data)
+
+
+@pytest.mark.parametrize("guard", ["label_only", "memguard"])
+def test_a_guard_of_scores_before_a_model_that_predicts_a_value_is_refused_before_anything_is_trained(guard: str):
+    dose = Values("dose", "mg", (0.0, 1.0))
+    data = DataSet("people", torch.zeros(3, 4), torch.zeros(3), (), (-0.5, 1.0), kind="table", columns=COLUMNS, value=dose)
+    with pytest.raises(ConfigError, match=f"release.guard is '{guard}'.*predicts a value"):
+        check_plan(EvaluationPlan(attacks=()), data, guard)
 
 
 @pytest.mark.parametrize("noise_multiplier", [0.05, 0.3, 2.0])
