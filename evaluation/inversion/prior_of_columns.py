@@ -3,7 +3,8 @@
 * :class:`Independent`: each column by itself, whatever else is known (the published attack; Fredrikson et al. 2014). P(v) is
   the share of the value in the population, counted with one more of each value.
 * :class:`Conditional`: given the known columns. A category by multinomial logistic regression on the known inputs, a number by
-  linear regression with a Gaussian residual over the grid of its values. Unknown columns follow in order, each given the known
+  linear regression with a Gaussian residual over the grid of its values; whether its cell is missing, by logistic regression.
+  Unknown columns follow in order, each given the known
   ones, the hidden one and those before it.
 
 The published attack does not use what a race or an age says about a genotype, and so can do worse than someone without the
@@ -19,6 +20,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from torch import Tensor
 
 from evaluation.inversion.attribute_knowledge import AttributeKnowledge
+from evaluation.inversion.columns import GRID
 
 
 @runtime_checkable
@@ -124,11 +126,15 @@ class Guesser:
         codes = knowledge.layout.codes(knowledge.population, name)
         self._grid = knowledge.layout.values(name)[:, 0]
         self._fitted: LinearRegression | LogisticRegression | None = None
-        if features.shape[1] and len(np.unique(codes)) > 1:
+        self._missing: LogisticRegression | None = None
+        filled = codes < GRID if self._number else np.full(len(codes), True)
+        if features.shape[1] and len(np.unique(codes[filled])) > 1:
             learner = LinearRegression() if self._number else LogisticRegression(max_iter=2000)
-            self._fitted = learner.fit(features, self._grid[codes] if self._number else codes)
+            self._fitted = learner.fit(features[filled], self._grid[codes[filled]] if self._number else codes)
+            if not filled.all():
+                self._missing = LogisticRegression(max_iter=2000).fit(features, ~filled)
             if self._number:
-                residual = self._grid[codes] - self._fitted.predict(features)
+                residual = self._grid[codes[filled]] - self._fitted.predict(features[filled])
                 self._deviation = max(float(residual.std()), 0.5 * float(self._grid[1] - self._grid[0]))
         self._doubt = 1 / (1 + len(codes))
 
@@ -140,9 +146,12 @@ class Guesser:
             return np.tile(self._marginal, (len(inputs), 1))
         features = self._features(inputs, more)
         if isinstance(self._fitted, LinearRegression):
-            apart = (self._grid[None] - self._fitted.predict(features)[:, None]) / self._deviation
+            apart = (self._grid[None, :GRID] - self._fitted.predict(features)[:, None]) / self._deviation
             found = np.exp(-0.5 * (apart**2 - (apart**2).min(1, keepdims=True)))
             found /= found.sum(1, keepdims=True)
+            if len(self._marginal) > GRID:
+                missing = np.zeros(len(features)) if self._missing is None else self._missing.predict_proba(features)[:, 1]
+                found = np.column_stack([(1 - missing)[:, None] * found, missing])
         else:
             found = np.zeros((len(inputs), len(self._marginal)))
             found[:, self._fitted.classes_] = self._fitted.predict_proba(features)

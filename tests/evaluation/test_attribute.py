@@ -316,3 +316,19 @@ def test_the_interval_of_a_difference_covers_it_at_its_rate():
         assert found.high is not None
         covered += found.low <= 0.1 <= found.high
     assert covered / 400 >= 0.94
+
+
+def test_a_number_that_may_be_missing_is_imputed_as_missing_where_its_cells_are_and_as_a_number_elsewhere():
+    """Missing is where the race is y; elsewhere the weight follows from the age, and none of it is drawn to the middle."""
+    inputs = world().inputs.clone()
+    is_y = inputs[:, 5] == 1
+    inputs[:, 6] = torch.where(is_y, 0.0, 0.4 + 0.1 * inputs[:, 3])
+    inputs[:, 7] = is_y.float()
+    made = World(inputs, torch.zeros(len(inputs)))
+    knowledge = made.knowledge("weight", ("age", "race"))
+    rows, outcomes = made.rows(600, 1400)
+    found = impute(knowledge, knowledge.people(rows, outcomes))
+    truth = LAYOUT.codes(rows, "weight")
+    np.testing.assert_allclose(found.sum(1), 1)
+    np.testing.assert_array_equal(found.argmax(1) == GRID, truth == GRID)
+    assert share_right(knowledge, found, truth, "imputation").value == 1.0
