@@ -43,7 +43,7 @@ def structural_similarity(
     if min(height, width) < window or window % 2 == 0:
         raise DataError(
             f"images have {height} × {width} pixels and the window {window}; give an odd window of at most "
-            f"{min(height, width)}, such as window=7"
+            f"{min(height, width)}, such as window={min(7, min(height, width) - 1 | 1)}"
         )
     x, y = (values.double().flatten(0, 1)[:, None] for values in (images, others))
     kernel = _window(window)

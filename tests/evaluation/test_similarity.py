@@ -57,3 +57,11 @@ def test_the_unit_of_pixels_does_not_matter():
 def test_images_smaller_than_the_window_are_refused_with_the_window_that_fits():
     with pytest.raises(DataError, match=r"20 × 20 pixels and the window 21.*at most 20"):
         structural_similarity(images(), images(), value_range=1.0, window=21)
+
+
+@pytest.mark.parametrize(("pixels", "named"), [(9, 7), (6, 5), (5, 5), (1, 1)])
+def test_the_window_that_is_named_for_small_images_fits_them(pixels: int, named: int):
+    image = torch.rand(1, 1, pixels, pixels)
+    with pytest.raises(DataError, match=f"such as window={named}$"):
+        structural_similarity(image, image, value_range=1.0)
+    assert structural_similarity(image, image, value_range=1.0, window=named).item() == pytest.approx(1.0)
