@@ -15,8 +15,10 @@ from evaluation.access import Access
 from evaluation.analysis import Case
 from evaluation.attributes import check_hidden, largest_difference
 from evaluation.plan import EvaluationPlan
-from evaluation.result import AttackResult
+from evaluation.report.wording import levels
+from evaluation.result import AttackResult, ComparisonResult, RunResult
 from evaluation.runner import check_plan, run_attack
+from evaluation.summary import summarize
 from evaluation.target import Target
 
 COLUMNS = ("gene:category[A,B,C]", "age:number[0,100]")
@@ -109,3 +111,25 @@ def test_the_permitted_difference_is_never_less_than_the_largest_distance_from_t
     rates = np.concatenate([np.geomspace(1e-12, 1e-3, 400), np.linspace(1e-3, 1, 7919)])
     largest = float(np.max(plan.permitted_true_positive_rates(rates) - rates))
     assert largest <= largest_difference(plan) <= min(1.0, largest + 0.001 + 1e-6)
+
+
+def test_those_without_a_model_stand_beside_the_guesses_of_the_people_they_are_of():
+    run = RunResult(
+        label="non_private/seed=0", variant="non_private", epsilon=float("inf"), delta=None, seed=0, step=1, steps=1,
+        utility={"within_20_percent": 0.5}, attacks=(attacked("attribute.map", classes=False),),
+    )  # fmt: skip
+    result = ComparisonResult(
+        name="x",
+        title="x",
+        runs=(run,),
+        summary=summarize((run,)),
+        command="x",
+        data={},
+        recipe={},
+        versions={},
+        not_covered=(),
+    )
+    of_members, of_held_out = (levels(result, f"attribute.map/{name}") for name in ("guessed", "guessed_held_out"))
+    assert set(of_held_out) == {"prior", "imputation", "ideal"}
+    assert of_held_out == of_members
+    assert levels(result, "attribute.map/train_minus_held_out") == {}
