@@ -1,6 +1,6 @@
 """What a model's hidden layers may say of its inputs: parts of the loss that hold it down.
 
-* **information bottleneck** β (MID: Wang, Zhang, Sun et al. 2021, "Improving Robustness to Model Inversion Attacks via Mutual
+* **information bottleneck** β (MID: Wang, Zhang, Jia 2021, "Improving Robustness to Model Inversion Attacks via Mutual
   Information Regularization"): β times an upper bound of the mutual information between input and last hidden layer is added
   to the loss. The layer is z ~ N(m, diag s²), with m and s of each example (:mod:`dptrain.models.bottleneck`), and the bound is
   the mean over examples of
