@@ -70,6 +70,11 @@ METRIC_NAMES = {
 VARIANT_NAMES = {"non_private": "non-private", "clip_only": "clip only", "regularized": "regularized", "dp": "DP"}
 OPTION_NAMES = {
     "relax": "RelaxLoss",
+    "information_bottleneck": "bottleneck (MID)",
+    "bilateral_dependency": "BiDO",
+    "bilateral_ratio": "ratio",
+    "freeze": "frozen layers (TL-DMI)",
+    "freeze_steps": "updates",
     "relax_by": "by",
     "distillation_temperature": "temperature",
     "distillation_learning_rate": "step size",
