@@ -46,8 +46,8 @@ VERDICTS: dict[str, str] = {
     "above the plan": "AUC or ROC, intervals and all, lie above the plan: the guarantee or the measurement is broken",
     "withheld": "a baseline or control that knows nothing of the model succeeds as well, so the attack proves nothing",
     "nothing beyond public": "the attack succeeds, but no better than public data alone, without the model, do",
-    "of the population": "the attack succeeds beyond imputation, and as often on people who were not trained on: the model "
-    "gives away what holds of everyone like them",
+    "of the population": "the attack, which sees the outcome too, succeeds beyond imputation, and as often on people who were "
+    "not trained on: the model gives away what holds of everyone like them",
     "no signal": "the attack gave the same score to every example",
     "none": "the attack gave no figure: it failed or does not apply",
 }

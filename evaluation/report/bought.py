@@ -35,9 +35,15 @@ class Cell:
 def about(exchange: Exchange) -> str:
     """Of which attack the table is, and what it is held against."""
     return (
-        f"{wording.attack_name(exchange.attack)}: AUC {wording.interval(exchange.auc)} on the non-private models, whose test "
-        f"accuracy is {wording.interval(exchange.accuracy)}."
+        f"{wording.attack_name(exchange.attack)}: AUC {wording.interval(exchange.auc)} on the non-private models, whose "
+        f"{_worth(exchange.accuracy)} is {wording.interval(exchange.accuracy)}."
     )
+
+
+def _worth(measure: Measure) -> str:
+    """The headline of what a model is worth, in words; of a predicted value it stands in the place of accuracy."""
+    name = wording.metric_name(measure.name)
+    return name if "accuracy" in name else f"share {name}"
 
 
 def columns(exchange: Exchange) -> list[str]:

@@ -6,6 +6,7 @@ Budgets stand evenly spaced, in order; training without privacy stands behind a 
 import base64
 import io
 import re
+import textwrap
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,8 @@ from evaluation.result import AttackResult, ComparisonResult, Kind, Measure, Run
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 Of = Callable[[Summary], Measure | None]
 """What a panel shows of a summary."""
+LEVELS = ("#E69F00", "#56B4E9", "#8B5A2B")
+"""Of those who have no model: neither a variant's colour nor the black of what is permitted."""
 LINES = ("-", "--", "-.")
 """With seven colours and three kinds of line, curves are told apart by more than their colour, and 21 of them differ."""
 MARKERS = {"dp": "o", "non_private": "s", "clip_only": "^", "regularized": "D"}
@@ -34,6 +37,8 @@ LETTER, LINE, ROW = 0.062, 0.45, 0.17
 """Of a legend, in inches: how wide a letter is, a line with its margins, and how high a row is."""
 MOST_CLASSES = 12
 LONGEST_NAME = 10
+TITLE = 46
+"""Letters of a title that fit on a line."""
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.size": 10,
@@ -51,14 +56,14 @@ def tradeoff(result: ComparisonResult, name: str) -> Figure:
     """What the model is worth, or one ``<attack>/<metric>``, over ε, with intervals, chance and what the plan permits."""
     allowed = {item.epsilon: item.permitted[name] for item in result.summary if name in item.permitted}
     title = wording.measure_name(name)
-    title = title[0].upper() + title[1:]
+    title = textwrap.fill(title[0].upper() + title[1:], TITLE)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(5.2, 3.7), layout="constrained")
         axes = figure.subplots()
         chance = wording.chances(result).get(name)
         _panel(axes, result, title, lambda item: wording.find(item, name), chance, allowed)
         for index, (beside, height) in enumerate(wording.levels(result, name).items()):
-            colour, line = COLOURS[(index + 4) % len(COLOURS)], LINES[1 + index % 2]
+            colour, line = LEVELS[index % len(LEVELS)], LINES[1 + index % 2]
             axes.axhline(height, color=colour, linestyle=line, linewidth=1.2, label=beside)
         handles, labels = axes.get_legend_handles_labels()
         if handles:
@@ -193,7 +198,7 @@ def calibration(result: ComparisonResult) -> Figure | None:
             [min(ends), max(ends)], [min(ends), max(ends)], color="#555555", linestyle=":", linewidth=1.2, label="as predicted"
         )
         axes.set(xlabel=f"predicted {value['name']}, {value['unit']}", ylabel=f"true {value['name']}, mean and 95% interval")
-        axes.set_title("Calibration on held-out examples, in tenths by prediction", loc="left", fontsize=10, fontweight="bold")
+        axes.set_title("Calibration on held-out examples", loc="left", fontsize=10, fontweight="bold")
         _legend(figure, *axes.get_legend_handles_labels())
         return figure
 
