@@ -37,6 +37,9 @@ from evaluation.result import AttackResult, Measure, Verdict
 from evaluation.similarity import WINDOW, structural_similarity
 from evaluation.target import Target
 
+DRAWN = ("public_sample", "public_person_mean")
+"""Of those without a model: dealt to the classes at random, so that each is right once in as many times as there are classes on
+average, whatever the judge; one deal's figure is shown, and decides nothing."""
 INPUT_UNITS = "root mean square, input units"
 IN_EMBEDDING = "root mean square in the recogniser's embedding"
 
@@ -269,7 +272,7 @@ def _verdict(result: AttackResult, without_model: tuple[str, ...]) -> tuple[Verd
     untrained = next((item for item in result.controls if item.name == "untrained"), None)
     if untrained is not None and untrained.low is not None and untrained.low > result.chance:
         return "withheld", f"an untrained model is identified as often as {untrained.value:.2f}: the judge is fooled"
-    beside = [item for item in result.baselines if item.name in without_model and item.name != "public_sample"]
+    beside = [item for item in result.baselines if item.name in without_model and item.name not in DRAWN]
     best = max(beside, key=lambda item: item.value or 0.0, default=None)
     if best is not None and best.value is not None and result.low <= best.value:
         return "nothing beyond public", f"{best.name.replace('_', ' ')}, without the model, is identified {best.value:.2f}"
