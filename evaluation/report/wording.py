@@ -344,16 +344,19 @@ def answer(result: ComparisonResult) -> list[str]:
     sentences: list[str] = []
     if non_private is not None:
         right, how = _percent(non_private.utility), RIGHT.get(non_private.utility.name, "right")
-        sentences.append(f"Without privacy the model is {how} on {right} of held-out examples{_strongest(non_private)}.")
+        found = f"{_strongest(non_private)}{_drawn(non_private)}"
+        sentences.append(f"Without privacy the model is {how} on {right} of held-out examples{found}.")
     ends = [private[0], private[-1]] if len(private) > 1 else private
     if not result.summary:
         return ["No model was trained; what failed is said below."]
-    sentences += [f"At ε = {budget(item.epsilon)} it keeps {_percent(item.utility)}{_strongest(item)}." for item in ends]
+    sentences += [
+        f"At ε = {budget(item.epsilon)} it keeps {_percent(item.utility)}{_strongest(item)}{_drawn(item)}." for item in ends
+    ]
     return sentences + _attributes(result)
 
 
 WHOSE = {
-    "of the population": "the model gives away what holds of the population, and nobody's presence in it",
+    "of the population": "the model gives away what holds of the population, and no more of its members that was shown",
     "leak": "the model gives away its own members",
     "within the plan": "the model gives away its own members, within what the plan permits",
     "above the plan": "the model gives away its own members, beyond what the plan permits",
@@ -396,6 +399,18 @@ def _attributes(result: ComparisonResult) -> list[str]:
 
 def _percent(measure: Measure) -> str:
     return "an unknown share" if measure.value is None else f"{100 * measure.value:.1f}%"
+
+
+def _drawn(summary: Summary) -> str:
+    """The class inversion of whose pictures most are recognised."""
+    rated = [item for item in summary.measures if item.name.endswith("/identified_top1") and item.value is not None]
+    if not rated:
+        return ""
+    best = max(rated, key=lambda item: item.value or 0.0)
+    attack = best.name.split("/")[0]
+    verdict = summary.verdicts.get(attack, "none")
+    name = attack_name(attack)
+    return f"; of the classes as {name[0].lower()}{name[1:]} draws them, a judge recognises {interval(best)} ({verdict})"
 
 
 def _strongest(summary: Summary) -> str:
