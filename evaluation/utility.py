@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dptrain.data.dataset import DataSet
 from dptrain.regression import fit_linear, norm_bound, statistics_plan
+from evaluation.access import Access
 from evaluation.metrics import ScoreError, mean, proportion
 from evaluation.result import Calibration, Measure
 from evaluation.target import Target
@@ -27,16 +28,21 @@ ENDS = ("_low", "_high")
 
 
 def utility(target: Target, inputs: Tensor, targets: Tensor, data: DataSet) -> tuple[Measure, ...]:
-    """The measures of a model on held-out examples, the headline first."""
+    """The measures of a model on held-out examples, the headline first.
+
+    Raises:
+        ScoreError: its outputs are not finite: a model that was lost in training is not a safe one.
+    """
+    outputs = target.behind(Access.LOGITS).logits(inputs)
+    if not np.isfinite(outputs).all():
+        raise ScoreError(
+            "the model's outputs hold NaN or infinity: its training went astray, and no attack on it says anything; lower "
+            "optimizer.learning_rate (non_private_optimizer.learning_rate for what is trained without noise)"
+        )
     if data.value is None:
         right = int((target.labels(inputs) == targets.numpy()).sum())
         return (proportion(right, len(targets), ACCURACY),)
-    predicted = data.value.decode(target.scores(inputs)[:, 0])
-    if not np.isfinite(predicted).all():
-        raise ScoreError(
-            "the model's predictions hold NaN or infinity: its training went astray; lower optimizer.learning_rate "
-            "(non_private_optimizer.learning_rate for what is trained without noise)"
-        )
+    predicted = data.value.decode(outputs[:, 0])
     return of_values(predicted, data.value.decode(targets.numpy()))
 
 

@@ -65,6 +65,11 @@ def claim_of(recipe: Recipe, public: np.ndarray | None) -> PrivacyPlan:
             "privacy.relation is 'replace_one', and a canary is in a training or is not in it, which is another relation: no "
             f"ε of 'replace_one' would be held against what an audit shows; give --privacy.relation add_or_remove_one{sampling}"
         )
+    if plan.unit == "user":
+        raise UserError(
+            "privacy.unit is 'user', and a canary is one example: no ε of a user would be held against what an audit shows; "
+            "give --privacy.unit example"
+        )
     check_regularization(recipe.regularization, clipped=True, public=0 if public is None else len(public))
     return plan
 

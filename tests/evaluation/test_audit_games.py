@@ -264,6 +264,11 @@ def test_a_promise_about_replacing_is_not_held_against_adding(digits: DataSet, c
         black_box.many_runs(made, digits, MEMBERS, SPARE)
 
 
+def test_a_promise_to_users_is_not_held_against_one_example(digits: DataSet):
+    with pytest.raises(UserError, match=r"a canary is one example.*give --privacy\.unit example"):
+        white_box.play(recipe(unit="user", max_examples_per_unit=2), digits, MEMBERS)
+
+
 def test_a_plan_that_promises_nothing_is_not_audited(digits: DataSet):
     with pytest.raises(UserError, match="give a budget"):
         white_box.play(recipe(mechanism="clip_only", epsilon=None), digits, np.arange(900))

@@ -8,7 +8,7 @@ from torch import nn
 from dptrain.data.dataset import DataSet
 from dptrain.data.values import Values
 from evaluation.access import Access
-from evaluation.metrics import mean, over_seeds
+from evaluation.metrics import ScoreError, mean, over_seeds
 from evaluation.result import Measure
 from evaluation.target import Target
 from evaluation.utility import as_measures, as_numbers, of_values, utility, without_model
@@ -36,6 +36,20 @@ def test_a_model_that_predicts_a_value_is_measured_after_decoding():
     assert found["mean_absolute_error"] == pytest.approx(110 / 3, rel=1e-4)
     median = {item.name: item.value for item in without_model(targets, data)}
     assert median["median_mean_absolute_error"] == pytest.approx(100 / 3, rel=1e-4)
+
+
+@pytest.mark.parametrize("value", [DOSE, None])
+def test_a_model_that_was_lost_in_training_is_not_a_safe_one(value: Values | None):
+    class Lost(nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return inputs.new_full((len(inputs), 1 if value else 3), float("nan"))
+
+    targets = torch.zeros(4) if value else torch.tensor([0, 1, 2, 0])
+    data = DataSet("lost", torch.zeros(4, 2), targets, () if value else ("a", "b", "c"), (0.0, 1.0), value=value)
+    kind = "regression" if value else "classification"
+    target = Target(Lost(), Access.WEIGHTS, bounds=(0.0, 1.0), classes=len(data.classes), kind=kind)
+    with pytest.raises(ScoreError, match=r"hold NaN or infinity.*lower optimizer\.learning_rate"):
+        utility(target, data.inputs, targets, data)
 
 
 def test_measures_come_back_from_numbers_as_they_were():
