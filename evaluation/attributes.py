@@ -92,13 +92,13 @@ def attributes(case: Case, name: str, attack: AttributeAttack) -> AttackResult:
         given = "a value" if case.target.kind == "regression" else "classes"
         raise NotApplicable(f"it is an attack on another kind of model, and this one predicts {given}; use attribute.map")
     knowledge = _knowledge(case.data, case.split, case.evaluation.hidden, case.evaluation.known)
-    posteriors = [_guess(case.target, knowledge, case, attack, part) for part in _parts(case.split)]
+    posteriors = [_guessed(case.target, knowledge, case.data, attack, part, case.seed) for part in _parts(case.split)]
     held_out = case.examples(case.split.non_members)
     classes = len(case.data.classes)
     found = attribute_figures(knowledge, posteriors[0], posteriors[1], (held_out.inputs, held_out.targets), classes)
     controls = []
     if case.untrained is not None:
-        untrained = _guess(case.untrained, knowledge, case, attack, case.split.members)
+        untrained = _guessed(case.untrained, knowledge, case.data, attack, case.split.members, case.seed)
         controls.append(share_right(knowledge, *untrained, "untrained"))
     if case.data.value is not None:
         conditional = isinstance(getattr(attack, "prior", None), Conditional)
@@ -138,12 +138,6 @@ def _knowledge(data: DataSet, split: Split, hidden: str, known: tuple[str, ...])
     layout, population = Layout.of(data.columns), torch.from_numpy(split.population)
     others = known or tuple(name for name in layout.names if name != hidden)
     return AttributeKnowledge(layout, hidden, others, data.inputs[population], data.targets[population])
-
-
-def _guess(
-    target: Target, knowledge: AttributeKnowledge, case: Case, attack: AttributeAttack, part: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    return _guessed(target, knowledge, case.data, attack, part, case.seed)
 
 
 def _guessed(

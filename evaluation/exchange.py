@@ -39,7 +39,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 
-from evaluation.metrics import over_seeds
+from evaluation.metrics import difference, over_seeds
 from evaluation.result import AttackResult, Bought, Cost, Exchange, Kind, LeakChange, Measure, RunResult
 from evaluation.summary import by_kind, headline, utility_of
 
@@ -180,18 +180,6 @@ def _between(first: Bought, second: Bought, share: float) -> Measure:
 
 
 # -- figures of a run, and of two ---------------------------------------------------------------------------------------
-
-
-def difference(first: Measure, second: Measure, name: str) -> Measure:
-    """first − second of two shares, with the interval that their own ones allow where they are independent."""
-    if first.value is None or second.value is None:
-        return Measure(name=name, value=None, note=first.note or second.note)
-    value = first.value - second.value
-    if first.low is None or first.high is None or second.low is None or second.high is None:
-        return Measure(name=name, value=value)
-    below = math.hypot(first.value - first.low, second.high - second.value)
-    above = math.hypot(first.high - first.value, second.value - second.low)
-    return Measure(name=name, value=value, low=value - below, high=value + above)
 
 
 def ratio(above: Measure, below: Measure, name: str) -> Measure:

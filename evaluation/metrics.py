@@ -281,6 +281,19 @@ def _excess(place: Crossing) -> float:
     return place.true_positive_rate.low - place.permitted
 
 
+def difference(first: Measure, second: Measure, name: str) -> Measure:
+    """first − second of two shares, with the interval that their own ones allow where they are independent: its ends lie
+    √(distance² + distance²) away, with the distances of the two to their own ends (Zou and Donner 2008)."""
+    if first.value is None or second.value is None:
+        return Measure(name=name, value=None, note=first.note or second.note)
+    value = first.value - second.value
+    if first.low is None or first.high is None or second.low is None or second.high is None:
+        return Measure(name=name, value=value)
+    below = float(np.hypot(first.value - first.low, second.high - second.value))
+    above = float(np.hypot(first.high - first.value, second.value - second.low))
+    return Measure(name=name, value=value, low=value - below, high=value + above)
+
+
 def mean(values: Float[np.ndarray, " examples"], name: str, confidence: float = 0.95) -> Measure:
     """The mean of a figure that each example has, with Student's interval; one example has none."""
     count, middle = len(values), float(np.mean(values))

@@ -280,6 +280,8 @@ class Summary:
     """Attack to the verdict over all seeds."""
     exposure: Exposure | None = None
     """Means over the seeds."""
+    beside: tuple[Measure, ...] = ()
+    """Means over the seeds of every baseline and control, ``<attack>/<name>``."""
     further_utility: tuple[Measure, ...] = ()
     """Means of its other measures."""
     regularizer: str = ""

@@ -107,6 +107,7 @@ def evaluate(
         views=views,
         folder=folder,
     )
+    worth = _utility(case)  # first: of a model that training lost no attack says anything
     without_coins, rate = _coins(split, recipe)
     asked = {"models": plan.shadow_models, "rate": rate, "test": without_coins, "views": views, "progress": progress}
     train: Callable[[], Fleet] | None = None
@@ -148,7 +149,7 @@ def evaluate(
         seed=case.seed,
         step=step,
         steps=step if ended else int(card["plan"]["steps"]),
-        utility=as_numbers(_utility(case)),
+        utility=as_numbers(worth),
         attacks=attacks,
         guarantee=from_plain(Guarantee, card["guarantee"], str(run / "release" / "card.json")),
         plan=card["plan"],

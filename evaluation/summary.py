@@ -77,6 +77,7 @@ def _summary(runs: list[RunResult]) -> Summary:
         for attack in run.attacks:
             attacks.setdefault(attack.name, []).append(attack)
     measures: list[Measure] = []
+    beside: list[Measure] = []
     permitted: dict[str, float] = {}
     for name, results in attacks.items():
         good = [result for result in results if result.status == "ok"]
@@ -92,6 +93,10 @@ def _summary(runs: list[RunResult]) -> Summary:
             measures.append(over_seeds(same, f"{name}/{further.name}", least))
             if further.name in good[0].permitted_metrics:
                 permitted[f"{name}/{further.name}"] = good[0].permitted_metrics[further.name]
+        found: dict[str, list[Measure]] = {}
+        for item in (item for result in good for item in (*result.baselines, *result.controls)):
+            found.setdefault(item.name, []).append(item)
+        beside += [over_seeds(same, f"{name}/{item}") for item, same in found.items()]
     worth = [over_seeds(list(same), same[0].name, most=math.inf) for same in zip(*map(utilities_of, runs), strict=True)]
     return Summary(
         variant=runs[0].variant,
@@ -101,6 +106,7 @@ def _summary(runs: list[RunResult]) -> Summary:
         utility=over_seeds([utility_of(run) for run in runs], worth[0].name),
         further_utility=tuple(worth[1:]),
         measures=tuple(measures),
+        beside=tuple(beside),
         permitted=permitted,
         verdicts={name: _verdict(results, name, measures, permitted) for name, results in attacks.items()},
         exposure=_exposure([run.exposure for run in runs if run.exposure is not None]),

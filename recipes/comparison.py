@@ -45,7 +45,8 @@ class Comparison:
     baselines: tuple[Variant, ...] = ("non_private", "clip_only", "regularized")
     """Runs without a guarantee, with as many updates: what is lost to clipping, and what regularization does alone."""
     non_private_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    """Of `non_private` and `regularized`, whose gradients are not clipped."""
+    """Of `non_private` and `regularized`, whose gradients are not clipped. Left out it is the default one, not `optimizer`: a
+    step that suits clipped gradients suits no others."""
     regularized: RegularizationConfig = field(default_factory=RegularizationConfig)
     """Of the `regularized` baseline."""
     regularizers: Regularizers = "together"

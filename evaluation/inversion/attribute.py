@@ -72,7 +72,7 @@ class MaximumAPosteriori:
     ) -> Float[np.ndarray, "people values"]:
         prior = self.prior.fit(knowledge)
         error = (self.error or usual(target)).fit(target, knowledge)
-        draws = self.draws if knowledge.unknown else 1
+        draws = knowledge.rounds(self.draws)
         columns = []
         for block in knowledge.layout.values(knowledge.hidden):
             filled = knowledge.layout.put(people.inputs, knowledge.hidden, block)

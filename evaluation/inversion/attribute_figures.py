@@ -24,7 +24,7 @@ from torch import Tensor
 from evaluation.inversion.attribute_knowledge import AttributeKnowledge, People
 from evaluation.inversion.columns import GRID
 from evaluation.inversion.prior_of_columns import Guesser, shares
-from evaluation.metrics import ScoreError, proportion
+from evaluation.metrics import difference, proportion
 from evaluation.result import Measure
 
 TOLERANCE = 0.05
@@ -108,19 +108,3 @@ def share_right(
     if column.kind == "number" and column.may_be_missing:  # missing is no number that another could be near to
         right &= (posterior.argmax(1) < GRID) == (truth < GRID)
     return proportion(int(right.sum()), len(truth), name)
-
-
-def difference(one: Measure, other: Measure, name: str) -> Measure:
-    """one − other, of independent shares p and p' with intervals [l, u] and [l', u'], with the interval from
-    d − √((p − l)² + (u' − p')²) to d + √((u − p)² + (p' − l')²) (Zou & Donner 2008,
-    "Construction of confidence limits about effect measures: a general approach")."""
-    (p, low, high), (q, other_low, other_high) = _interval(one), _interval(other)
-    gap = p - q
-    below, above = float(np.hypot(p - low, other_high - q)), float(np.hypot(high - p, q - other_low))
-    return Measure(name=name, value=gap, low=gap - below, high=gap + above, confidence=one.confidence)
-
-
-def _interval(measure: Measure) -> tuple[float, float, float]:
-    if measure.value is None or measure.low is None or measure.high is None:
-        raise ScoreError(f"{measure.name} has no value or no interval, and no difference can be told; {measure.note}")
-    return measure.value, measure.low, measure.high

@@ -66,6 +66,10 @@ class AttributeKnowledge:
         """Columns that the attacker neither knows nor asks for."""
         return tuple(name for name in self.layout.names if name != self.hidden and name not in self.known)
 
+    def rounds(self, draws: int) -> int:
+        """How often unknown columns are drawn to average over them; once where there are none."""
+        return draws if self.unknown else 1
+
     def people(self, inputs: Float[Tensor, "people inputs"], targets: Shaped[Tensor, " people"]) -> People:
         """Rows with the hidden and the unknown columns wiped out."""
         seen = inputs.clone()

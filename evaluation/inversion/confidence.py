@@ -41,7 +41,7 @@ class ConfidenceScores:
     ) -> Float[np.ndarray, "people values"]:
         prior = Independent().fit(knowledge)
         votes = np.zeros((len(people), len(knowledge.layout.values(knowledge.hidden))))
-        draws = self.draws if knowledge.unknown else 1
+        draws = knowledge.rounds(self.draws)
         for _ in range(draws):
             scores = np.stack([target.scores(rows) for rows in _with_each_value(knowledge, people, prior, generator)], 1)
             right, confidence = scores.argmax(2) == people.targets.numpy()[:, None], scores.max(2)
@@ -65,7 +65,7 @@ class LabelsOnly:
         self, target: Target, knowledge: AttributeKnowledge, people: People, generator: np.random.Generator
     ) -> Float[np.ndarray, "people values"]:
         prior = Independent().fit(knowledge)
-        draws = self.draws if knowledge.unknown else 1
+        draws = knowledge.rounds(self.draws)
         rounds = [self._round(target, knowledge, people, prior, generator) for _ in range(draws)]
         return np.mean(rounds, axis=0)
 

@@ -7,9 +7,8 @@ with z_y the class's output before the softmax and TV as in :mod:`~evaluation.in
 so nothing says that it is high enough: λ falls in a line to 0 over ``steps``, from twice ``reach`` over ``steps``, and the
 last x is kept. It starts in the middle of the range and draws nothing at random.
 
-It takes a convolutional network's classes where MI-Face's cost is flat: of twenty public people of the data set ``faces``, in
-a model of their own and by an evaluator of their own, it got 12 identified where the same descent on log f_y got 5. The
-settings were chosen there.
+It goes on where MI-Face's cost is flat, such as in models that were trained with labels below 0 smoothed. The settings were
+chosen on the public people of the data set ``faces``, in a model of their own and by an evaluator of their own.
 """
 
 from dataclasses import dataclass

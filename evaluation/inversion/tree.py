@@ -77,7 +77,7 @@ class TreeCounts:
     ) -> Float[np.ndarray, "people values"]:
         tree = target.weights()
         prior = self.prior.fit(knowledge)
-        draws = self.draws if knowledge.unknown else 1
+        draws = knowledge.rounds(self.draws)
         truth = people.targets.double().numpy()
         columns = []
         for block in knowledge.layout.values(knowledge.hidden):

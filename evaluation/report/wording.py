@@ -274,18 +274,21 @@ def chances(result: ComparisonResult) -> dict[str, float]:
 
 
 def levels(result: ComparisonResult, name: str) -> dict[str, float]:
-    """What those who have no model get, as one level over all runs, where that is a part of an attack's curve: of an attribute
-    inference the prior, imputation and the ideal."""
+    """What those who have no model get, as one level for all rows (no model has a part in it), where that is a part of an
+    attack's curve: of an attribute inference the prior, imputation and the ideal."""
     attack, _, metric = name.partition("/")
     curves = (headlines(result).get(attack), f"{attack}/guessed_held_out")  # they are of the people of the second
     if not attack.startswith("attribute.") or f"{attack}/{metric}" not in curves:
         return {}
-    found: dict[str, list[float]] = {}
-    for run in result.runs:
-        for item in (item for one in run.attacks if one.name == attack for item in one.baselines):
-            if item.value is not None:
-                found.setdefault(item.name.replace("_", " "), []).append(item.value)
-    return {beside: sum(values) / len(values) for beside, values in found.items()}
+    about_it = about(result, attack)
+    names = [] if about_it is None else [item.name for item in about_it.baselines]
+    known = {name: beside(result.summary[0], attack, name) for name in names}
+    return {name.replace("_", " "): value for name, value in known.items() if value is not None}
+
+
+def beside(summary: Summary, attack: str, name: str) -> float | None:
+    """The mean over seeds of one of an attack's baselines or controls."""
+    return next((item.value for item in summary.beside if item.name == f"{attack}/{name}"), None)
 
 
 def broken(result: ComparisonResult) -> list[str]:
@@ -376,25 +379,18 @@ def _attributes(result: ComparisonResult) -> list[str]:
     if not means:
         return []
     attack, first = max(means, key=lambda name: means[name]), result.summary[0]
-    held_out, beside = find(first, f"{attack}/guessed_held_out"), levels(result, f"{attack}/guessed")
+    held_out, imputation = find(first, f"{attack}/guessed_held_out"), beside(first, attack, "imputation")
     others = _percent(held_out) if held_out else "an unknown share"
-    imputed, whose = 100 * beside.get("imputation", 0.0), WHOSE.get(first.verdicts.get(attack, ""), "see below")
+    imputed, whose = 100 * (imputation or 0.0), WHOSE.get(first.verdicts.get(attack, ""), "see below")
     said = (
         f"The hidden column is guessed for {100 * means[attack]:.0f}% of the members of the first row ({row_name(first)}) and "
         f"for {others} of people who were not trained on, where imputation without a model guesses {imputed:.0f}%: {whose}."
     )
-    trees: dict[str, list[float]] = {"grown_tree": [], "grown_tree_held_out": []}
-    for run in result.runs:
-        for control in (control for one in run.attacks if one.name == attack for control in one.controls):
-            if control.name in trees and control.value is not None:
-                trees[control.name].append(control.value)
-    if not all(trees.values()):
+    own, apart = (beside(first, attack, name) for name in ("grown_tree", "grown_tree_held_out"))
+    if own is None or apart is None:
         return [said]
-    own, others = (100 * sum(values) / len(values) for values in trees.values())
-    return [
-        said,
-        f"A fully grown tree of the same members gives them away: {own:.0f}% of them against {others:.0f}% of others.",
-    ]
+    shares = f"{100 * own:.0f}% of them against {100 * apart:.0f}% of others"
+    return [said, f"A fully grown tree of the same members gives them away: {shares}."]
 
 
 def _percent(measure: Measure) -> str:

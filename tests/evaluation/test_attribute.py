@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dptrain.errors import DataError
 from evaluation.access import Access, AccessError
 from evaluation.inversion.attribute import AttributeAttack, MaximumAPosteriori, guesses
-from evaluation.inversion.attribute_figures import attribute_figures, difference, ideal, impute, share_right
+from evaluation.inversion.attribute_figures import attribute_figures, ideal, impute, share_right
 from evaluation.inversion.attribute_knowledge import AttributeKnowledge
 from evaluation.inversion.columns import GRID, Layout
 from evaluation.inversion.confidence import ConfidenceScores, LabelsOnly
@@ -21,7 +21,7 @@ from evaluation.inversion.error_model import Confusion, Gaussian, Scores
 from evaluation.inversion.first_order import FirstOrder
 from evaluation.inversion.prior_of_columns import Conditional, Independent
 from evaluation.inversion.tree import TreeCounts, TreeModel
-from evaluation.metrics import proportion
+from evaluation.metrics import difference, proportion
 from evaluation.target import Target
 
 COLUMNS = ("gene:category[A,B,C]", "age:number[0,100]", "race:category[x,y]", "weight:number[30,200]?")

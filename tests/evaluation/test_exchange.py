@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from evaluation.exchange import at_equal_accuracy, cost_of, difference, exchanged, leak_of, ratio
+from evaluation.exchange import at_equal_accuracy, cost_of, exchanged, leak_of, ratio
+from evaluation.metrics import difference
 from evaluation.result import AttackResult, Bought, Exchange, Measure, RunResult, Variant, read_comparison, to_json
 from evaluation.summary import summarize
 from tests.evaluation.test_result import comparison

@@ -15,7 +15,7 @@ from evaluation.access import Access
 from evaluation.analysis import Case
 from evaluation.attributes import check_hidden, largest_difference
 from evaluation.plan import EvaluationPlan
-from evaluation.report.wording import levels
+from evaluation.report.wording import answer, beside, levels
 from evaluation.result import AttackResult, ComparisonResult, RunResult
 from evaluation.runner import check_plan, run_attack
 from evaluation.summary import summarize
@@ -133,3 +133,10 @@ def test_those_without_a_model_stand_beside_the_guesses_of_the_people_they_are_o
     assert set(of_held_out) == {"prior", "imputation", "ideal"}
     assert of_held_out == of_members
     assert levels(result, "attribute.map/train_minus_held_out") == {}
+    said = " ".join(answer(result))
+    assert "The hidden column is guessed for" in said
+    assert "what holds of the population" in said
+    own, apart = (beside(result.summary[0], "attribute.map", name) for name in ("grown_tree", "grown_tree_held_out"))
+    assert own is not None
+    assert apart is not None
+    assert f"gives them away: {100 * own:.0f}% of them against {100 * apart:.0f}% of others" in said
