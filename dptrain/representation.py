@@ -10,7 +10,8 @@
   Each example has its own divergence and its own draw, so it remains a loss of one example, which clipping bounds. Its part
   β m²/2 has the curvature β (‖h‖² + 1) in the layer's weights: gradient descent without clipping, of learning rate η and
   momentum μ, leaves every bound where η β (‖h‖² + 1) > 2 (1 + μ), and sooner where the rest of the loss is curved too. With
-  100 hidden units of tanh, η = 0.1 and μ = 0.9 the faces train at β = 0.1 and end in NaN at 0.3, where η = 0.03 is right.
+  100 hidden units of tanh, η = 0.1 and μ = 0.9 the recipe ``faces_defences`` trains at β = 0.1 and ends in NaN at 0.3
+  (``--regularized.information-bottleneck 0.3``): lower η with a larger β.
 
 * **bilateral dependency** λ and r (BiDO: Peng, Liu, Zhang et al. 2022, "Bilateral Dependency Optimization: Defending Against
   Model-inversion Attacks"): over the hidden layers Z_j, with X the inputs and Y the labels,
