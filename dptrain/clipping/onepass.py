@@ -12,11 +12,11 @@ wrong norms, and with them a false ε. So for each new shape and size of a batch
 
 What differs is looked at once more in float64 (:mod:`~dptrain.clipping.precise`), where rounding explains nothing: in float32
 a pre-activation next to 0 may fall to either side of a kink, and then a gradient differs by far more than its rounding. What
-still differs is real. Before the first step one example is looked at there in any case: a penalty on the weights in the loss,
-too small to be seen in float32, has no place in a pass that knows layers alone. All passes of such a look draw the same random
-numbers. Where that is so at first, the model is left to ``torch.func``, with the reason; where it is so after
-steps were taken, the training ends: they were clipped on a false assumption. This finds what a model does, not what it might
-do: that examples do not look at each other stays an assumption of the guarantee.
+still differs is real. Before the first step two examples are looked at there in any case, beside each other and alone: a
+penalty on the weights in the loss, too small to be seen in float32, has no place in a pass that knows layers alone. All passes
+of such a look draw the same random numbers. Where that is so at first, the model is left to ``torch.func``, with the reason;
+where it is so after steps were taken, the training ends: they were clipped on a false assumption. This finds what a model
+does, not what it might do: that examples do not look at each other stays an assumption of the guarantee.
 
 The loss runs under the caller's autocast, and everything else without: norms, factors and sums are in float32 or better.
 """
@@ -224,9 +224,10 @@ class OnePass:
         if differ and not self._is_exact(differ, chunk, group, weights, floor, chance):
             raise Wrong(_NOT_ALONE)
         if not self._served and chosen and not differ:
-            few, at = _few(chunk, group, order, chosen[0])
-            some = None if weights is None else _few(weights, group, order, chosen[0])[0]
-            if self._is_exact([at], few, group, some, floor, chance, found.log) is False:
+            kept = sorted(chosen[:FEW])
+            few = _few(chunk, group, kept)
+            some = None if weights is None else _few(weights, group, kept)
+            if self._is_exact(list(range(len(kept))), few, group, some, floor, chance, found.log) is False:
                 raise Wrong(_NOT_ALONE)
         if len(chosen) < 2:
             return None
@@ -390,12 +391,10 @@ def _beside(leaf: Any, index: int, group: int, change: Any) -> Any:
     return changed
 
 
-def _few(chunk: Any, group: int, order: list[int], index: int) -> tuple[Any, int]:
-    """A few of a chunk's examples, one among them, and where it stands."""
-    kept = sorted({index, *order[: FEW - 1]})
+def _few(chunk: Any, group: int, kept: list[int]) -> Any:
+    """These examples of a chunk."""
     rows = torch.tensor([example * group + member for example in kept for member in range(group)])
-    few = pytree.tree_map(lambda leaf: leaf[rows.to(leaf.device)] if isinstance(leaf, Tensor) else leaf, chunk)
-    return few, kept.index(index)
+    return pytree.tree_map(lambda leaf: leaf[rows.to(leaf.device)] if isinstance(leaf, Tensor) else leaf, chunk)
 
 
 def _foreign(leaf: Tensor, rows: slice) -> Tensor:

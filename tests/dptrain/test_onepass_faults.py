@@ -4,6 +4,7 @@ import math
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -484,7 +485,10 @@ def test_a_column_that_is_a_category_needs_no_numbers_out_of_range():
     assert clipper.method == "one pass"
 
 
-def test_a_token_that_marks_the_whole_batch_is_found_among_whole_numbers():
+@pytest.mark.parametrize("marked_first", [False, True])
+def test_a_token_that_marks_the_whole_batch_is_found_among_whole_numbers(marked_first: bool, monkeypatch: pytest.MonkeyPatch):
+    """Also where the example that is drawn first is the one that holds it, and sees the same batch whatever is beside it."""
+
     class Marked(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -496,6 +500,8 @@ def test_a_token_that_marks_the_whole_batch_is_found_among_whole_numbers():
     torch.manual_seed(0)
     tokens = torch.randint(49, (30, 6))
     tokens[3] = 49
+    drawn = [3, *(index for index in range(30) if index != 3)] if marked_first else list(range(30))
+    monkeypatch.setattr("dptrain.clipping.onepass._CHANCE", SimpleNamespace(sample=lambda *_: drawn, random=lambda: 1.0))
     engine = OnePass(Marked(), fitted, floor=1.0)
     engine((tokens, torch.zeros(30, dtype=torch.long)))
     assert "depends on the other" in engine.reason or "one at a time" in engine.reason
