@@ -1,7 +1,8 @@
 """From an attribute inference to its result: how often a hidden column is guessed, and what of that the model gave away.
 
-Three columns stand beside each figure, all without the model: the prior (the population's most frequent value), imputation (the
-same known columns) and the ideal (all other columns and the true outcome). The headline is the share of *members* whose hidden
+Four columns stand beside each figure, all without the model: the prior (the population's most frequent value), imputation (the
+same known columns), imputation with the true outcome, which the attack sees as well, and the ideal (all other columns and the
+true outcome). The headline is the share of *members* whose hidden
 value is guessed; that of held-out people, and the difference, stand beside it.
 
 **What a plan permits.** Let a person's hidden value, known columns and outcome be given, and let E be the event that the
@@ -14,7 +15,8 @@ Members and held-out people are dealt out by independent coins, so the expected 
 How often the attack is right at all is bounded by no plan: what holds of the population may be learned.
 
 **Verdict.** *leak* (or *within the plan*): members are guessed more often than people who were not trained on. *of the
-population*: beyond imputation, and as often on both. *nothing beyond public*: imputation, without the model, does as well.
+population*: beyond imputation without the outcome, and as often on both. *nothing beyond public*: imputation, without model and
+outcome, does as well.
 
 The **positive control** is a fully grown regression tree of the same members, attacked through its leaves: it keeps its
 training set, and an evaluation that finds no members in it finds none anywhere.
@@ -67,13 +69,14 @@ def check_hidden(plan: EvaluationPlan, data: DataSet) -> None:
             f"evaluation.attacks names {asked[0]}, and evaluation.hidden is not given; name the column to be guessed, one of "
             f"{', '.join(map(repr, names))}"
         )
-    for field, given in (("evaluation.hidden", (plan.hidden,)), ("evaluation.known", plan.known)):
+    for field, given in (("evaluation.hidden", (plan.hidden,)), ("evaluation.known", plan.known or ())):
         for name in given:
             if name not in names:
                 raise unknown_name(field, name, names, ConfigError)
-    if len(set(plan.known)) != len(plan.known):
-        raise ConfigError(f"evaluation.known is {plan.known}, which names one column twice; name each once")
-    if plan.hidden in plan.known:
+    known = plan.known or ()
+    if len(set(known)) != len(known):
+        raise ConfigError(f"evaluation.known is {known}, which names one column twice; name each once")
+    if plan.hidden in known:
         raise ConfigError(f"evaluation.known names the hidden column {plan.hidden!r}; leave it out")
 
 
@@ -116,7 +119,7 @@ def attributes(case: Case, name: str, attack: AttributeAttack) -> AttackResult:
         paper=attack.paper,
         metrics=(dataclasses.replace(found.held_out, name="guessed_held_out"), found.train_minus_held_out),
         permitted_metrics={} if plan is None else {LEAKED: largest_difference(plan)},
-        baselines=(found.prior, found.imputation, found.ideal),
+        baselines=(found.prior, found.imputation, found.imputation_with_outcome, found.ideal),
         controls=tuple(controls),
     )
     permitted = result.permitted_metrics.get(LEAKED)
@@ -134,10 +137,11 @@ def _parts(split: Split) -> tuple[np.ndarray, np.ndarray]:
     return split.members, split.non_members
 
 
-def _knowledge(data: DataSet, split: Split, hidden: str, known: tuple[str, ...]) -> AttributeKnowledge:
+def _knowledge(data: DataSet, split: Split, hidden: str, known: tuple[str, ...] | None) -> AttributeKnowledge:
     layout, population = Layout.of(data.columns), torch.from_numpy(split.population)
-    others = known or tuple(name for name in layout.names if name != hidden)
-    return AttributeKnowledge(layout, hidden, others, data.inputs[population], data.targets[population])
+    if known is None:
+        known = tuple(name for name in layout.names if name != hidden)
+    return AttributeKnowledge(layout, hidden, known, data.inputs[population], data.targets[population])
 
 
 def _guessed(
@@ -154,7 +158,9 @@ def _guessed(
 
 
 @lru_cache(maxsize=64)
-def _of_a_tree(data: DataSet, split: Split, hidden: str, known: tuple[str, ...], conditional: bool) -> tuple[Measure, Measure]:
+def _of_a_tree(
+    data: DataSet, split: Split, hidden: str, known: tuple[str, ...] | None, conditional: bool
+) -> tuple[Measure, Measure]:
     """A fully grown tree's members and held-out people: the same for every model that was trained on this split."""
     members = torch.from_numpy(split.members)
     tree = DecisionTreeRegressor(random_state=0).fit(data.inputs[members].numpy(), data.targets[members].numpy())

@@ -188,8 +188,8 @@ class EvaluationPlan:
     """At which the true positive rate is reported."""
     hidden: str | None = None
     """Of a table: the column that attribute inference guesses."""
-    known: tuple[str, ...] = ()
-    """Of a table: the columns that its attacker knows beside the outcome; left out, all but the hidden one."""
+    known: tuple[str, ...] | None = None
+    """Of a table: columns that its attacker knows beside the outcome. Left out, all but the hidden one; an empty list, none."""
     inversion_steps: int = 300
     """Gradient steps of an inversion, at most."""
     inversion_restarts: int = 4

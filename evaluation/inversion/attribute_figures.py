@@ -6,6 +6,9 @@ An attack gives distributions; this turns them into shares with intervals. Besid
 
 * **prior**: always the population's most frequent value,
 * **imputation**: the hidden column from the same known columns, learned on the same population, without the model,
+* **imputation with outcome**: the same with the true outcome, which the attack sees too. What the attack has beyond imputation
+  and this one has as well says only that the outcome goes with the hidden column: the attacker's own population shows it, and
+  the model matters to those who have no such population,
 * **ideal**: the hidden column from all others *and the true outcome*, again learned on the population without the model. An
   attack that comes to it got from the model all that the outcome says,
 * **train − held-out**: the attack's share of members less that of held-out people. This difference alone is a leak of
@@ -39,6 +42,7 @@ class AttributeFigures:
     train_minus_held_out: Measure
     prior: Measure
     imputation: Measure
+    imputation_with_outcome: Measure
     ideal: Measure
 
 
@@ -62,13 +66,17 @@ def attribute_figures(
     of_held_out = share_right(knowledge, *held_out, "held_out")
     people = knowledge.people(*held_out_rows)
     prior = np.tile(shares(knowledge, knowledge.hidden), (len(truth), 1))
+    everything = tuple(name for name in knowledge.layout.names if name != knowledge.hidden)
+    same = with_outcome(knowledge, knowledge.known, *held_out_rows, classes=classes)
+    best = same if not knowledge.unknown else with_outcome(knowledge, everything, *held_out_rows, classes=classes)
     return AttributeFigures(
         members=of_members,
         held_out=of_held_out,
         train_minus_held_out=difference(of_members, of_held_out, "train_minus_held_out"),
         prior=share_right(knowledge, prior, truth, "prior"),
         imputation=share_right(knowledge, impute(knowledge, people), truth, "imputation"),
-        ideal=share_right(knowledge, ideal(knowledge, *held_out_rows, classes=classes), truth, "ideal"),
+        imputation_with_outcome=share_right(knowledge, same, truth, "imputation_with_outcome"),
+        ideal=share_right(knowledge, best, truth, "ideal"),
     )
 
 
@@ -77,11 +85,14 @@ def impute(knowledge: AttributeKnowledge, people: People) -> Float[np.ndarray, "
     return Guesser(knowledge, knowledge.hidden, knowledge.known).probabilities(people.inputs)
 
 
-def ideal(
-    knowledge: AttributeKnowledge, inputs: Float[Tensor, "people inputs"], targets: Tensor, classes: int = 0
+def with_outcome(
+    knowledge: AttributeKnowledge,
+    given: tuple[str, ...],
+    inputs: Float[Tensor, "people inputs"],
+    targets: Tensor,
+    classes: int = 0,
 ) -> Float[np.ndarray, "people values"]:
-    """The hidden column from every other one and the true outcome, without the model."""
-    given = tuple(name for name in knowledge.layout.names if name != knowledge.hidden)
+    """The hidden column from the given ones and the true outcome, without the model."""
     outcomes = [_outcome(each, classes) for each in (knowledge.population_targets, targets)]
     return Guesser(knowledge, knowledge.hidden, given, outcomes[0]).probabilities(inputs, outcomes[1])
 

@@ -381,10 +381,13 @@ def _attributes(result: ComparisonResult) -> list[str]:
     attack, first = max(means, key=lambda name: means[name]), result.summary[0]
     held_out, imputation = find(first, f"{attack}/guessed_held_out"), beside(first, attack, "imputation")
     others = _percent(held_out) if held_out else "an unknown share"
+    outcome = beside(first, attack, "imputation_with_outcome")
+    with_it = "" if outcome is None else f", and with the true outcome {100 * outcome:.0f}%"
     imputed, whose = 100 * (imputation or 0.0), WHOSE.get(first.verdicts.get(attack, ""), "see below")
     said = (
         f"The hidden column is guessed for {100 * means[attack]:.0f}% of the members of the first row ({row_name(first)}) and "
-        f"for {others} of people who were not trained on, where imputation without a model guesses {imputed:.0f}%: {whose}."
+        f"for {others} of people who were not trained on, where imputation without a model guesses {imputed:.0f}%{with_it}: "
+        f"{whose}."
     )
     own, apart = (beside(first, attack, name) for name in ("grown_tree", "grown_tree_held_out"))
     if own is None or apart is None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dptrain.errors import DataError
 from evaluation.access import Access, AccessError
 from evaluation.inversion.attribute import AttributeAttack, MaximumAPosteriori, guesses
-from evaluation.inversion.attribute_figures import attribute_figures, ideal, impute, share_right
+from evaluation.inversion.attribute_figures import attribute_figures, impute, share_right, with_outcome
 from evaluation.inversion.attribute_knowledge import AttributeKnowledge
 from evaluation.inversion.columns import GRID, Layout
 from evaluation.inversion.confidence import ConfidenceScores, LabelsOnly
@@ -282,10 +282,12 @@ def test_prior_error_model_and_imputation_see_the_population_and_nobody_who_is_a
         other = AttributeKnowledge(LAYOUT, "gene", knowledge.known, *people.rows(700, 800))
         assert np.abs(attack.run(target(), other, other.people(rows, outcomes), generator()) - among).max() > 1e-3
     knowledge, (rows, outcomes) = people.knowledge(), people.rows(600, 700)
-    for impostor in (impute(knowledge, knowledge.people(rows, outcomes)), ideal(knowledge, rows, outcomes)):
+    given = knowledge.known
+    for impostor in (impute(knowledge, knowledge.people(rows, outcomes)), with_outcome(knowledge, given, rows, outcomes)):
         assert impostor.shape == (100, 3)
     forged = LAYOUT.put(rows, "gene", LAYOUT.values("gene")[0])
-    np.testing.assert_array_equal(ideal(knowledge, rows, outcomes), ideal(knowledge, forged, outcomes))
+    own, other = (with_outcome(knowledge, given, inputs, outcomes) for inputs in (rows, forged))
+    np.testing.assert_array_equal(own, other)
 
 
 def test_those_without_a_model_come_in_order():
@@ -298,6 +300,17 @@ def test_those_without_a_model_come_in_order():
     assert difference(imputed, prior, "gap").value == pytest.approx(0.6 / 2, abs=0.15)
     assert (difference(imputed, prior, "gap").low or 0) > 0.1
     assert (difference(best, imputed, "gap").low or 0) > 0.05
+    assert figures.imputation_with_outcome == dataclasses.replace(best, name="imputation_with_outcome")
+
+
+def test_who_knows_the_outcome_alone_has_more_than_the_prior_and_less_than_who_knows_everything():
+    people = world()
+    knowledge, (rows, outcomes) = people.knowledge("gene", ()), people.rows(600, 1400)
+    found = (np.full((800, 3), 1 / 3), LAYOUT.codes(rows, "gene"))
+    figures = attribute_figures(knowledge, found, found, (rows, outcomes))
+    assert figures.imputation == dataclasses.replace(figures.prior, name="imputation")
+    assert (difference(figures.imputation_with_outcome, figures.prior, "gap").low or 0) > 0.05
+    assert (difference(figures.ideal, figures.imputation_with_outcome, "gap").low or 0) > 0.05
 
 
 def test_a_guess_of_a_number_is_right_within_a_twentieth_of_its_range():

@@ -84,7 +84,7 @@ def attacked(cohort: DataSet, split: Split, model: nn.Module, attack: AttributeA
 def over_seeds(cohort: DataSet, build, attack: AttributeAttack) -> dict[str, float]:
     splits = [draw(len(cohort), SPLIT, seed) for seed in SEEDS]
     each = [attacked(cohort, split, build(cohort, split), attack) for split in splits]
-    names = ("members", "held_out", "train_minus_held_out", "prior", "imputation", "ideal")
+    names = ("members", "held_out", "train_minus_held_out", "prior", "imputation", "imputation_with_outcome", "ideal")
     return {name: float(np.mean([getattr(figures, name).value for figures in each])) for name in names}
 
 

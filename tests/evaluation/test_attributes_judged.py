@@ -130,7 +130,7 @@ def test_those_without_a_model_stand_beside_the_guesses_of_the_people_they_are_o
         not_covered=(),
     )
     of_members, of_held_out = (levels(result, f"attribute.map/{name}") for name in ("guessed", "guessed_held_out"))
-    assert set(of_held_out) == {"prior", "imputation", "ideal"}
+    assert set(of_held_out) == {"prior", "imputation", "imputation with outcome", "ideal"}
     assert of_held_out == of_members
     assert levels(result, "attribute.map/train_minus_held_out") == {}
     said = " ".join(answer(result))
