@@ -72,6 +72,10 @@ class SplitConfig:
             raise ConfigError("data.split.members is 0, so nothing would be trained on; give a share above 0")
 
 
+Scale = Literal["linear", "square_root"]
+"""On which a value is predicted."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Which data set, and what is publicly known about it."""
@@ -81,9 +85,14 @@ class DataConfig:
     path: str | None = None
     """File or folder of your own data (`table`, `images`, `faces`), or the folder with the files of `mnist` or `cifar10`."""
     target: str | None = None
-    """`table`: the name of the column to predict."""
+    """`table`: the name of the column to predict, whose values are `classes`; or a number with its public bounds,
+    `dose:number[0,150]`."""
     classes: tuple[str, ...] = ()
-    """`table`: the values that the target can take, known without looking at the data."""
+    """`table`: the values that the target can take, known without looking at the data; none where it is a number."""
+    unit: str = ""
+    """`table`: of a target that is a number, such as `mg a week`."""
+    scale: Scale = "linear"
+    """`table`: on which a target that is a number is predicted; `square_root` for one whose errors grow with it."""
     columns: tuple[str, ...] = ()
     """`table`: one text a column, `age:number[0,120]`, `sex:category[F,M]`; `?` at the end where cells may be missing."""
     image_size: tuple[int, int] | None = None

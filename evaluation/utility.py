@@ -3,8 +3,9 @@
 Of a classifier, the share of right answers. Of a model that predicts a value, first the share of predictions within 20% of the
 value (for a dose of warfarin that is what is called clinically acceptable: International Warfarin Pharmacogenetics Consortium
 2009, "Estimation of the Warfarin Dose with Clinical and Pharmacogenetic Data"), then the shares that are off by more than 20%
-and by more than 35%, and the mean absolute error in the value's unit. The first one is the headline: it is a share, and more is
-better.
+and by more than 35%, and the mean absolute error in the value's unit. Of a value that may be negative a share says nothing, and
+the share of predictions within a tenth of its public range stands there alone. The first one is the headline: it is a share,
+and more is better.
 """
 
 import numpy as np
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dptrain.data.dataset import DataSet
+from dptrain.data.values import Values
 from dptrain.regression import fit_linear, norm_bound, statistics_plan
 from evaluation.access import Access
 from evaluation.metrics import ScoreError, mean, proportion
@@ -20,6 +22,7 @@ from evaluation.target import Target
 
 ACCURACY = "test_accuracy"
 WITHIN = "within_20_percent"
+NEAR = "within_a_tenth_of_the_range"
 ABSOLUTE_ERROR = "mean_absolute_error"
 STATISTICS = "statistics_mean_absolute_error"
 OFF_BY = (0.2, 0.35)
@@ -43,12 +46,17 @@ def utility(target: Target, inputs: Tensor, targets: Tensor, data: DataSet) -> t
         right = int((target.labels(inputs) == targets.numpy()).sum())
         return (proportion(right, len(targets), ACCURACY),)
     predicted = data.value.decode(outputs[:, 0])
-    return of_values(predicted, data.value.decode(targets.numpy()))
+    return of_values(predicted, data.value.decode(targets.numpy()), data.value)
 
 
-def of_values(predicted: Float[np.ndarray, " examples"], true: Float[np.ndarray, " examples"]) -> tuple[Measure, ...]:
+def of_values(
+    predicted: Float[np.ndarray, " examples"], true: Float[np.ndarray, " examples"], value: Values
+) -> tuple[Measure, ...]:
     """The measures of predictions in the value's unit."""
     error = np.abs(predicted - true)
+    if not value.has_origin:
+        near = int((error <= 0.1 * (value.bounds[1] - value.bounds[0])).sum())
+        return proportion(near, len(true), NEAR), mean(error, ABSOLUTE_ERROR)
     relative, count = error / np.abs(true).clip(1e-12), len(true)
     shares = [proportion(int((relative <= OFF_BY[0]).sum()), count, WITHIN)]
     shares += [
@@ -99,8 +107,8 @@ def without_model(targets: Tensor, data: DataSet) -> tuple[Measure, ...]:
         counts = np.bincount(targets.numpy(), minlength=len(data.classes))
         return (proportion(int(counts.max()), int(counts.sum()), "majority_class"),)
     true = data.value.decode(targets.numpy())
-    found = of_values(np.full(len(true), np.median(true)), true)
-    kept = [item for item in found if item.name in (WITHIN, ABSOLUTE_ERROR)]
+    found = of_values(np.full(len(true), np.median(true)), true, data.value)
+    kept = [item for item in found if item.name in (WITHIN, NEAR, ABSOLUTE_ERROR)]
     return tuple(Measure(name=f"median_{item.name}", value=item.value, low=item.low, high=item.high) for item in kept)
 
 

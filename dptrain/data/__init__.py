@@ -6,6 +6,8 @@
 * :mod:`~dptrain.data.split`: members, non-members, population, public; drawn before training
 * :mod:`~dptrain.data.digits`, :mod:`~dptrain.data.mnist`, :mod:`~dptrain.data.cifar10`, :mod:`~dptrain.data.faces`,
   :mod:`~dptrain.data.iwpc`, :mod:`~dptrain.data.table`, :mod:`~dptrain.data.images`
+* :mod:`~dptrain.data.cells`: what stands in a file with a table
+* :mod:`~dptrain.data.values`: a value to predict in place of a class
 
 A data set of your own is a function that takes the recipe's :class:`~dptrain.recipe.DataConfig`::
 

@@ -25,10 +25,11 @@ from pathlib import Path
 
 import torch
 
+from dptrain.data.cells import Cells, read_columns
 from dptrain.data.dataset import DataSet
 from dptrain.data.pickled import read_table
 from dptrain.data.places import folder_of
-from dptrain.data.table import Cells, Column, encode, numbers_of, parse_column, read_columns
+from dptrain.data.table import Column, encode, numbers_of, parse_column
 from dptrain.data.values import Values
 from dptrain.errors import DataError
 from dptrain.files import write_file

@@ -13,35 +13,35 @@ from private data is not free.) A column is written as
     NAME:category[A,B,*]          the same, and every other category counts as *
     …?                            cells may be empty: one more input says so, and the others are 0 (mid-range for a number)
 
+What is predicted is a category, whose values ``data.classes`` lists, or a number, stated like a column that has no empty cells:
+``--data.target 'dose:number[0,150]' --data.unit 'mg a week' --training.loss squared_error``.
+
 The name is the header's, to the letter, spaces and brackets included. A category that holds a comma is put into double
-quotes: ``town:category["Bath, UK",York]``. Columns of the file that are not named are not used. Cells are texts without
-the spaces around them: ``NA``, ``None`` and ``0`` are what they say, and only an empty cell (null in Parquet) is missing.
-Lines are counted from 1, the header being line 1; empty lines are skipped.
+quotes: ``town:category["Bath, UK",York]``. Columns of the file that are not named are not used. Cells are what
+:mod:`~dptrain.data.cells` reads: ``NA``, ``None`` and ``0`` are what they say, and only an empty cell is missing.
 """
 
 import csv
 import re
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
 
+from dptrain.data.cells import Cells, column_names, read, require_column
 from dptrain.data.dataset import DataSet
-from dptrain.errors import DataError, nearest
+from dptrain.data.values import Values
+from dptrain.errors import DataError
 from dptrain.recipe import DataConfig
 
 SPEC = re.compile(r"(?P<name>.+):(?P<kind>number|category)\[(?P<inside>.*)\](?P<marks>\^?\??|\?\^)", re.DOTALL)
 EXAMPLES = "'age:number[0,120]' or 'sex:category[F,M]'"
 NOT_FREE = "known without looking at the data (what is computed from private data is not free)"
-
-Cells = list[str | None]
-"""A column's cells as texts; None is a missing one."""
 
 
 @dataclass(frozen=True)
@@ -91,22 +91,29 @@ def load(config: DataConfig) -> DataSet:
         DataError: the file cannot be read, or a cell is not what was stated; it names the line.
     """
     path = _path(config)
-    names = _names(path)
+    names = column_names(path)
     target, columns = _stated(config, names, path)
-    lines, cells = _read(path, names, [target, *(column.name for column in columns)])
+    lines, cells = read(path, names, [target.name, *(column.name for column in columns)])
     if not lines:
         raise DataError(f"{path} is empty: it has a header and no rows, and training needs at least 1")
-    targets = _targets(target, cells[target], lines, config.classes, path)
+    value, targets = None, torch.empty(0)
+    if target.kind == "number":
+        value = Values(target.name, config.unit, target.bounds, config.scale)
+        found = _complete(target, cells[target.name], lines, path)
+        targets = torch.from_numpy(value.encode(found)).float()
+    else:
+        targets = torch.from_numpy(_targets(target.name, cells[target.name], lines, config.classes, path))
     features, inputs, bounds = encode(columns, cells, lines, path)
     return DataSet(
         name=path.name,
         inputs=torch.from_numpy(inputs).float(),
-        targets=torch.from_numpy(targets),
+        targets=targets,
         classes=config.classes,
         bounds=bounds,
         kind="table",
         features=features,
         columns=config.columns,
+        value=value,
         source=f"{path.name}, given by the user",
     )
 
@@ -118,37 +125,49 @@ def _bounds(columns: list[Column]) -> tuple[float, float]:
     return -0.5 if numbers else 0.0, 1.0 if indicators else 0.5
 
 
-def _stated(config: DataConfig, names: list[str], path: Path) -> tuple[str, list[Column]]:
+def _stated(config: DataConfig, names: list[str], path: Path) -> tuple[Column, list[Column]]:
     """The target and the columns that the recipe states, checked against the header."""
-    if config.target is None:
-        raise DataError(f"data.target is not given; name the column to predict with --data.target, one of {', '.join(names)}")
-    _require_column(config.target, names, "data.target", path)
+    target = _target(config, names, path)
     if not config.columns:
         others = " ".join(shlex.quote(f"{name}:number[LOW,HIGH]") for name in names if name and name != config.target)
         raise DataError(
             f"data.columns is not given; state each column's bounds or categories, {NOT_FREE}, as {EXAMPLES}; for {path} "
             f"type --data.columns {others}, and leave out what should not be used"
         )
-    if len(config.classes) < 2 or len(set(config.classes)) != len(config.classes):
-        raise DataError(
-            f"data.classes is {config.classes}; list the two or more values that {config.target!r} can take, {NOT_FREE}, "
-            "such as --data.classes no yes"
-        )
     columns = [parse_column(text) for text in config.columns]
     for column in columns:
-        _require_column(column.name, names, "data.columns", path)
-        if column.name == config.target:
-            raise DataError(f"data.columns holds the target {config.target!r}; leave it out, or the model would be told")
+        require_column(column.name, names, "data.columns", path)
+        if column.name == target.name:
+            raise DataError(f"data.columns holds the target {target.name!r}; leave it out, or the model would be told")
     if len({column.name for column in columns}) != len(columns):
         raise DataError("data.columns names a column twice; name each once")
-    return config.target, columns
+    return target, columns
 
 
-def _require_column(name: str, names: list[str], field: str, path: Path) -> None:
-    if name not in names:
-        guess = nearest(name, names)
-        hint = f"did you mean {guess!r}? " if guess else ""
-        raise DataError(f"{field} names {name!r}, which {path} does not have; {hint}its columns are {', '.join(names)}")
+def _target(config: DataConfig, names: list[str], path: Path) -> Column:
+    """What is to be predicted: a category, of which the recipe lists the classes, or a number."""
+    if config.target is None:
+        raise DataError(f"data.target is not given; name the column to predict with --data.target, one of {', '.join(names)}")
+    if config.target not in names and SPEC.fullmatch(config.target):
+        target = parse_column(config.target)
+        if target.kind == "category" or target.may_be_missing:
+            raise DataError(
+                f"data.target is {config.target!r}; write a number that each row has as '{target.name}:number[LOW,HIGH]', "
+                "and of a category the name alone, with its values in --data.classes"
+            )
+        if config.classes:
+            raise DataError(f"data.target is a number, and data.classes is {config.classes}; give one of the two")
+        require_column(target.name, names, "data.target", path)
+        return target
+    require_column(config.target, names, "data.target", path)
+    if config.unit or config.scale != "linear":
+        raise DataError(f"data.unit and data.scale are of a number; write --data.target '{config.target}:number[LOW,HIGH]'")
+    if len(config.classes) < 2 or len(set(config.classes)) != len(config.classes):
+        raise DataError(
+            f"data.classes is {config.classes}; list the two or more values that {config.target!r} can take, {NOT_FREE}, such "
+            f"as --data.classes no yes; or write --data.target '{config.target}:number[LOW,HIGH]' for a number"
+        )
+    return Column(config.target, "category", categories=config.classes)
 
 
 def _path(config: DataConfig) -> Path:
@@ -161,99 +180,6 @@ def _path(config: DataConfig) -> Path:
         what = "a folder" if path.is_dir() else f"a file that ends in {path.suffix or 'nothing'}"
         raise DataError(f"data.path is {path}, {what}; a table is a .csv or .parquet file")
     return path
-
-
-# Reading: the header, then the named columns. Both kinds of file become texts, so that one set of rules reads the cells.
-
-
-def _names(path: Path) -> list[str]:
-    """The column names of the file, in its order."""
-    if path.suffix.lower() == ".parquet":
-        with _parquet(path) as file:
-            names = list(file.schema_arrow.names)
-    else:
-        names = next((row for _, row in _csv_rows(path)), [])
-    if not any(names):
-        raise DataError(f"{path} is empty and cannot be read as a table, which starts with a line of column names")
-    for separator in ";\t":
-        if len(names) == 1 and separator in names[0]:
-            raise DataError(f"{path} is separated by {separator!r}; write it again with commas between the cells")
-    twice = [name for name in names if name and names.count(name) > 1]
-    if twice:
-        raise DataError(f"{path} has several columns named {twice[0]!r}; rename all but one")
-    return names
-
-
-def read_columns(path: Path, wanted: list[str], who: str) -> tuple[list[int], dict[str, Cells]]:
-    """The line of each row of a table, and the wanted columns; ``who`` wants them.
-
-    Raises:
-        DataError: the file cannot be read, or lacks a column.
-    """
-    names = _names(path)
-    for name in wanted:
-        _require_column(name, names, who, path)
-    return _read(path, names, wanted)
-
-
-def _read(path: Path, names: list[str], wanted: list[str]) -> tuple[list[int], dict[str, Cells]]:
-    """The line of each row, and the wanted columns."""
-    if path.suffix.lower() == ".parquet":
-        with _parquet(path) as file:
-            table = file.read(columns=wanted)
-            cells = {name: [_text(cell) for cell in table.column(name).to_pylist()] for name in wanted}
-        return list(range(2, table.num_rows + 2)), cells
-    places = {name: names.index(name) for name in wanted}
-    lines: list[int] = []
-    columns: dict[str, Cells] = {name: [] for name in wanted}
-    rows = _csv_rows(path)
-    next(rows)
-    for line, row in rows:
-        if len(row) != len(names):
-            raise DataError(
-                f"{path}, line {line}: {len(row)} cells, and the header has {len(names)}; mend the line (a cell that holds a "
-                "comma is put into double quotes)"
-            )
-        lines.append(line)
-        for name, place in places.items():
-            columns[name].append(_text(row[place]))
-    return lines, columns
-
-
-def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Each row that is not empty, with the line on which it starts."""
-    start = 1
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.reader(handle, strict=True)
-            for row in reader:
-                if row:
-                    yield start, row
-                start = reader.line_num + 1
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error}); write it again as UTF-8") from None
-    except (csv.Error, OSError) as error:
-        raise DataError(f"{path} cannot be read as CSV: line {start}: {error}; mend the line") from None
-
-
-@contextmanager
-def _parquet(path: Path) -> Iterator[Any]:
-    try:
-        from pyarrow.parquet import ParquetFile
-    except ImportError:
-        raise DataError(f"{path} is a Parquet file, which needs pyarrow; type pip install 'dptrain[parquet]'") from None
-    try:
-        with ParquetFile(path) as file:
-            yield file
-    except Exception as error:  # a damaged file raises nearly anything: pyarrow's own errors, OSError, NotImplementedError
-        raise DataError(f"{path} cannot be read as PARQUET ({' '.join(str(error).split())}); write it again") from None
-
-
-def _text(cell: Any) -> str | None:
-    """A cell as trimmed text; a whole float from Parquet reads like the integer that it is."""
-    if cell is None:
-        return None
-    return (str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()) or None
 
 
 def _number(text: str | None) -> float:
@@ -273,6 +199,15 @@ def _place(path: Path, lines: list[int], bad: np.ndarray) -> tuple[int, str]:
     others = int(bad.sum()) - 1
     more = f" (and {others} more rows)" if others > 1 else " (and 1 more row)" if others else ""
     return first, f"{path}, line {lines[first]}{more}"
+
+
+def _complete(target: Column, cells: Cells, lines: list[int], path: Path) -> Float[np.ndarray, " examples"]:
+    """The numbers to predict, between their bounds."""
+    empty = np.array([cell is None for cell in cells])
+    if empty.any():
+        _, place = _place(path, lines, empty)
+        raise DataError(f"{place}: the target {target.name!r} is empty; remove such rows")
+    return np.clip(numbers_of(target, cells, lines, path), *target.bounds)
 
 
 def _targets(name: str, cells: Cells, lines: list[int], classes: tuple[str, ...], path: Path) -> np.ndarray:

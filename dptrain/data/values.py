@@ -13,14 +13,13 @@ inverse; an output below the scale's own end (a negative square root) decodes to
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Float
 
 from dptrain.errors import DataError, unknown_name
-
-Scale = Literal["linear", "square_root"]
+from dptrain.recipe import Scale
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,11 @@ class Values:
             raise DataError(
                 f"the bounds of {self.name!r} are {self.bounds}, and below 0 there is no square root; give scale 'linear'"
             )
+
+    @property
+    def has_origin(self) -> bool:
+        """Whether 0 is the least there can be, so that an error may be stated as a share of the value."""
+        return self.bounds[0] >= 0
 
     def encode(self, values: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
         """Values in their unit as a model's outputs.

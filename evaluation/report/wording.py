@@ -61,10 +61,12 @@ METRIC_NAMES = {
     "guessed_held_out": "held-out guessed",
     "train_minus_held_out": "members − held-out",
     "within_20_percent": "within 20%",
+    "within_a_tenth_of_the_range": "within a tenth of the range",
     "off_by_more_than_20_percent": "off by more than 20%",
     "off_by_more_than_35_percent": "off by more than 35%",
     "statistics_mean_absolute_error": "mean absolute error of noised statistics",
     "median_within_20_percent": "always the median, within 20%",
+    "median_within_a_tenth_of_the_range": "always the median, within a tenth of the range",
     "median_mean_absolute_error": "always the median, mean absolute error",
 }
 VARIANT_NAMES = {"non_private": "non-private", "clip_only": "clip only", "regularized": "regularized", "dp": "DP"}
@@ -107,7 +109,10 @@ MEMBERS_THEMSELVES = (
 )
 
 
-RIGHT = {"within_20_percent": "within 20% of the true value"}
+RIGHT = {
+    "within_20_percent": "within 20% of the true value",
+    "within_a_tenth_of_the_range": "within a tenth of the value's public range",
+}
 """What a model is where it is right, by the headline of what it is worth."""
 
 

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from dptrain.data.dataset import DataSet
 from dptrain.data.table import Column, decode, load, parse_column
+from dptrain.data.values import Values
 from dptrain.errors import DataError
 from dptrain.recipe import DataConfig
 
@@ -26,6 +28,43 @@ def table(folder: Path, text: str | bytes = ROWS, **changes: Any) -> DataSet:
     path = folder / "patients.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return load(config(path, **{"columns": COLUMNS, **changes}))
+
+
+def test_the_target_may_be_a_number_between_stated_bounds(tmp_path: Path):
+    rows = "age,dose\n20,35.5\n60,0\n40,150\n"
+    given = {"columns": COLUMNS[:1], "classes": (), "target": "dose:number[0,150]", "unit": "mg a week"}
+    data = table(tmp_path, rows, **given)
+    assert data.value == Values("dose", "mg a week", (0.0, 150.0))
+    torch.testing.assert_close(data.targets, torch.tensor([35.5 / 150 - 0.5, -0.5, 0.5]))
+    root = table(tmp_path, rows, scale="square_root", **given)
+    assert root.value is not None
+    torch.testing.assert_close(root.value.decode(root.targets.double().numpy()), np.array([35.5, 0, 150]), rtol=1e-5, atol=1e-5)
+    moved = table(tmp_path, rows, **{**given, "target": "dose:number[0,100]^"})
+    assert moved.targets.tolist()[2] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target": "dose:number[0,100]"}, r"line 4: 'dose' holds 150 and lies outside its public bounds \[0, 100\]"),
+        ({"target": "dose:number[0,150]", "classes": ("a", "b")}, "data.target is a number, and data.classes is"),
+        ({"target": "dose:number[0,150]?"}, "a number that each row has"),
+        ({"target": "dose:category[a,b]"}, "of a category the name alone"),
+        ({"target": "dos:number[0,150]"}, "did you mean 'dose'"),
+        ({"target": "dose", "classes": ()}, r"or write --data.target 'dose:number\[LOW,HIGH\]' for a number"),
+        ({"target": "dose", "classes": ("0", "1"), "unit": "mg"}, "data.unit and data.scale are of a number"),
+        ({"target": "dose:number[-1,150]", "scale": "square_root"}, "below 0 there is no square root"),
+        ({"target": "dose:number[0,150]", "scale": "cubic"}, "'cubic'.*accepted: linear, square_root"),
+    ],
+)
+def test_a_number_that_cannot_be_predicted_is_refused_in_a_sentence(tmp_path: Path, changes: dict[str, Any], message: str):
+    with pytest.raises(DataError, match=message):
+        table(tmp_path, "age,dose\n20,35.5\n60,0\n40,150\n", **{"columns": COLUMNS[:1], "classes": (), **changes})
+
+
+def test_a_number_to_predict_is_in_each_row(tmp_path: Path):
+    with pytest.raises(DataError, match="line 3: the target 'dose' is empty; remove such rows"):
+        table(tmp_path, "age,dose\n20,35.5\n60,\n", columns=COLUMNS[:1], classes=(), target="dose:number[0,150]")
 
 
 def test_a_table_becomes_named_inputs_scaled_by_stated_bounds(tmp_path: Path):

@@ -18,9 +18,17 @@ DOSE = Values("dose", "mg a week", (0.0, 400.0), scale="square_root")
 
 def test_predictions_are_held_against_values_in_their_own_unit():
     """Off by 20% exactly, by 30% and by 40% of 10, 20 and 30."""
-    within, off_20, off_35, error = of_values(np.array([12.0, 14.0, 42.0, 50.0]), np.array([10.0, 20.0, 30.0, 50.0]))
+    within, off_20, off_35, error = of_values(np.array([12.0, 14.0, 42.0, 50.0]), np.array([10.0, 20.0, 30.0, 50.0]), DOSE)
     assert [item.value for item in (within, off_20, off_35, error)] == [0.5, 0.5, 0.25, pytest.approx((2 + 6 + 12) / 4)]
     assert (within.name, error.name) == ("within_20_percent", "mean_absolute_error")
+
+
+def test_of_what_may_be_negative_no_share_of_the_value_is_taken():
+    """Of a range of 50 degrees a tenth is 5."""
+    warmth = Values("warmth", "°C", (-10.0, 40.0))
+    near, error = of_values(np.array([0.0, 6.0, 4.9]), np.array([0.1, 0.0, 0.0]), warmth)
+    assert (near.name, near.value) == ("within_a_tenth_of_the_range", pytest.approx(2 / 3))
+    assert error.value == pytest.approx(11 / 3)
 
 
 def test_a_model_that_predicts_a_value_is_measured_after_decoding():
@@ -53,7 +61,7 @@ def test_a_model_that_was_lost_in_training_is_not_a_safe_one(value: Values | Non
 
 
 def test_measures_come_back_from_numbers_as_they_were():
-    given = of_values(np.array([12.0, 14.0]), np.array([10.0, 20.0]))
+    given = of_values(np.array([12.0, 14.0]), np.array([10.0, 20.0]), DOSE)
     assert as_measures(as_numbers(given)) == given
     bare = (Measure(name="mean_absolute_error", value=3.0),)
     assert as_measures(as_numbers(bare)) == bare
