@@ -191,9 +191,9 @@ class EvaluationPlan:
     known: tuple[str, ...] | None = None
     """Of a table: columns that its attacker knows beside the outcome. Left out, all but the hidden one; an empty list, none."""
     inversion_steps: int = 300
-    """Gradient steps of an inversion, at most."""
+    """Gradient steps of `inversion.class`, at most; other inversions end by themselves."""
     inversion_restarts: int = 4
-    """Starting points of an inversion; the one that the target likes best is kept."""
+    """Starting points of `inversion.class`; the one that the target likes best is kept."""
 
     def __post_init__(self) -> None:
         for name in self.attacks:

@@ -40,7 +40,7 @@ Verdict = Literal[
 ]
 
 VERDICTS: dict[str, str] = {
-    "leak": "the interval lies above what an attack without any signal gets, on a model with no guarantee",
+    "leak": "the interval lies above what an attack without any signal gets, and no guarantee of the model limits this attack",
     "found nothing": "the interval contains what an attack without any signal gets; read it beside its controls",
     "within the plan": "the attack finds something, and no more than the plan permits",
     "above the plan": "AUC or ROC, intervals and all, lie above the plan: the guarantee or the measurement is broken",

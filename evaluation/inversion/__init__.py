@@ -9,6 +9,7 @@
 * :mod:`~evaluation.inversion.prior`: what a class looks like, among inputs that look like public ones
 * :mod:`~evaluation.inversion.blackbox`: the same through scores alone
 * :mod:`~evaluation.inversion.labels`: the same through labels alone
+* :mod:`~evaluation.inversion.pictures`: what attacks and judges do to pictures
 * :mod:`~evaluation.inversion.evaluator`: who judges a reconstruction, without the target
 * :mod:`~evaluation.inversion.recogniser`: the judge of pictures of people
 

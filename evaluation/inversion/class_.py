@@ -23,19 +23,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Tensor
 
 from evaluation.access import Access
 from evaluation.inversion.knowledge import ClassKnowledge
-from evaluation.inversion.recogniser import blurred
+from evaluation.inversion.pictures import LEAST_SIDE, blurred, variation_gradient
 from evaluation.target import Target
-
-LEAST_SIDE = 16
-"""Of pictures whose neighbouring pixels are taken to be alike."""
-SMOOTHED = 1e-2
-"""ε of the total variation: below this difference between pixels it is quadratic."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,19 +104,6 @@ class ClassInversion:
                 moved = blurred(moved, self.blur)
             current = torch.where(going.view(-1, *[1] * (start.dim() - 1)), moved.clamp(low, high), current)
         return best, best_cost
-
-
-def variation_gradient(
-    pictures: Float[Tensor, "examples channels height width"],
-) -> Float[Tensor, "examples channels height width"]:
-    """The derivative of each picture's total variation with respect to its pixels."""
-    with torch.enable_grad():
-        leaf = pictures.detach().requires_grad_(True)
-        ahead = F.pad(leaf, (0, 1, 0, 1), mode="replicate")
-        down, right = ahead[..., 1:, :-1] - leaf, ahead[..., :-1, 1:] - leaf
-        variation = (down.square() + right.square() + SMOOTHED**2).sqrt().mean((1, 2, 3))
-        (gradient,) = torch.autograd.grad(variation.sum(), leaf)
-    return gradient
 
 
 def of_length_one(gradient: Tensor) -> Tensor:

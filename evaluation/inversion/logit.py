@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from evaluation.access import Access
-from evaluation.inversion.class_ import LEAST_SIDE, of_length_one, variation_gradient
+from evaluation.inversion.class_ import of_length_one
 from evaluation.inversion.knowledge import ClassKnowledge
+from evaluation.inversion.pictures import LEAST_SIDE, variation_gradient
 from evaluation.target import Target
 
 

@@ -13,7 +13,6 @@ Its architecture (group normalisation, mean pooling, half resolution) is no mode
 hashes which pictures it has seen; :func:`~evaluation.inversion.evaluator.check_apart` refuses one that attacker or target used.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 
 from dptrain.errors import DataError
 from evaluation.inversion.evaluator import check_enough, hashes
+from evaluation.inversion.pictures import LEAST_SIDE, blurred
 from evaluation.metrics import proportion
 from evaluation.result import Measure
 
@@ -33,7 +33,6 @@ Form = Literal["convolutional", "linear"]
 STEPS = 400
 BATCH = 40
 LEARNING_RATE = 3e-3
-LEAST_SIDE = 16
 HALVED_FROM = 32
 """Pictures with no side shorter than this are looked at in half their resolution."""
 CHUNK = 256
@@ -155,15 +154,3 @@ def varied(
     half = count // 2
     moved = torch.cat([blurred(moved[:half], float(uniform(0, 2, 1))), moved[half:]])
     return moved + uniform(0, 0.15, count, 1, 1, 1) * torch.randn(moved.shape, generator=generator)
-
-
-def blurred(pictures: Tensor, deviation: float) -> Tensor:
-    """Each picture convolved with a Gaussian of this standard deviation in pixels; beyond its edge it goes on as it ends."""
-    if deviation < 0.1 or not len(pictures):
-        return pictures
-    reach = math.ceil(3 * deviation)
-    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / deviation) ** 2)
-    weights = (weights / weights.sum()).to(pictures.dtype)
-    flat = F.pad(pictures.flatten(0, 1).unsqueeze(1), (reach,) * 4, mode="replicate")
-    rows = F.conv2d(flat, weights.view(1, 1, -1, 1))
-    return F.conv2d(rows, weights.view(1, 1, 1, -1)).view_as(pictures)

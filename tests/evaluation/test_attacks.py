@@ -13,10 +13,11 @@ from dptrain.errors import DataError, UserError
 from dptrain.fleet import Fleet, draw_membership
 from evaluation.access import Access, AccessError
 from evaluation.baselines import blind_scores, permuted
-from evaluation.inversion.class_ import SMOOTHED, ClassInversion, variation_gradient
+from evaluation.inversion.class_ import ClassInversion
 from evaluation.inversion.evaluator import Judge, class_means, nearest_distance
 from evaluation.inversion.knowledge import ClassKnowledge
 from evaluation.inversion.logit import LogitInversion
+from evaluation.inversion.pictures import SMOOTHED, variation_gradient
 from evaluation.membership import Knowledge
 from evaluation.membership.lira import Lira, log_likelihood_ratio
 from evaluation.membership.signal import log_softmax, rescaled

@@ -9,7 +9,8 @@ from torch import Tensor
 from dptrain.errors import DataError
 from evaluation.inversion import recogniser
 from evaluation.inversion.evaluator import Judge, check_apart, nearest_distance
-from evaluation.inversion.recogniser import Recogniser, blurred, standardised, varied
+from evaluation.inversion.pictures import blurred
+from evaluation.inversion.recogniser import Recogniser, standardised, varied
 
 CLASSES = 4
 
