@@ -26,6 +26,7 @@
 * :mod:`~evaluation.inversion.bound`: the most that anyone can reconstruct of one example, from the plan alone
 * :mod:`~evaluation.inversion.released`: what each step releases, and what one example adds to it
 * :mod:`~evaluation.inversion.informed`: which of n candidates was trained on, by someone who knows all other examples
+* :mod:`~evaluation.inversion.closed_form`: the one unknown example of a converged linear model, from its weights
 * :mod:`~evaluation.inversion.gradient`: one example from its gradient, with and without noise
 * :mod:`~evaluation.inversion.weights`: training examples from the weights of a small network
 """
