@@ -14,7 +14,9 @@ Clipping multiplies both by one factor, which cancels: it hides nothing.
 
 **Any model.** Look for the x whose own gradient is the one that was seen: by squared distance (Zhu, Liu, Han 2019, "Deep
 Leakage from Gradients"), or by one minus the cosine plus a weight times the total variation of the image, by the signs of
-the gradient and within bounds (Geiping et al. 2020). Both are *naive*: they take noise for signal.
+the gradient and within bounds (Geiping et al. 2020). What was seen is clipped, so a candidate's gradient is clipped before it
+is compared: by distance, one that is not has the wrong length; by cosine it makes no difference. A gradient that was not
+clipped goes with a plan whose ``clipping_norm`` is infinite. Both are *naive*: they take noise for signal.
 
 **Informed.** Public examples give a mean m and principal directions L, of one standard deviation each: x = m + L z with z
 standard normal. With r_t = c(x; w_t) + σ Δ · noise (:mod:`~evaluation.inversion.released`), the most probable z is the
@@ -103,7 +105,7 @@ class GradientMatching:
         """One input, ``[*input_shape]``, within bounds.
 
         Args:
-            seen: one example's gradient, or what is left of a released sum.
+            seen: what the example adds to a sum, clipped by the plan of ``contributions``; what is left of a released one.
             weights: at which it was taken.
             label: of the example; see :func:`label_of`.
             generator: draws the starting point.
@@ -113,7 +115,7 @@ class GradientMatching:
         start = low + (high - low) * torch.rand(1, *input_shape, generator=generator, dtype=seen.dtype)
 
         def cost(inputs: Tensor) -> Tensor:
-            own = contributions.gradients(weights, inputs, targets)[0]
+            own = contributions(weights, inputs, targets)[0]
             squared = self.distance == "euclidean"
             apart = (own - seen).square().sum() if squared else 1 - torch.cosine_similarity(own, seen, dim=0)
             return apart + self.total_variation * total_variation(inputs) if self.total_variation else apart

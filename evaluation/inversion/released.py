@@ -19,6 +19,7 @@ Contributions are computed here by ``torch.func``, apart from the engine, whose 
 can be differentiated with respect to the inputs.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -104,6 +105,8 @@ class Contributions:
 
     def clipped(self, gradients: Float[Tensor, "examples parameters"]) -> Float[Tensor, "examples parameters"]:
         """By the plan's rule; see :mod:`dptrain.clipping.clipped`."""
+        if math.isinf(self.plan.clipping_norm):
+            return gradients
         norms = gradients.norm(dim=1, keepdim=True)
         if self.plan.clipping == "automatic":
             return gradients * (self.plan.clipping_norm / (norms + self.plan.automatic_stability))

@@ -28,7 +28,7 @@ one backward pass. The derivative of a ReLU is a step, which tells the search no
 ``sharpness`` times the input stands for it, forwards the network stays as it is.
 
 The search is judged by nearest distances, members beside non-members of the same distribution: a blurry mean is near to
-everything, so only the difference is a leak of training.
+everything, so only the difference is a leak of training. Of images, structural similarity stands beside the distance.
 """
 
 from dataclasses import dataclass
@@ -41,8 +41,9 @@ from torch import Tensor, nn
 
 from evaluation.access import Access
 from evaluation.inversion.evaluator import nearest_distance
-from evaluation.metrics import area_under_roc, proportion
+from evaluation.metrics import area_under_roc, mean, proportion
 from evaluation.result import Measure
+from evaluation.similarity import WINDOW, structural_similarity
 
 
 class SmoothReLU(torch.autograd.Function):
@@ -161,6 +162,8 @@ class Closeness:
     non_members: Float[np.ndarray, " non_members"]
     auc: Measure
     """How often a member is nearer to its reconstruction than a non-member to its own: 1/2 where nothing of training leaked."""
+    similarity: tuple[Measure, Measure] | None = None
+    """Mean SSIM of members, and of non-members, to the reconstruction that is nearest by distance; of images alone."""
 
     @property
     def recovered(self) -> Measure:
@@ -169,19 +172,41 @@ class Closeness:
 
     @property
     def text(self) -> str:
+        alike = ""
+        if self.similarity is not None:
+            members, non_members = self.similarity
+            alike = f" SSIM to the nearest reconstruction: {members.value:.3f}, of the others {non_members.value:.3f}."
         return (
             f"{self.recovered.value:.0%} of {len(self.members)} training examples have a reconstruction nearer than the "
             f"nearest of any of {len(self.non_members)} others; the best is {self.members.min():.3f} away, and "
             f"{self.non_members.min():.3f} from the others. AUC of nearness {self.auc.value:.3f} "
-            f"({self.auc.low:.3f} to {self.auc.high:.3f}), .5 where nothing leaked."
+            f"({self.auc.low:.3f} to {self.auc.high:.3f}), .5 where nothing leaked.{alike}"
         )
 
 
 def closeness(
-    found: Float[Tensor, "candidates ..."], members: Float[Tensor, "members ..."], non_members: Float[Tensor, "others ..."]
+    found: Float[Tensor, "candidates ..."],
+    members: Float[Tensor, "members ..."],
+    non_members: Float[Tensor, "others ..."],
+    bounds: tuple[float, float] | None = None,
 ) -> Closeness:
-    """Reconstructions into figures; nothing here went into the search."""
+    """Reconstructions into figures; nothing here went into the search.
+
+    Args:
+        bounds: of a pixel. With them, and inputs ``[..., channels, height, width]`` of at least the window's size, SSIM is
+            measured as well.
+    """
     near, far = nearest_distance(members, found), nearest_distance(non_members, found)
     scores = -np.concatenate([near, far])
     is_member = np.arange(len(scores)) < len(near)
-    return Closeness(members=near, non_members=far, auc=area_under_roc(scores, is_member))
+    similarity = None
+    if bounds is not None and found.ndim == 4 and min(found.shape[2:]) >= WINDOW:
+        similarity = _similarity(found, members, bounds, "members"), _similarity(found, non_members, bounds, "non_members")
+    return Closeness(members=near, non_members=far, auc=area_under_roc(scores, is_member), similarity=similarity)
+
+
+def _similarity(found: Tensor, examples: Tensor, bounds: tuple[float, float], name: str) -> Measure:
+    low, high = bounds
+    nearest = found[torch.cdist(examples.flatten(1).double(), found.flatten(1).double()).argmin(1)]
+    values = structural_similarity(nearest - low, examples - low, value_range=high - low)
+    return mean(values.numpy(), f"ssim_of_{name}")

@@ -78,19 +78,23 @@ def test_the_label_is_the_one_negative_entry_of_the_last_bias():
     assert label_of(torch.softmax(torch.tensor([2.0, 0.1, -1.0]), 0) - torch.tensor([0.0, 0.0, 1.0])) == 2
 
 
+@pytest.mark.parametrize("clipping_norm", [0.1, 1e3, math.inf])
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
-def test_one_digit_is_found_by_optimisation_where_the_first_layer_has_no_bias(distance):
+def test_one_digit_is_found_by_optimisation_where_the_first_layer_has_no_bias(distance, clipping_norm: float):
+    """Clipped to a fraction of its length, or not clipped at all."""
     pixels, labels = load_digits(return_X_y=True)
     inputs, label = torch.tensor(pixels[:1] / 16), int(labels[0])
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 24, bias=False), nn.Sigmoid(), nn.Linear(24, 10)).double()
-    contributions = Contributions(model, LOSS, PLAN)
+    contributions = Contributions(model, LOSS, replace(PLAN, clipping_norm=clipping_norm))
     weights = torch.cat([value.detach().flatten() for value in model.parameters()])
     seen = contributions(weights, inputs, torch.tensor([label]))[0]
-    if distance == "euclidean":
-        seen = contributions.gradients(weights, inputs, torch.tensor([label]))[0]
-    attack = GradientMatching(distance=distance)
-    found = attack.run(seen, contributions, weights, label, (64,), (0.0, 1.0), torch.Generator().manual_seed(0))
+    whole = contributions.gradients(weights, inputs, torch.tensor([label]))[0]
+    assert whole.norm() > 1
+    assert seen.norm() == pytest.approx(min(clipping_norm, float(whole.norm())))
+    found = GradientMatching(distance=distance).run(
+        seen, contributions, weights, label, (64,), (0.0, 1.0), torch.Generator().manual_seed(0)
+    )
     assert float((found - inputs[0]).square().mean()) < (1e-8 if distance == "euclidean" else 1e-3)
 
 

@@ -104,3 +104,17 @@ def test_a_search_that_found_nothing_is_as_near_to_others():
     exact = closeness(torch.cat([noise, inputs]), inputs, others)
     assert exact.auc.value == 1.0
     assert "100% of 100 training examples" in exact.text
+
+
+def test_images_are_judged_by_similarity_too_and_smaller_or_flat_ones_are_not():
+    generator = torch.Generator().manual_seed(0)
+    members, others, noise = (torch.rand(6, 1, 16, 12, generator=generator).double() - 0.3 for _ in range(3))
+    exact = closeness(torch.cat([noise, members]), members, others, BOUNDS)
+    assert exact.similarity is not None
+    of_members, of_others = exact.similarity
+    assert of_members.value == pytest.approx(1.0)
+    assert of_others.value == pytest.approx(0.13, abs=0.1)
+    assert "SSIM to the nearest reconstruction: 1.000" in exact.text
+    assert closeness(noise, members, others).similarity is None
+    assert closeness(noise.flatten(1), members.flatten(1), others.flatten(1), BOUNDS).similarity is None
+    assert closeness(noise[..., :8], members[..., :8], others[..., :8], BOUNDS).similarity is None
