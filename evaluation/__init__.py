@@ -5,7 +5,7 @@
 * :mod:`~evaluation.access`, :mod:`~evaluation.target`: what an attacker sees
 * :mod:`~evaluation.membership`, :mod:`~evaluation.inversion`: the attacks
 * :mod:`~evaluation.analysis`, :mod:`~evaluation.attributes`, :mod:`~evaluation.reconstructions`,
-  :mod:`~evaluation.known_others`: from what an attack gives to figures and a verdict
+  :mod:`~evaluation.known_others`, :mod:`~evaluation.final_model`: from what an attack gives to figures and a verdict
 * :mod:`~evaluation.utility`: what the model is worth; :mod:`~evaluation.similarity`: of pictures
 * :mod:`~evaluation.audit`: lower bounds on ε, and the games that they come from
 * :mod:`~evaluation.extraction`: secrets that a model of text repeats

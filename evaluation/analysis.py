@@ -16,6 +16,7 @@ from dptrain.data.dataset import DataSet
 from dptrain.data.split import Split
 from dptrain.fleet import Fleet, Views
 from dptrain.plan import PrivacyPlan
+from dptrain.recipe import Recipe
 from evaluation import metrics
 from evaluation.baselines import GATE, blind_scores, permuted
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack
@@ -42,6 +43,8 @@ class Case:
     """That the fleet answers beside the examples themselves."""
     folder: Path | None = None
     """Where pictures go; without it none are kept."""
+    recipe: Recipe | None = None
+    """Of the target; None where it was trained in a script."""
 
     def examples(self, indices: np.ndarray) -> LabelledExamples:
         index = torch.from_numpy(indices)

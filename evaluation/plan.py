@@ -145,6 +145,10 @@ ATTACKS: Registry[Any] = Registry(
             "evaluation.known_others:of_a_thousand",
             "the same, one of a thousand",
         ),
+        "inversion.reconstructor": Builtin(
+            "evaluation.inversion.reconstructor:Reconstructor",
+            "the one unknown example, read off the final weights by a network (Balle et al. 2022)",
+        ),
         "inversion.prior": Builtin(
             "evaluation.inversion.prior:PriorInversion",
             "what a class looks like among inputs like public ones (after Chen et al. 2021)",

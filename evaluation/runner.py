@@ -39,7 +39,9 @@ from evaluation import analysis
 from evaluation.access import Access
 from evaluation.analysis import Case
 from evaluation.attributes import attributes, check_hidden
+from evaluation.final_model import final_model
 from evaluation.guarded import Bench
+from evaluation.inversion.reconstructor import Reconstructor
 from evaluation.known_others import Informed, known_others
 from evaluation.membership import MembershipAttack, NotApplicable, gallery
 from evaluation.membership.lira import log_likelihood_ratio
@@ -106,6 +108,7 @@ def evaluate(
         seed=int(identity.get("seed", 0)),
         views=views,
         folder=folder,
+        recipe=recipe,
     )
     worth = _utility(case)  # first: of a model that training lost no attack says anything
     without_coins, rate = _coins(split, recipe)
@@ -193,6 +196,8 @@ def _attempt(case: Case, name: str, fleets: "Callable[[], Fleet | None]") -> Att
             return attributes(case, name, attack)
         if isinstance(attack, Informed):
             return known_others(case, name, attack)
+        if isinstance(attack, Reconstructor):
+            return final_model(case, name, attack)
         return reconstructions(case, name, attack)
     except NotApplicable as missing:
         return AttackResult(name=name, status="not_applicable", reason=str(missing))

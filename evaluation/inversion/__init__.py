@@ -27,6 +27,8 @@
 * :mod:`~evaluation.inversion.released`: what each step releases, and what one example adds to it
 * :mod:`~evaluation.inversion.informed`: which of n candidates was trained on, by someone who knows all other examples
 * :mod:`~evaluation.inversion.closed_form`: the one unknown example of a converged linear model, from its weights
+* :mod:`~evaluation.inversion.reconstructor`: the one unknown example of any model, by a network that reads it off the weights
+* :mod:`~evaluation.inversion.one_unknown`: how near that comes, beside what someone without the model has
 * :mod:`~evaluation.inversion.gradient`: one example from its gradient, with and without noise
 * :mod:`~evaluation.inversion.weights`: training examples from the weights of a small network
 """
