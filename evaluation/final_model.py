@@ -14,8 +14,9 @@ observer of every update is :mod:`~evaluation.known_others`. Where this one find
 
 In the recipe ``digits`` (898 members, 60 steps) it reads 79% of 200 secrets nearer than any known example, at a mean squared
 error of .0148 (mean example .0746, nearest known one .0195), and names 87%; clipped without noise 90% and 91%. At ε = 100, 8
-and 1 it gives the mean example and names 1 of 200, where the plan permits all, 46 and 2. Dropout of 0.2 hides the secret from
-it as well, without any guarantee, and so do initial weights that it does not know (a hidden layer of 16).
+and 1 it gives the mean example and names 1 of 200, where the plan permits all, 46 and 2. Without noise and clipping, weight
+decay of 0.001 hides little (74% nearer, 84% named), label smoothing of 0.1 more (48%, 66%), and dropout of 0.2 all, without any
+guarantee; so do initial weights that the adversary does not know (a hidden layer of 16; known, 84% and 90%).
 """
 
 import dataclasses
