@@ -161,6 +161,10 @@ ATTACKS: Registry[Any] = Registry(
             "evaluation.inversion.labels:LabelInversion",
             "the same from labels alone (after Kahla et al. 2022)",
         ),
+        "inversion.prior_vae": Builtin(
+            "evaluation.inversion.prior:vae_prior",
+            "inversion.prior in the latent space of an autoencoder (Kingma & Welling 2014)",
+        ),
         "inversion.class": Builtin(
             "evaluation.inversion.class_:ClassInversion",
             "what a class looks like, from its score (Fredrikson et al. 2015)",

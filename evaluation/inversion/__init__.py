@@ -6,6 +6,8 @@
 * :mod:`~evaluation.inversion.class_`: what a class looks like
 * :mod:`~evaluation.inversion.logit`: the same from logits, where scores are flat
 * :mod:`~evaluation.inversion.generators`: what public examples teach about how an input looks
+* :mod:`~evaluation.inversion.variational`: the same by a variational autoencoder, walked in through
+  :mod:`~evaluation.inversion.network_generator`
 * :mod:`~evaluation.inversion.prior`: what a class looks like, among inputs that look like public ones
 * :mod:`~evaluation.inversion.blackbox`: the same through scores alone
 * :mod:`~evaluation.inversion.labels`: the same through labels alone

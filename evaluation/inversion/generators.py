@@ -1,8 +1,10 @@
-"""What public examples teach about how an input looks: the linear generator.
+"""What public examples teach about how an input looks: what every generator is, and the linear one.
 
-    generator = linear(public, groups)            # the same public examples give the same object, fitted once
-    generator.decode(latent)                      # [n, *input_shape]
-    generator.draw(n, random)                     # latent vectors of examples as public ones are
+    generator = linear(public, groups, components=300, temper=0.1)    # the same examples give the same object, fitted once
+    generator.decode(latent)                                          # [n, *input_shape]
+    generator.draw(n, random)                                         # latent vectors of examples as public ones are
+
+Nonlinear ones are in :mod:`~evaluation.inversion.variational` and :mod:`~evaluation.inversion.adversarial`.
 
 Principal components (Turk and Pentland 1991, "Eigenfaces for Recognition") with a Gaussian latent. With the mean μ of the
 public examples, the components V and their standard deviations S, a latent vector z gives
@@ -24,7 +26,9 @@ example is from the mean.
 import hashlib
 import math
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +45,32 @@ KEPT = 8
 """Generators that are remembered."""
 
 
+@runtime_checkable
+class Generator(Protocol):
+    """Latent vectors to inputs like public ones."""
+
+    @property
+    def dimensions(self) -> int:
+        """Of the latent space."""
+        ...
+
+    def decode(self, latent: Float[Tensor, "n latent"]) -> Float[Tensor, "n ..."]:
+        """Inputs ``[n, *input_shape]``; they may leave the bounds."""
+        ...
+
+    def draw(self, count: int, random: torch.Generator) -> Float[Tensor, "count latent"]:
+        """Latent vectors as those of public examples."""
+        ...
+
+    def pull(self, latent: Float[Tensor, "n latent"], gradient: Float[Tensor, "n ..."]) -> Float[Tensor, "n latent"]:
+        """The derivative with respect to the input ``decode(latent)``, as one with respect to the latent vector: Jᵀ∇."""
+        ...
+
+    def on_shell(self, latent: Float[Tensor, "n latent"]) -> Float[Tensor, "n latent"]:
+        """The same directions, as far from the middle of the generator as a person is."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class LinearGenerator:
     """μ + V Sᵗ z."""
@@ -54,6 +84,11 @@ class LinearGenerator:
     temper: float
     input_shape: tuple[int, ...]
 
+    @property
+    def dimensions(self) -> int:
+        """Of the latent space."""
+        return len(self.spread)
+
     def decode(self, latent: Float[Tensor, "n latent"]) -> Float[Tensor, "n ..."]:
         """Inputs ``[n, *input_shape]``; they may leave the bounds."""
         return (self.mean + (latent * self.spread**self.temper) @ self.components.T).view(-1, *self.input_shape)
@@ -62,8 +97,8 @@ class LinearGenerator:
         """Latent vectors as those of public examples."""
         return self.spread ** (1 - self.temper) * torch.randn(count, len(self.spread), generator=random)
 
-    def pull(self, gradient: Float[Tensor, "n ..."]) -> Float[Tensor, "n latent"]:
-        """A derivative with respect to the input, as one with respect to the latent vector."""
+    def pull(self, latent: Float[Tensor, "n latent"], gradient: Float[Tensor, "n ..."]) -> Float[Tensor, "n latent"]:
+        """A derivative with respect to the input, as one with respect to the latent vector, wherever that is."""
         return (gradient.flatten(1) @ self.components) * self.spread**self.temper
 
     def on_shell(self, latent: Float[Tensor, "n latent"]) -> Float[Tensor, "n latent"]:
@@ -72,7 +107,17 @@ class LinearGenerator:
         return latent * (self.radius * len(self.mean) ** 0.5 / apart)
 
 
-_FITTED: "OrderedDict[tuple[str, int, float], LinearGenerator]" = OrderedDict()
+_FITTED: "OrderedDict[tuple[object, ...], Any]" = OrderedDict()
+Fitted = TypeVar("Fitted")
+
+
+def fitted_once(key: tuple[object, ...], fit: Callable[[], Fitted]) -> Fitted:
+    """What ``fit`` gives; for a key that is remembered, what it gave before."""
+    if key not in _FITTED:
+        _FITTED[key] = fit()
+        while len(_FITTED) > KEPT:
+            _FITTED.popitem(last=False)
+    return _FITTED[key]
 
 
 def linear(public: Tensor, groups: Tensor | None, *, components: int, temper: float) -> LinearGenerator:
@@ -86,17 +131,18 @@ def linear(public: Tensor, groups: Tensor | None, *, components: int, temper: fl
     Raises:
         DataError: there are fewer than two public examples.
     """
+    check_public(public)
+    key = ("linear", fingerprint(public, groups), components, temper)
+    return fitted_once(key, lambda: _fit(public, groups, components, temper))
+
+
+def check_public(public: Tensor) -> None:
+    """Raises DataError where there are fewer than two public examples."""
     if len(public) < 2:
         raise DataError(
             f"an inversion with a prior learns it from public examples and was given {len(public)}; "
             "give at least 2: raise data.split.public"
         )
-    key = (fingerprint(public, groups), components, temper)
-    if key not in _FITTED:
-        _FITTED[key] = _fit(public, groups, components, temper)
-        while len(_FITTED) > KEPT:
-            _FITTED.popitem(last=False)
-    return _FITTED[key]
 
 
 def fingerprint(public: Tensor, groups: Tensor | None) -> str:
@@ -110,7 +156,7 @@ def fingerprint(public: Tensor, groups: Tensor | None) -> str:
 
 
 def _fit(public: Tensor, groups: Tensor | None, components: int, temper: float) -> LinearGenerator:
-    examples = moved(public.float()[:: math.ceil(len(public) / MOST_EXAMPLES)]).flatten(1).double()
+    examples = moved(thinned(public)).flatten(1).double()
     mean = examples.mean(0)
     directions, spread = principal(examples - mean)
     kept = spread[:components] > 1e-6 * spread[0].clamp_min(1e-12)
@@ -122,6 +168,11 @@ def _fit(public: Tensor, groups: Tensor | None, components: int, temper: float) 
         temper,
         tuple(public.shape[1:]),
     )
+
+
+def thinned(public: Tensor) -> Tensor:
+    """Public examples, at most :data:`MOST_EXAMPLES`, evenly taken."""
+    return public.float()[:: math.ceil(len(public) / MOST_EXAMPLES)]
 
 
 def principal(
@@ -144,6 +195,11 @@ def moved(images: Tensor) -> Tensor:
     height, width = images.shape[2:]
     padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
     return torch.cat([padded[..., down : down + height, right : right + width] for down in range(3) for right in range(3)])
+
+
+def mirrored(images: Tensor) -> Tensor:
+    """The images and their mirror images; other inputs as they are."""
+    return torch.cat([images, images.flip(-1)]) if images.dim() == 4 else images
 
 
 def person_distance(public: Tensor, groups: Tensor | None) -> float:

@@ -23,16 +23,59 @@ settings. The reach was set knowing the pixel attack's distance for private peop
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from evaluation.access import Access
-from evaluation.inversion.generators import LinearGenerator, linear
+from evaluation.inversion.generators import Generator, LinearGenerator, linear
 from evaluation.inversion.knowledge import ClassKnowledge
+from evaluation.inversion.network_generator import NetworkGenerator
+from evaluation.inversion.variational import STEPS, variational
 from evaluation.target import Target
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """How an attacker learns a generator."""
+
+    def fit(self, target: Target, knowledge: ClassKnowledge) -> Generator:
+        """From public examples, and from what the target answers to them where the generator is the target's own.
+
+        Raises:
+            DataError: there are fewer than two public examples.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear:
+    """Principal components."""
+
+    components: int = 300
+    """Dimensions of the latent space, at most."""
+    temper: float = 0.1
+
+    def fit(self, target: Target, knowledge: ClassKnowledge) -> LinearGenerator:
+        """Of the public examples; the target has no part in it."""
+        return linear(knowledge.public, knowledge.public_groups, components=self.components, temper=self.temper)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variational:
+    """A variational autoencoder."""
+
+    latent: int = 128
+    """Dimensions of the latent space, at most."""
+    temper: float = 0.1
+    steps: int = STEPS
+    """Of its training."""
+
+    def fit(self, target: Target, knowledge: ClassKnowledge) -> NetworkGenerator:
+        """Of the public examples; the target has no part in it."""
+        return variational(knowledge.public, knowledge.public_groups, latent=self.latent, temper=self.temper, steps=self.steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +85,7 @@ class PriorInversion:
     access: ClassVar[Access] = Access.GRADIENTS
     paper: ClassVar[str] = "Chen et al. 2021"
 
-    components: int = 300
-    """Dimensions of the latent space, at most."""
-    temper: float = 0.1
+    learner: Learner = Linear()
     reach: float = 1.1
     """Of the shell, in units of a public person's distance from the others."""
     steps: int = 8
@@ -61,14 +102,10 @@ class PriorInversion:
         Raises:
             DataError: there are fewer than two public examples.
         """
-        prior = self.prior(knowledge)
+        prior = self.learner.fit(target, knowledge)
         return prior.decode(self.reach * self.means(target, prior, generator)).clamp(*target.bounds)
 
-    def prior(self, knowledge: ClassKnowledge) -> LinearGenerator:
-        """What the public examples teach."""
-        return linear(knowledge.public, knowledge.public_groups, components=self.components, temper=self.temper)
-
-    def means(self, target: Target, prior: LinearGenerator, generator: torch.Generator) -> Float[Tensor, "classes latent"]:
+    def means(self, target: Target, prior: Generator, generator: torch.Generator) -> Float[Tensor, "classes latent"]:
         """m of each class."""
         found = torch.stack([self._ascend(target, prior, generator) for _ in range(self.restarts)])
         return prior.on_shell(found.mean(0))
@@ -79,7 +116,7 @@ class PriorInversion:
         The spread of a class is the widest of :data:`SPREADS` at which the target answers the class for
         nine draws of ten.
         """
-        prior = self.prior(knowledge)
+        prior = self.learner.fit(target, knowledge)
         means = self.means(target, prior, generator)
         noise = prior.draw(len(means) * count, generator).view(len(means), count, -1)
         classes = torch.arange(len(means))
@@ -91,18 +128,24 @@ class PriorInversion:
             drawn[kept] = wider.view_as(drawn)[kept]
         return drawn
 
-    def _ascend(self, target: Target, prior: LinearGenerator, generator: torch.Generator) -> Float[Tensor, "classes latent"]:
+    def _ascend(self, target: Target, prior: Generator, generator: torch.Generator) -> Float[Tensor, "classes latent"]:
         wanted = torch.arange(target.classes).repeat_interleave(self.draws)
-        means = torch.zeros(target.classes, len(prior.spread))
+        means = torch.zeros(target.classes, prior.dimensions)
         direction = torch.zeros_like(means)
         for step in range(self.steps):
             noise = self.spread * prior.draw(len(wanted), generator)
-            inputs = prior.decode(means.repeat_interleave(self.draws, 0) + noise).clamp(*target.bounds)
+            latent = means.repeat_interleave(self.draws, 0) + noise
+            inputs = prior.decode(latent).clamp(*target.bounds)
             gradient, _ = target.gradient(inputs, lambda logits: margins(logits, wanted))
-            slope = prior.on_shell(prior.pull(gradient).view(target.classes, self.draws, -1).mean(1))
+            slope = prior.on_shell(prior.pull(latent, gradient).view(target.classes, self.draws, -1).mean(1))
             direction = self.momentum * direction + (1 - self.momentum) * slope if step else slope
             means = prior.on_shell(direction)
         return means
+
+
+def vae_prior() -> PriorInversion:
+    """With a variational autoencoder as the generator."""
+    return PriorInversion(learner=Variational())
 
 
 SPREADS = (0.125, 0.25, 0.5, 1.0)
