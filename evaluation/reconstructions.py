@@ -10,6 +10,7 @@ Two kinds of classes are judged.
   judge has many false positives. Beside the reconstructions stand a public image drawn at random, a public person's mean, and
   the mean of all public images, which are what someone without the model has.
 
+An attack that gives a distribution a class is also judged by draws of it (:mod:`~evaluation.inversion.distribution`).
 Distances are to private and to public examples: root mean squares of inputs, and for people also in the recogniser's embedding.
 Nothing here takes part in making a reconstruction.
 """
@@ -29,6 +30,7 @@ from dptrain.files import write_file
 from evaluation import metrics
 from evaluation.analysis import Case
 from evaluation.inversion.class_ import ClassInversion
+from evaluation.inversion.distribution import COUNT, Distributional, distribution
 from evaluation.inversion.evaluator import Judge, check_apart, class_means, nearest_distance
 from evaluation.inversion.knowledge import ClassKnowledge, InversionAttack
 from evaluation.inversion.recogniser import Recogniser
@@ -82,6 +84,7 @@ def reconstructions(case: Case, name: str, attack: InversionAttack) -> AttackRes
         raise NotApplicable("the inputs have no public bounds")
     jury = jury_of(case.data, case.split, case.seed)
     found = _invert(case, attack, jury, case.target)
+    drawn = _drawn(case, attack, jury)
     value = jury.identified(found, "identified_top1")
     controls = [jury.identified(found, "permuted", 1)]
     if case.untrained is not None:
@@ -96,10 +99,14 @@ def reconstructions(case: Case, name: str, attack: InversionAttack) -> AttackRes
         chance=1 / len(case.data.classes),
         access=attack.access.word,
         paper=attack.paper,
-        metrics=(*_further(found, jury), *_distances(found, jury, case.data)),
+        metrics=(
+            *_further(found, jury),
+            *_distances(found, jury, case.data),
+            *(() if drawn is None else distribution(drawn, jury.judge.labels, jury.known)),
+        ),
         baselines=(*jury.accuracy, *(jury.identified(made, named) for named, made in jury.without_model.items())),
         controls=tuple(controls),
-        figures=_keep_picture(case, name, found, jury),
+        figures=_keep_picture(case, name, found, drawn, jury),
     )
     verdict, reason = _verdict(result, tuple(jury.without_model))
     return dataclasses.replace(result, verdict=verdict, reason=reason)
@@ -179,6 +186,13 @@ def _invert(case: Case, attack: InversionAttack, jury: Jury, target: Target) -> 
     return found
 
 
+def _drawn(case: Case, attack: InversionAttack, jury: Jury) -> Tensor | None:
+    """Draws of each class, where the attack gives a distribution."""
+    if not isinstance(attack, Distributional):
+        return None
+    return attack.samples(case.target.behind(attack.access), jury.known, COUNT, torch.Generator().manual_seed(case.seed))
+
+
 def _further(found: Tensor, jury: Jury) -> tuple[Measure, ...]:
     """Of people: among the first five, and by the linear judge."""
     if not isinstance(jury.judge, Recogniser) or jury.second is None:
@@ -231,13 +245,15 @@ def _alike(jury: Jury, data: DataSet) -> tuple[Tensor, Tensor]:
     return jury.members[torch.from_numpy(np.concatenate(private))], jury.compared[torch.from_numpy(np.concatenate(public))]
 
 
-def _keep_picture(case: Case, name: str, found: Tensor, jury: Jury) -> tuple[str, ...]:
+def _keep_picture(case: Case, name: str, found: Tensor, drawn: Tensor | None, jury: Jury) -> tuple[str, ...]:
     """Private pictures, reconstructions and public ones as arrays in [0, 1], for the views to draw, with what each row is."""
     if case.folder is None or case.data.kind != "image":
         return ()
     low, high = case.data.bounds
     means = class_means(jury.members, jury.member_targets, len(found))
     rows = {"class mean\nof members": means, "recon-\nstruction": found}
+    if drawn is not None:
+        rows["one draw"] = drawn[:, 0]
     if isinstance(jury.judge, Recogniser):
         rows = {"a member's\nface": _nearest(means, jury.members, jury.member_targets), **rows}
         near = torch.cdist(jury.judge.embedding(found), jury.judge.embedding(jury.compared)).argmin(1)

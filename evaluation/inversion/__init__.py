@@ -9,6 +9,7 @@
 * :mod:`~evaluation.inversion.variational`: the same by a variational autoencoder, walked in through
   :mod:`~evaluation.inversion.network_generator`
 * :mod:`~evaluation.inversion.prior`: what a class looks like, among inputs that look like public ones
+* :mod:`~evaluation.inversion.distribution`: how sure an inversion is, where it gives a distribution
 * :mod:`~evaluation.inversion.blackbox`: the same through scores alone
 * :mod:`~evaluation.inversion.labels`: the same through labels alone
 * :mod:`~evaluation.inversion.pictures`: what attacks and judges do to pictures

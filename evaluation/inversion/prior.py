@@ -113,11 +113,11 @@ class PriorInversion:
     def samples(self, target: Target, knowledge: ClassKnowledge, count: int, generator: torch.Generator) -> Tensor:
         """Draws of each class's distribution, ``[classes, count, *input_shape]``: how sure the reconstruction is.
 
-        The spread of a class is the widest of :data:`SPREADS` at which the target answers the class for
-        nine draws of ten.
+        They lie around what :meth:`run` gives with the same generator. The spread of a class is the widest of :data:`SPREADS`
+        at which the target answers the class for nine draws of ten.
         """
         prior = self.learner.fit(target, knowledge)
-        means = self.means(target, prior, generator)
+        means = self.reach * self.means(target, prior, generator)
         noise = prior.draw(len(means) * count, generator).view(len(means), count, -1)
         classes = torch.arange(len(means))
         drawn = prior.decode(means).clamp(*target.bounds)[:, None].repeat(1, count, *[1] * len(knowledge.input_shape))

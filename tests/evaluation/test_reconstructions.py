@@ -85,6 +85,33 @@ def test_a_persons_own_face_is_identified_and_the_faces_of_others_are_not(tmp_pa
         assert kept["row2"].shape == (PEOPLE, SIDE, SIDE)
 
 
+@dataclasses.dataclass(frozen=True)
+class Draws(Gives):
+    """Every draw of the first half of the classes is right, and every one of the others shows the first class."""
+
+    def samples(self, target: Target, knowledge: ClassKnowledge, count: int, generator: torch.Generator) -> Tensor:
+        drawn = self.pictures[:, None].repeat(1, count, 1, 1, 1)
+        drawn[PEOPLE // 2 :] = self.pictures[0]
+        return drawn
+
+
+def test_an_attack_that_gives_a_distribution_is_also_judged_by_its_draws(tmp_path: Path):
+    data = people()
+    case, split, model = case_of(data, tmp_path)
+    index = torch.from_numpy(split.members)
+    own = torch.stack([data.inputs[index][data.targets[index] == person][0] for person in range(PEOPLE)])
+    result = reconstructions(case, "inversion.class", Draws(own, model))
+    assert result.value == 1.0
+    assert measure(result, "identified_of_draws") == 0.5
+    assert measure(result, "spread_of_draws") == 0.0
+    assert measure(result, "spread_of_public_people") > 0.1
+    with np.load(tmp_path / result.figures[0]) as kept:
+        assert list(kept["labels"]).index("one draw") == 3
+        assert kept["row3"].shape == (PEOPLE, SIDE, SIDE)
+    plain = reconstructions(case, "inversion.class", Gives(own, model))
+    assert not {"identified_of_draws", "spread_of_draws"} & {item.name for item in plain.metrics}
+
+
 def test_somebody_elses_face_is_no_leak():
     data = people()
     case, _, model = case_of(data)
