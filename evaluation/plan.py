@@ -165,6 +165,14 @@ ATTACKS: Registry[Any] = Registry(
             "evaluation.inversion.prior:vae_prior",
             "inversion.prior in the latent space of an autoencoder (Kingma & Welling 2014)",
         ),
+        "inversion.prior_gan": Builtin(
+            "evaluation.inversion.prior:gan_prior",
+            "inversion.prior with a generator that the target's answers shaped (Chen et al. 2021)",
+        ),
+        "inversion.prior_ensemble": Builtin(
+            "evaluation.inversion.prior_ensemble:PriorEnsemble",
+            "what inversion.prior finds with several generators, together",
+        ),
         "inversion.class": Builtin(
             "evaluation.inversion.class_:ClassInversion",
             "what a class looks like, from its score (Fredrikson et al. 2015)",

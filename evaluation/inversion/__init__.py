@@ -8,7 +8,9 @@
 * :mod:`~evaluation.inversion.generators`: what public examples teach about how an input looks
 * :mod:`~evaluation.inversion.variational`: the same by a variational autoencoder, walked in through
   :mod:`~evaluation.inversion.network_generator`
-* :mod:`~evaluation.inversion.prior`: what a class looks like, among inputs that look like public ones
+* :mod:`~evaluation.inversion.adversarial`: the same against a discriminator that knows what the target answers
+* :mod:`~evaluation.inversion.prior`: what a class looks like, among inputs that look like public ones; several such in
+  :mod:`~evaluation.inversion.prior_ensemble`
 * :mod:`~evaluation.inversion.distribution`: how sure an inversion is, where it gives a distribution
 * :mod:`~evaluation.inversion.blackbox`: the same through scores alone
 * :mod:`~evaluation.inversion.labels`: the same through labels alone

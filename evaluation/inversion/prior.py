@@ -30,6 +30,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from evaluation.access import Access
+from evaluation.inversion.adversarial import ROUNDS, adversarial
 from evaluation.inversion.generators import Generator, LinearGenerator, linear
 from evaluation.inversion.knowledge import ClassKnowledge
 from evaluation.inversion.network_generator import NetworkGenerator
@@ -76,6 +77,31 @@ class Variational:
     def fit(self, target: Target, knowledge: ClassKnowledge) -> NetworkGenerator:
         """Of the public examples; the target has no part in it."""
         return variational(knowledge.public, knowledge.public_groups, latent=self.latent, temper=self.temper, steps=self.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adversarial:
+    """A generator that learns against a discriminator with the target's knowledge."""
+
+    latent: int = 128
+    """Dimensions of the latent space, at most."""
+    temper: float = 0.1
+    rounds: int = ROUNDS
+    """Of the adversaries."""
+    steps: int = STEPS
+    """Of the autoencoder that it starts from."""
+
+    def fit(self, target: Target, knowledge: ClassKnowledge) -> NetworkGenerator:
+        """Of the public examples and the scores that the target gives them."""
+        return adversarial(
+            target,
+            knowledge.public,
+            knowledge.public_groups,
+            latent=self.latent,
+            temper=self.temper,
+            rounds=self.rounds,
+            steps=self.steps,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +172,11 @@ class PriorInversion:
 def vae_prior() -> PriorInversion:
     """With a variational autoencoder as the generator."""
     return PriorInversion(learner=Variational())
+
+
+def gan_prior() -> PriorInversion:
+    """With a generator of the target's own."""
+    return PriorInversion(learner=Adversarial())
 
 
 SPREADS = (0.125, 0.25, 0.5, 1.0)
