@@ -6,9 +6,9 @@ Attacks") draws from it; see :meth:`~evaluation.inversion.prior.PriorInversion.s
 * ``identified_of_draws``: the share that the judge takes for their class, its mean over classes. Draws of one class are no
   trials of their own: the interval is Clopper and Pearson's (1934) with a class as one trial, which a share between 0 and 1
   makes wider than it need be;
-* ``spread_of_draws``: the root mean squared difference of two draws of one class, over pairs and classes;
-* ``spread_of_public_people``: the same of the mean images of two public people (of two public examples where nobody says who
-  is who).
+* ``distance_between_draws``: the root mean squared difference of two draws of one class, over pairs and classes;
+* ``distance_between_public_people``: the same of the mean images of two public people (of two public examples where nobody
+  says who is who).
 
 Draws that are identified and lie as far apart as people do show that the model pins down what the judge looks at and nothing
 else; draws that lie close together are a point.
@@ -58,8 +58,8 @@ def distribution(
     people = public if groups is None else torch.stack([public[groups == person].mean(0) for person in groups.unique()])
     return (
         mean_share(right.mean(1), "identified_of_draws"),
-        Measure(name="spread_of_draws", value=pair_distance(drawn), note=UNITS),
-        Measure(name="spread_of_public_people", value=pair_distance(people[None]), note=UNITS),
+        Measure(name="distance_between_draws", value=pair_distance(drawn), note=UNITS),
+        Measure(name="distance_between_public_people", value=pair_distance(people[None]), note=UNITS),
     )
 
 

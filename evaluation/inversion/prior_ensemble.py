@@ -5,6 +5,12 @@ their reconstructions is taken, or for each class the one that the *target* like
 (:mod:`~evaluation.inversion.prior`), averaged over the picture itself and its copies moved by one pixel and mirrored, since a
 picture that persuades only as it stands persuades by accident (Struppek, Hintersdorf, De Almeida Correia, Adler, Kersting 2022,
 "Plug & Play Attacks", who select by transformed copies). The judge of reconstructions has no part in it.
+
+Members and their mean were chosen with roles swapped: targets of the 20 public people of ``faces``, three of a kind, attacked
+by someone who knows the 20 others. Of a convolutional target, principal components at temper 0.1 give .58 identified, .87 by
+a linear judge, at a distance of .109 from the person's mean; at 0.3 .55, .88, .103; the autoencoder .60, .90, .109; the mean
+of the three .67, .97, .101, and the choice by margin .62, .90, .106. Of an MLP, components at 0.1, autoencoder and mean give
+.98, .95 and .98; of softmax regression .93, .93 and .92.
 """
 
 from dataclasses import dataclass
@@ -17,7 +23,7 @@ from torch import Tensor
 from evaluation.access import Access
 from evaluation.inversion.generators import mirrored, moved
 from evaluation.inversion.knowledge import ClassKnowledge
-from evaluation.inversion.prior import PriorInversion, Variational, margins
+from evaluation.inversion.prior import Linear, PriorInversion, Variational, margins
 from evaluation.target import Target
 
 Together = Literal["mean", "margin"]
@@ -30,7 +36,11 @@ class PriorEnsemble:
     access: ClassVar[Access] = Access.GRADIENTS
     paper: ClassVar[str] = "Chen et al. 2021"
 
-    members: tuple[PriorInversion, ...] = (PriorInversion(), PriorInversion(learner=Variational()))
+    members: tuple[PriorInversion, ...] = (
+        PriorInversion(),
+        PriorInversion(learner=Linear(temper=0.3)),
+        PriorInversion(learner=Variational()),
+    )
     together: Together = "mean"
 
     def run(self, target: Target, knowledge: ClassKnowledge, generator: torch.Generator) -> Tensor:

@@ -103,13 +103,13 @@ def test_an_attack_that_gives_a_distribution_is_also_judged_by_its_draws(tmp_pat
     result = reconstructions(case, "inversion.class", Draws(own, model))
     assert result.value == 1.0
     assert measure(result, "identified_of_draws") == 0.5
-    assert measure(result, "spread_of_draws") == 0.0
-    assert measure(result, "spread_of_public_people") > 0.1
+    assert measure(result, "distance_between_draws") == 0.0
+    assert measure(result, "distance_between_public_people") > 0.1
     with np.load(tmp_path / result.figures[0]) as kept:
         assert list(kept["labels"]).index("one draw") == 3
         assert kept["row3"].shape == (PEOPLE, SIDE, SIDE)
     plain = reconstructions(case, "inversion.class", Gives(own, model))
-    assert not {"identified_of_draws", "spread_of_draws"} & {item.name for item in plain.metrics}
+    assert not {"identified_of_draws", "distance_between_draws"} & {item.name for item in plain.metrics}
 
 
 def test_somebody_elses_face_is_no_leak():
