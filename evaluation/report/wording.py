@@ -49,6 +49,9 @@ ATTACK_NAMES = {
     "inversion.informed_1000": "Informed adversary, one of 1,000 candidates",
     "inversion.reconstructor": "Informed adversary, final weights (reconstructor)",
     "inversion.prior": "Class inversion with a public prior",
+    "inversion.prior_vae": "Class inversion with a public prior, autoencoder",
+    "inversion.prior_gan": "Class inversion with a public prior, shaped by the target",
+    "inversion.prior_ensemble": "Class inversion with several public priors",
     "inversion.scores": "Class inversion from rounded scores",
     "inversion.labels": "Class inversion from labels alone",
 }
@@ -57,6 +60,7 @@ METRIC_NAMES = {
     "identified_top1": "identified",
     "identified_top5": "identified, top 5",
     "identified_by_linear": "identified by the linear judge",
+    "identified_of_draws": "draws identified",
     "named": "example named",
     "nearer_than_known": "nearer than any known example",
     "nearer_by_mean_example": "the mean example nearer than any known one",
