@@ -356,6 +356,30 @@ def tradeoff_curve(event: DpEvent, relation: str = "add_or_remove_one") -> Trade
     return _tradeoff_curve(tuple(sorted(steps_of(event) or ())), relation)
 
 
+def exchange_curve(event: DpEvent) -> TradeoffCurve:
+    """The curve of an event of Poisson-sampled Gaussians, where a unit stays and what it contributes is exchanged.
+
+    That is the pair of an attack on one *example* of a user: with and without it, the user's one clipped gradient is another,
+    by up to twice the clipping norm (:mod:`dptrain.dominating`). A user who had this example alone and then leaves differs by
+    once that norm, for which the curve of :func:`tradeoff_curve` holds, as it does for a user's presence.
+
+    Raises:
+        PlanError: the event holds a mechanism that is not of that kind.
+    """
+    steps = steps_of(event)
+    if steps is None:
+        return TradeoffCurve(np.empty(0), np.empty(0))
+    return _exchange_curve(tuple(sorted(steps)))
+
+
+@functools.lru_cache(maxsize=64)
+def _exchange_curve(steps: tuple[Steps, ...]) -> TradeoffCurve:
+    if not steps:
+        return TradeoffCurve(np.zeros(1), np.zeros(1))
+    composed = [dominating.exchanged_in_poisson(rate, sigma).self_compose(count) for sigma, rate, count in steps]
+    return _bounded_by(_Profile(functools.reduce(PrivacyLossDistribution.compose, composed)))
+
+
 @functools.lru_cache(maxsize=64)
 def _tradeoff_curve(steps: tuple[Steps, ...], relation: str) -> TradeoffCurve:
     if not steps:

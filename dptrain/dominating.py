@@ -35,6 +35,14 @@ sensitivity 2 (halve the output and add noise), and so, whatever N ≤ max_examp
 
 as w only grows with N. The exact figure of one N would not be safe for a smaller one: of many more examples than B/q, each
 is kept more rarely. ``dp_accounting.TruncatedSubsampledGaussianDpEvent`` states one N, which is private here, and is not used.
+
+**Poisson, where a unit stays and what it contributes is another.** A user is drawn with probability q in both data sets, and
+contributes g in one and g′ in the other, each of norm at most 1: the sums differ by up to 2. Others are drawn by coins of their
+own, so let μ₀ be the output given that the user is not drawn, μ₁ with g and μ₁′ with g′. Any two of the three are at most 2
+apart, whatever the others are, and so dominated by a Gaussian of sensitivity 2, which is one of sensitivity 1 with noise σ/2.
+From there on the derivation for a fixed size, above, holds word for word with γ = q: the pair is that of its h, at σ/2. Where a
+user's examples are a random subset, g and g′ are drawn too; a mixture over them is dominated as each pair is, by convexity.
+At q = 1 nothing is lost: g = −g′ of norm 1 are Gaussians that are 2 apart.
 """
 
 import functools
@@ -121,6 +129,11 @@ def without_replacement(share: float, sigma: float) -> PrivacyLossDistribution:
     top = _widest(share, sigma)
     grid = np.arange(-top, top + 1) * INTERVAL
     return PrivacyLossDistribution(_rounded(-top, top, without_replacement_profile(grid, share, sigma)))
+
+
+def exchanged_in_poisson(rate: float, sigma: float) -> PrivacyLossDistribution:
+    """Privacy losses of one Gaussian step over a Poisson sample, where one unit's vector of norm at most 1 is another."""
+    return without_replacement(rate, sigma / 2)
 
 
 @functools.lru_cache(maxsize=16)

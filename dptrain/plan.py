@@ -233,6 +233,17 @@ class PrivacyPlan:
         """The largest area under the ROC that any attack on one unit's membership can reach."""
         return _tradeoff(self).auc()
 
+    def example_curve(self) -> "TradeoffCurve":
+        """The most that any attack on the membership of one *example* can reach.
+
+        Where the unit is the example, that is what the methods above say. Where it is the user, they say it of a user who is
+        there or is not, and an example that is taken away leaves its user behind with all others: the user's one gradient, of
+        norm at most C, is exchanged for another one, up to 2 C away, and the curve is a higher one. It is needless only for a
+        user who has no other example and so leaves with this one. ``max_examples_per_unit = 1`` is no such case: which one
+        of a user's examples is used is drawn, and the others take its place.
+        """
+        return _example_tradeoff(self) if self.unit == "user" else _tradeoff(self)
+
 
 def _require(holds: bool, name: str, given: object, accepted: str) -> None:
     if not holds:
@@ -315,6 +326,13 @@ def _tradeoff(plan: PrivacyPlan) -> "TradeoffCurve":
     from dptrain.accounting import tradeoff_curve
 
     return tradeoff_curve(plan.event(), plan.relation)
+
+
+@functools.lru_cache(maxsize=64)
+def _example_tradeoff(plan: PrivacyPlan) -> "TradeoffCurve":
+    from dptrain.accounting import exchange_curve
+
+    return exchange_curve(plan.event())
 
 
 @functools.lru_cache(maxsize=256)

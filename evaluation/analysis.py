@@ -8,6 +8,7 @@ import dataclasses
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack
 from evaluation.plan import EvaluationPlan
 from evaluation.result import AttackResult, Curve, Measure, Verdict
 from evaluation.target import Target
+
+if TYPE_CHECKING:
+    from dptrain.accounting import TradeoffCurve
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +58,15 @@ class Case:
     def is_private(self) -> bool:
         return self.plan is not None and self.plan.is_private
 
+    @property
+    def example_curve(self) -> "TradeoffCurve | None":
+        """What the plan permits an attack on whether one example was trained on; None without a guarantee.
+
+        Attacks here guess at one example, whatever the unit is: where it is the user, the example's user may be in the training
+        set with others, see :meth:`~dptrain.plan.PrivacyPlan.example_curve`.
+        """
+        return self.plan.example_curve() if self.plan is not None and self.plan.is_private else None
+
 
 # -- membership -----------------------------------------------------------------------------------------------------
 
@@ -73,7 +86,7 @@ def membership(case: Case, name: str, attack: MembershipAttack) -> AttackResult:
     if case.untrained is not None:
         untrained = np.asarray(attack.run(case.untrained.behind(attack.access), examples, knowledge), dtype=float)
         controls.append(_named(metrics.area_under_roc(untrained, is_member), "untrained"))
-    rates = case.evaluation.false_positive_rates
+    rates, allowed = case.evaluation.false_positive_rates, case.example_curve
     result = AttackResult(
         name=name,
         status="ok",
@@ -82,15 +95,15 @@ def membership(case: Case, name: str, attack: MembershipAttack) -> AttackResult:
         low=area.low,
         high=area.high,
         chance=0.5,
-        permitted=case.plan.permitted_auc() if case.plan is not None and case.is_private else None,
+        permitted=None if allowed is None else allowed.auc(),
         access=attack.access.word,
         paper=attack.paper,
         metrics=tuple(metrics.rate_at(scores, is_member, rate) for rate in rates),
-        permitted_metrics=_permitted_rates(case, rates),
+        permitted_metrics={} if allowed is None else _permitted_rates(allowed, rates),
         baselines=(_named(blind, "blind"),),
         controls=tuple(controls),
         curve=metrics.roc(scores, is_member),
-        permitted_curve=_permitted_curve(case.plan) if case.plan is not None and case.is_private else None,
+        permitted_curve=None if allowed is None else _permitted_curve(allowed),
     )
     if metrics.is_constant(scores):
         return _with(result, "no signal", "every example got the same score")
@@ -98,9 +111,9 @@ def membership(case: Case, name: str, attack: MembershipAttack) -> AttackResult:
         if (blind.low is not None and blind.low > 0.5) if measure is blind else not _holds_chance(measure, 0.5):
             what = "a classifier that sees no model" if measure is blind else f"the {measure.name} control"
             return _with(result, "withheld", f"{what} has an AUC of {measure.value:.3f}, which chance does not explain")
-    plan = case.plan if case.is_private else None
     looked_at = tuple(sorted({*metrics.CROSSING_RATES, *rates}))
-    crossing = plan and metrics.crossing(scores, is_member, plan.permitted_true_positive_rates, looked_at)
+    crossing = None if allowed is None else metrics.crossing(scores, is_member, allowed.true_positive_rates, looked_at)
+    plan = case.plan if case.is_private else None
     return _with(result, *_membership_verdict(result, plan, int((~is_member).sum()), crossing))
 
 
@@ -108,18 +121,16 @@ DRAWN_AT = np.concatenate([[0.0], np.geomspace(1e-4, 0.1, 31), np.linspace(0.125
 """False positive rates at which a permitted curve is kept: evenly on the logarithmic axis of an ROC, then on the plain one."""
 
 
-def _permitted_curve(plan: PrivacyPlan) -> Curve:
-    permitted = plan.permitted_true_positive_rates(DRAWN_AT)
+def _permitted_curve(allowed: "TradeoffCurve") -> Curve:
+    permitted = allowed.true_positive_rates(DRAWN_AT)
     return Curve(
         false_positive_rate=tuple(round(float(rate), 6) for rate in DRAWN_AT),
         true_positive_rate=tuple(round(float(rate), 6) for rate in permitted),
     )
 
 
-def _permitted_rates(case: Case, rates: tuple[float, ...]) -> dict[str, float]:
-    if case.plan is None or not case.is_private:
-        return {}
-    return {f"tpr_at_fpr_{rate:g}": case.plan.permitted_true_positive_rate(rate) for rate in rates}
+def _permitted_rates(allowed: "TradeoffCurve", rates: tuple[float, ...]) -> dict[str, float]:
+    return {f"tpr_at_fpr_{rate:g}": allowed.true_positive_rate(rate) for rate in rates}
 
 
 @lru_cache(maxsize=32)

@@ -11,6 +11,9 @@ at a false positive rate of P[E] without, so that the two differ by at most the 
 
     max over x of  TPR(x) − x.
 
+Where the unit is the user, a person here is still one example, whose user may have others: the ROC is that of one example,
+:meth:`~dptrain.plan.PrivacyPlan.example_curve`.
+
 Members and held-out people are dealt out by independent coins, so the expected difference of their shares is bounded by it too.
 How often the attack is right at all is bounded by no plan: what holds of the population may be learned.
 
@@ -128,9 +131,9 @@ def attributes(case: Case, name: str, attack: AttributeAttack) -> AttackResult:
 
 
 def largest_difference(plan: PrivacyPlan) -> float:
-    """The largest distance of the plan's ROC from its diagonal, and not less: the ROC never falls, so that between two rates of
-    the grid it is at most the upper one's, and the diagonal at least the lower one's."""
-    return min(1.0, float(np.max(plan.permitted_true_positive_rates(GRID_OF_RATES)[1:] - GRID_OF_RATES[:-1])))
+    """The largest distance of one example's ROC under the plan from its diagonal, and not less: the ROC never falls, so that
+    between two rates of the grid it is at most the upper one's, and the diagonal at least the lower one's."""
+    return min(1.0, float(np.max(plan.example_curve().true_positive_rates(GRID_OF_RATES)[1:] - GRID_OF_RATES[:-1])))
 
 
 def _parts(split: Split) -> tuple[np.ndarray, np.ndarray]:

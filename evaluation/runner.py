@@ -159,7 +159,7 @@ def evaluate(
         recipe_digest=str(card.get("recipe_digest", "")),
         split_digest=split.digest,
         data_fingerprint=data.fingerprint,
-        notes=(*_notes(card), *unsaid, *(() if target.guard is None else (target.guard.statement(),))),
+        notes=(*_notes(card), *_of_examples(case), *unsaid, *(() if target.guard is None else (target.guard.statement(),))),
         release_digest=attacked,
         exposure=exposed,
         calibration=_calibration(case),
@@ -351,7 +351,8 @@ def _keep_vulnerability(case: Case, fleet: Fleet | None, private: Path, step: in
     save(found, private / f"vulnerability-step={step:06d}.csv")
     chosen = gallery.choose(found, case.data, release_digest=release_digest, seed=case.seed)
     gallery.save(chosen, private / gallery.name_of(step))
-    permitted = case.plan.permitted_true_positive_rate(FALSE_POSITIVE_RATE) if case.plan and case.is_private else None
+    allowed = case.example_curve
+    permitted = None if allowed is None else allowed.true_positive_rate(FALSE_POSITIVE_RATE)
     return exposure(found, by_chance(signals, inside), permitted)
 
 
@@ -408,6 +409,18 @@ def _utility(case: Case) -> tuple[Measure, ...]:
     members, others = (torch.from_numpy(part) for part in (case.split.members, case.split.held_out))
     beside = by_statistics(case.data, members, others, case.plan.guarantee().epsilon, case.plan.delta)
     return found if beside is None else (*found, beside)
+
+
+def _of_examples(case: Case) -> tuple[str, ...]:
+    """That attacks guess at examples where the promise is to users."""
+    guessed = any(name.startswith(("membership.", "attribute.")) for name in case.evaluation.attacks)
+    if case.plan is None or not case.is_private or case.plan.unit != "user" or not guessed:
+        return ()
+    return (
+        "The unit of privacy is the user, and membership and attribute attacks guess at single examples, whose user may be in "
+        "the training set with others: what is permitted there is what the plan permits where a user's contribution is "
+        "exchanged for another, which is more than where a user is added or removed.",
+    )
 
 
 def _notes(card: dict[str, Any]) -> tuple[str, ...]:

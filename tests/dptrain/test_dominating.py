@@ -115,6 +115,25 @@ def test_neither_direction_of_poisson_alone_is_the_profile_of_a_fixed_size():
     assert (profile - add).max() > 1e-3
 
 
+@pytest.mark.parametrize("rate", [0.1, 0.5, 1.0])
+def test_a_unit_that_stays_and_contributes_something_else_is_dominated_by_the_pair_of_an_exchange(rate: float):
+    """Whatever the others are, and also where it leaves; without subsampling the pair is met."""
+    sigma, closest = 1.5, np.inf
+    losses = dominating.exchanged_in_poisson(rate, sigma)
+    allowed = np.array([losses.get_delta_for_epsilon(epsilon) for epsilon in EPSILONS])
+    once = dominating.poisson(rate, sigma)
+    of_presence = np.array([once.get_delta_for_epsilon(epsilon) for epsilon in EPSILONS])
+    for others in itertools.combinations_with_replacement((-1.0, 1.0), 2):
+        for old, new in itertools.product((-1.0, 0.0, 0.5, 1.0), repeat=2):
+            before, after = (sums(truncated_batches(3, rate, 3), (*others, own)) for own in (old, new))
+            seen = hockey_stick(before, after, sigma)
+            assert (seen <= allowed + 1e-5).all(), (others, old, new)
+            closest = min(closest, float(np.abs(allowed - seen)[5:].max()))
+            if (old, new) == (1.0, -1.0) and others == (-1.0, -1.0):
+                assert (seen - of_presence).max() > 0.01  # the curve of a unit's presence would be false here
+    assert rate < 1 or closest < 1e-3
+
+
 @pytest.mark.parametrize("share", [0.01, 0.3, 1.0])
 @pytest.mark.parametrize("sigma", [0.5, 1.0, 4.0])
 def test_the_profile_belongs_to_a_pair(share: float, sigma: float):

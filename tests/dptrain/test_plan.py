@@ -6,9 +6,11 @@ import math
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import norm
 
 from dptrain import accounting
 from dptrain.errors import PlanError
@@ -183,6 +185,25 @@ def test_what_a_plan_permits_is_what_its_own_delta_allows(kind: str):
             assert plan.permitted_true_positive_rate(rate) <= math.exp(epsilon) * rate + delta + 2e-3
     assert 0.5 < plan.permitted_auc() < 1
     assert plan.permitted_true_positive_rate(0.01) > 0.01
+
+
+def test_one_example_of_a_user_is_hidden_less_than_the_user():
+    """Full batches: a user's presence moves a sum by C, one of his examples by up to 2 C, so that μ = √T/σ is doubled."""
+    plan = dataclasses.replace(USER, sampling_rate=1.0, noise_multiplier=8.0, steps=9)
+    mu, rates, curve = 3 / 8.0, np.array([1e-3, 0.01, 0.1, 0.5]), plan.example_curve()
+    np.testing.assert_allclose(plan.permitted_true_positive_rates(rates), norm.cdf(norm.ppf(rates) + mu), atol=2e-3)
+    np.testing.assert_allclose(curve.true_positive_rates(rates), norm.cdf(norm.ppf(rates) + 2 * mu), atol=2e-3)
+    assert curve.auc() == pytest.approx(norm.cdf(2 * mu / np.sqrt(2)), abs=2e-3)
+    sampled = dataclasses.replace(USER, noise_multiplier=2.0)
+    assert sampled.example_curve().auc() > sampled.permitted_auc() + 0.01
+    promises_nothing = dataclasses.replace(USER, noise_multiplier=0.0)
+    assert promises_nothing.example_curve().auc() == 1.0
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "user"])
+def test_where_the_unit_is_the_example_its_curve_is_the_plans(kind: str):
+    plan = dataclasses.replace(KINDS[kind], noise_multiplier=2.0)
+    assert plan.example_curve().auc() == plan.permitted_auc()
 
 
 @pytest.mark.parametrize("kind", KINDS)
