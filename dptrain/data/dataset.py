@@ -5,6 +5,7 @@ by whoever wrote the loader or the recipe, never computed from the examples.
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from dptrain.data.values import Values
 from dptrain.errors import DataError
+
+SHOWN = 10
+"""Indices that an error names, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +35,7 @@ class DataSet:
 
     Raises:
         DataError: no examples, a value that is not finite or outside its bounds, a label outside the classes, others that are
-            not like the examples, or both classes and a value to predict, or neither.
+            not like the examples or among them, or both classes and a value to predict, or neither.
     """
 
     name: str
@@ -110,7 +114,7 @@ class DataSet:
             )
 
     def _check(self, others: Others) -> None:
-        """Raises DataError where the others are not of the examples' shape, or outside of the bounds."""
+        """Raises DataError where the others are not of the examples' shape, outside of the bounds, or examples themselves."""
         inputs, what = others.inputs, f"data set {self.name!r} has public examples of other classes"
         if len(inputs) == 0 or len(inputs) != len(others.groups):
             raise DataError(f"{what}, {len(inputs)} inputs and {len(others.groups)} groups; give as many of both, at least 1")
@@ -124,6 +128,14 @@ class DataSet:
             raise DataError(f"{what} with values that are NaN or outside its public bounds {self.bounds}")
         if int(others.groups.min()) < 0:
             raise DataError(f"{what} in groups below 0; count them from 0")
+        known = frozenset(contents(inputs))
+        both = [index for index, content in enumerate(contents(self.inputs)) if content in known]
+        if both:
+            named = ", ".join(map(str, both[:SHOWN])) + (", ..." if len(both) > SHOWN else "")
+            raise DataError(
+                f"{what}, and {len(both)} of its own are among them, at the indices {named} (counted from 0): a private "
+                "example would teach what is taken to be public; leave each out on one side"
+            )
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -136,3 +148,9 @@ class DataSet:
     @property
     def input_shape(self) -> tuple[int, ...]:
         return tuple(self.inputs.shape[1:])
+
+
+def contents(inputs: Shaped[Tensor, "examples ..."]) -> Iterator[bytes]:
+    """A hash of each example's content; −0 and 0 are one number."""
+    plain = (inputs.detach().cpu() + 0).contiguous().flatten(1).numpy()
+    return (hashlib.sha256(example.tobytes()).digest() for example in plain)

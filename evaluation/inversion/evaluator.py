@@ -10,7 +10,6 @@ and both are held apart from what attacker and target used (:func:`check_apart`)
 stand beside it.
 """
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +18,7 @@ from jaxtyping import Float, Int
 from sklearn.svm import SVC
 from torch import Tensor
 
+from dptrain.data.dataset import contents
 from dptrain.errors import DataError
 from evaluation.metrics import proportion
 from evaluation.result import Measure
@@ -73,8 +73,7 @@ def check_enough(targets: Tensor, classes: int) -> None:
 
 def hashes(inputs: Tensor) -> frozenset[bytes]:
     """One of each example's content."""
-    plain = inputs.detach().cpu().float().contiguous().flatten(1).numpy()
-    return frozenset(hashlib.sha256(example.tobytes()).digest() for example in plain)
+    return frozenset(contents(inputs.float()))
 
 
 def check_apart(seen: frozenset[bytes], **used: Tensor) -> None:

@@ -129,6 +129,18 @@ def test_without_a_network_the_error_says_what_to_do(monkeypatch: pytest.MonkeyP
         load(DataConfig(name="faces"))
 
 
+def test_a_person_who_is_filed_twice_is_refused_and_not_taught_to_everyone(tmp_path: Path):
+    """Three images of private person 1 lie in the folder of public person 0 as well."""
+    path = stored(tmp_path / "faces.npz", each=4)
+    with np.load(path) as file:
+        images, labels = file["images"], file["labels"]
+    images += np.arange(len(labels), dtype=np.uint8)[:, None, None]  # no two are alike
+    images[:3] = images[4:7]
+    np.savez(path, images=images, labels=labels)
+    with pytest.raises(DataError, match=r"3 of its own are among them, at the indices 0, 1, 2 \(counted from 0\)"):
+        of(path)
+
+
 def small(others: Others | None = None) -> DataSet:
     return DataSet(
         name="two", inputs=torch.zeros(2, 3), targets=torch.tensor([0, 1]), classes=("a", "b"), bounds=(0, 1), others=others
@@ -151,6 +163,7 @@ def test_public_others_are_part_of_the_fingerprint():
         (torch.zeros(2, 3), [0], "2 inputs and 1 groups"),
         (torch.zeros(0, 3), [], "0 inputs"),
         (torch.zeros(2, 3), [0, -1], "groups below 0"),
+        (torch.stack([torch.ones(3), -torch.zeros(3)]), [0, 1], "2 of its own are among them, at the indices 0, 1"),
     ],
 )
 def test_others_unlike_the_examples_are_refused(inputs: torch.Tensor, groups: list[int], message: str):

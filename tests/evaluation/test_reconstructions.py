@@ -15,6 +15,7 @@ from dptrain.errors import DataError
 from dptrain.recipe import SplitConfig
 from evaluation.access import Access
 from evaluation.analysis import Case
+from evaluation.inversion.evaluator import check_apart, hashes
 from evaluation.inversion.knowledge import ClassKnowledge
 from evaluation.membership import NotApplicable
 from evaluation.plan import EvaluationPlan
@@ -125,22 +126,27 @@ def test_an_evaluator_that_saw_what_the_attacker_has_is_refused():
     split = draw(len(data), SplitConfig(per_class=5), 0, targets=data.targets)
     held_out = torch.from_numpy(split.non_members)
     assert data.others is not None
-    leaked = dataclasses.replace(data.others, inputs=torch.cat([data.others.inputs[:-1], data.inputs[held_out[:1]]]))
+    leaked = torch.cat([data.others.inputs[:-1], data.inputs[held_out[:1]]])
     with pytest.raises(DataError, match="has learned from 1 of the examples that are public too"):
-        jury_of(dataclasses.replace(data, others=leaked), split, 0)
+        check_apart(hashes(data.inputs[held_out]), public=leaked)
     twice = data.inputs.clone()
     twice[held_out[0]] = twice[split.members[0]]
     with pytest.raises(DataError, match="has learned from 1 of the examples that are members too"):
         jury_of(dataclasses.replace(data, inputs=twice), split, 0)
 
 
-def test_the_attacker_is_given_other_people_and_nobody_private():
+@pytest.mark.parametrize("part", ["members", "non_members"])
+def test_the_attacker_is_given_other_people_and_nobody_private(part: str):
+    """Where one image of a private person lies among the public ones, there is no jury and no attack at all."""
     data = people()
     split = case_of(data)[1]
     assert data.others is not None
     known = jury_of(data, split, 0).known
     assert torch.equal(known.public, data.others.inputs)
-    assert torch.cdist(known.public.flatten(1), data.inputs.flatten(1)).min() > 0
+    private = int(getattr(split, part)[3])
+    leaked = dataclasses.replace(data.others, inputs=torch.cat([data.others.inputs[:-1], data.inputs[private : private + 1]]))
+    with pytest.raises(DataError, match=f"1 of its own are among them, at the indices {private}"):
+        dataclasses.replace(data, others=leaked)
 
 
 def test_classes_are_not_drawn_from_a_model_that_predicts_a_value_or_from_inputs_without_bounds():
