@@ -54,6 +54,11 @@ class Sampler(ABC):
         """The sampler with a plan's numbers."""
         return cls(plan.sampling_rate)
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether every unit is in every batch, by the way it draws: only then does nobody need to know what was drawn."""
+        return False
+
     @abstractmethod
     def batches(self, examples: int, first: int, steps: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
         """Indices of the batches of steps ``first`` to ``steps - 1``, each sorted and possibly empty.
@@ -73,6 +78,10 @@ class PoissonSampler(Sampler):
     """Every example in every batch with probability q, independently."""
 
     by_example = True
+
+    @property
+    def takes_all(self) -> bool:
+        return self.sampling_rate == 1
 
     def batches(self, examples: int, first: int, steps: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
         for _ in range(first, steps):
@@ -125,6 +134,10 @@ class FixedSizeSampler(Sampler):
     @classmethod
     def of(cls, plan: "PrivacyPlan") -> Self:
         return cls(plan.sampling_rate, round(plan.expected_batch_size), _given(plan.max_examples))
+
+    @property
+    def takes_all(self) -> bool:
+        return self.batch_size == self.examples
 
     def batches(self, examples: int, first: int, steps: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
         if examples != self.examples:
@@ -194,6 +207,10 @@ class BallsInBinsSampler(Sampler):
     def bins(self) -> int:
         """Batches an epoch."""
         return max(1, round(1 / self.sampling_rate))
+
+    @property
+    def takes_all(self) -> bool:
+        return self.bins == 1
 
     def batches(self, examples: int, first: int, steps: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
         bin_of = np.empty(0, dtype=np.int64)

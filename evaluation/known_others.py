@@ -48,7 +48,7 @@ def known_others(case: Case, name: str, attack: Informed) -> AttackResult:
     """Plays the game on the plan, and judges it.
 
     Raises:
-        NotApplicable: there is no plan, or batches are sampled, or noise is correlated.
+        NotApplicable: there is no plan, or not every example is in every batch, or noise is correlated.
     """
     if case.plan is None:
         raise NotApplicable("the plan is not known")

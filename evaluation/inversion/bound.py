@@ -52,6 +52,7 @@ from scipy.special import log_ndtr, ndtr, ndtri
 from dptrain.clipping import Clipping
 from dptrain.errors import UserError
 from dptrain.plan import PrivacyPlan
+from dptrain.sampling import sampler_for
 
 
 def reconstruction_bound(plan: PrivacyPlan, prior_hit: float) -> float:
@@ -77,12 +78,12 @@ def gaussian_mu(plan: PrivacyPlan) -> float:
     """μ of one example's presence in all steps; infinity without noise.
 
     Raises:
-        UserError: batches are sampled or noise is correlated, so that the curve is not Gaussian.
+        UserError: not every example is in every batch, or noise is correlated, so that the curve is not Gaussian.
     """
-    if plan.sampling_rate < 1 or plan.noise != "independent":
+    if not sampler_for(plan).takes_all or plan.noise != "independent":
         raise UserError(
-            f"sampling_rate is {plan.sampling_rate:g} and noise is {plan.noise!r}, and μ is known for full batches with "
-            "independent noise; take reconstruction_bound(plan, κ), which holds for every plan"
+            f"sampling_rate is {plan.sampling_rate:g}, sampling is {plan.sampling!r} and noise is {plan.noise!r}, and μ is "
+            "known for full batches with independent noise; take reconstruction_bound(plan, κ), which holds for every plan"
         )
     if not plan.is_private:
         return math.inf

@@ -244,7 +244,7 @@ def orthogonal_guesses(
     """The guesses of :func:`orthogonal_secret`, by its closed form: the largest of n normals of variance 1 and mean μ or 0.
 
     Raises:
-        UserError: batches are sampled or noise is correlated.
+        UserError: not every example is in every batch, or noise is correlated.
     """
     mu, guesses = gaussian_mu(plan), []
     chunk = max(1, MOST_NUMBERS // candidates)

@@ -32,6 +32,7 @@ from dptrain.clipping.fallback import LossFunction, PerExampleGradients
 from dptrain.errors import UserError
 from dptrain.plan import PrivacyPlan
 from dptrain.private import PrivateTraining
+from dptrain.sampling import sampler_for
 
 Labelled = tuple[Tensor, Tensor]
 """Inputs ``[examples, ...]`` and targets ``[examples]``."""
@@ -126,13 +127,13 @@ def rests(releases: list[Release], contributions: Contributions, known: Labelled
     """B g̃_t − Σ_known c_i(w_t): what is left of each step's sum for the one who is not known, and the noise.
 
     Raises:
-        UserError: batches are sampled, so that who was in which is not known.
+        UserError: not every example is in every batch, so that who was in which is not known.
     """
     plan = contributions.plan
-    if plan.sampling_rate < 1:
+    if not sampler_for(plan).takes_all:
         raise UserError(
-            f"sampling_rate is {plan.sampling_rate:g}, and the known examples can be subtracted where all are in each batch; "
-            "give sampling_rate=1.0"
+            f"sampling_rate is {plan.sampling_rate:g} and sampling is {plan.sampling!r}, and the known examples can be "
+            "subtracted where all are in each batch; give sampling_rate=1.0 and sampling='poisson'"
         )
     parts = [
         release.gradient * plan.expected_batch_size - known_sum(contributions, release.weights, known) for release in releases

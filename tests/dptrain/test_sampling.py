@@ -26,6 +26,7 @@ from dptrain.sampling import (
     CyclicPoissonSampler,
     FixedSizeSampler,
     PoissonSampler,
+    Sampler,
     TruncatedPoissonSampler,
     sampler_for,
 )
@@ -46,6 +47,25 @@ def test_the_sampler_states_the_event_that_the_plan_is_charged():
     """Sharp edge 1: there is one place for the sampling rate, and the event comes from the sampler."""
     assert PLAN.event() == SelfComposedDpEvent(PoissonSampledDpEvent(0.25, GaussianDpEvent(2.0)), 10)
     assert sampler_for(PLAN) == PoissonSampler(0.25)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "takes_all"),
+    [
+        (PoissonSampler(1.0), True),
+        (PoissonSampler(0.9), False),
+        (FixedSizeSampler(1.0, 40, 40), True),
+        (FixedSizeSampler(0.5, 20, 40), False),
+        (BallsInBinsSampler(1.0), True),
+        (BallsInBinsSampler(0.5), False),
+        (CyclicPoissonSampler(0.5, 2), False),
+        (TruncatedPoissonSampler(1.0, 20, 40), False),
+    ],
+)
+def test_a_sampler_that_says_so_takes_all_in_every_batch(sampler: Sampler, takes_all: bool):
+    assert sampler.takes_all == takes_all
+    sizes = {len(batch) for batch in sampler.batches(40, 0, 6, np.random.default_rng(0))}
+    assert (sizes == {40}) == takes_all
 
 
 def test_a_sampler_without_an_amplification_proof_gets_the_unamplified_event():

@@ -1,6 +1,7 @@
 """At each ε the informed adversary names no more than the bound permits, and without a proof it names nothing."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,9 +56,29 @@ def test_without_noise_the_example_is_named():
     assert (found.value, found.permitted, found.verdict) == (1.0, None, "leak")
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sampling": "fixed_size", "max_examples": 10, "relation": "replace_one"},
+        {"sampling": "balls_in_bins"},
+    ],
+)
+def test_full_batches_are_full_batches_by_whatever_name(fields: dict[str, Any]):
+    plan = dataclasses.replace(PLAN, noise_multiplier=2.0, **fields)
+    found = known_others(case_of(plan), "inversion.informed", Informed())
+    assert found.low is not None
+    assert found.permitted is not None
+    assert 0.1 < found.low <= found.permitted
+
+
 def test_what_no_proof_covers_is_not_applicable():
     sampled = dataclasses.replace(PLAN.calibrate(epsilon=1.0), sampling_rate=0.1)
     with pytest.raises(NotApplicable, match="full batches with independent noise"):
         known_others(case_of(sampled), "inversion.informed", Informed())
+    a_random_half: dict[str, Any] = {"sampling": "truncated_poisson", "max_batch_size": 5, "max_examples": 10}
+    with pytest.raises(NotApplicable, match=r"sampling is 'truncated_poisson'.*full batches with independent noise"):
+        known_others(
+            case_of(dataclasses.replace(PLAN, noise_multiplier=2.0, **a_random_half)), "inversion.informed", Informed()
+        )
     with pytest.raises(NotApplicable, match="plan is not known"):
         known_others(case_of(None), "inversion.informed", Informed())
