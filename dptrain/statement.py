@@ -31,7 +31,7 @@ def statement(plan: "PrivacyPlan", counted: "Counted", steps: int) -> str:
         f"probability of any outcome by a factor of at most e^{counted.epsilon:.2f}, except with probability "
         f"{plan.delta:g}. It covers the weights after each of {steps} updates together. Each update {_mechanism(plan)}; "
         f"{_drawn(plan)}; sums are divided by the public expected batch size {plan.expected_batch_size:g}. "
-        f"{_counted(counted)} It assumes that {_assumed(plan)}, that examples do not look at each other, in model, loss and "
+        f"{_counted(counted)} {_to_a_person(plan)} It assumes that examples do not look at each other, in model, loss and "
         f"augmentation, that the batches drawn stay secret, and exact real arithmetic: rounding in floating point is not part "
         f"of the proof."
     )
@@ -75,7 +75,8 @@ def _counted(counted: "Counted") -> str:
     return f"Counted by the {names[0]} accountant ({counted.epsilon:.4f}) and {how} by {names[1]} ({counted.cross_check:.4f})."
 
 
-def _assumed(plan: "PrivacyPlan") -> str:
+def _to_a_person(plan: "PrivacyPlan") -> str:
+    """What a promise to the plan's unit is to a person: a condition, of which the plan cannot know whether it holds."""
     if plan.unit == "user":
-        return "all that one person contributed is held under one user"
-    return f"one {plan.unit} is all that one person contributed"
+        return "It is a promise to one user, and to a person where all that this person contributed is held under one user."
+    return f"It is a promise to one {plan.unit}, and to a person where one {plan.unit} is all that this person contributed."

@@ -38,11 +38,12 @@ from dptrain.distillation import released_model
 from dptrain.distributed import Ranks
 from dptrain.errors import CheckpointError, ConfigError, DataError
 from dptrain.files import write_file
-from dptrain.models import front, frozen
+from dptrain.models import front
 from dptrain.optimizers import follow_schedule
 from dptrain.plain import as_plain
 from dptrain.plan import PrivacyPlan
 from dptrain.private import PrivateTraining, make_private
+from dptrain.qualifications import qualifications
 from dptrain.recipe import Performance, Recipe
 from dptrain.registry import LOSSES, OPTIMIZERS
 from dptrain.regularization import check_regularization
@@ -148,29 +149,8 @@ def build_training(
     )
     follow_schedule(optimizer, recipe.optimizer, plan.steps, lambda: training.steps_taken - 1)  # counted before it is made
     if plan.is_private:
-        training.qualify(*_qualifications(recipe, plan, model, data))
+        training.qualify(*qualifications(recipe, plan, model, data))
     return training
-
-
-def _qualifications(recipe: Recipe, plan: PrivacyPlan, model: nn.Module, data: DataSet) -> Iterator[str]:
-    """What the recipe's regularization means for the guarantee, in sentences."""
-    if recipe.regularization.early_stopping:
-        yield (
-            f"When training ended was decided by the loss of its weights on public examples: ε is what had been spent by then, "
-            f"and what is promised beforehand is ε for all {plan.steps} updates of the plan, {plan.guarantee().epsilon:.4f}."
-        )
-    if recipe.regularization.freeze and data.others is not None:
-        layers = frozen.layers_of(model)
-        yield (
-            f"The first {frozen.frozen_layers(layers, recipe.regularization.freeze)} of {len(layers)} layers learned from "
-            f"{len(data.others.inputs)} public examples of other classes in {recipe.regularization.freeze_steps} updates and "
-            "were then frozen: no private example has moved them, and they are no part of what ε was spent on."
-        )
-    if recipe.regularization.distillation:
-        yield (
-            "What is released is a student of the trained model, made of public examples and that model's answers to them "
-            "alone: post-processing, for which the same holds."
-        )
 
 
 @dataclass(frozen=True)

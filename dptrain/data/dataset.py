@@ -59,6 +59,8 @@ class DataSet:
     """How many examples, the last ones, are the test part that the data set was published with."""
     users: Int[Tensor, " users"] | None = None
     """Whose each example is, where one user has several: private, and by it examples are grouped where the unit is the user."""
+    classes_are: Literal["kinds", "users"] = "kinds"
+    """What one class is: a kind of example, or one user, whose examples it holds. As public as the classes' names are."""
     others: Others | None = None
     """Public examples of other classes, known to everyone. No model is trained on them with the examples' labels."""
     fingerprint: str = field(init=False)
@@ -85,6 +87,11 @@ class DataSet:
         if self.users is not None and len(self.users) != len(self.inputs):
             raise DataError(
                 f"data set {self.name!r} has {len(self.inputs)} inputs and {len(self.users)} users; give one an input"
+            )
+        if self.classes_are == "users" and (self.users is None or not torch.equal(self.users, self.targets)):
+            raise DataError(
+                f"data set {self.name!r} says that each class is one user, and its users are not its labels; give "
+                "users=targets, or leave classes_are out"
             )
         if not 0 <= self.published_test < len(self.inputs):
             raise DataError(

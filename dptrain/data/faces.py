@@ -70,6 +70,7 @@ def load(config: DataConfig) -> DataSet:
         source=_source(path, images.shape[1:], size),
         others=Others(inputs[other], places[other]),
         users=places[own],
+        classes_are="users",
     )
 
 

@@ -75,10 +75,8 @@ def test_what_no_proof_covers_is_not_applicable():
     sampled = dataclasses.replace(PLAN.calibrate(epsilon=1.0), sampling_rate=0.1)
     with pytest.raises(NotApplicable, match="full batches with independent noise"):
         known_others(case_of(sampled), "inversion.informed", Informed())
-    a_random_half: dict[str, Any] = {"sampling": "truncated_poisson", "max_batch_size": 5, "max_examples": 10}
+    half: dict[str, Any] = {"sampling": "truncated_poisson", "max_batch_size": 5, "max_examples": 10}
     with pytest.raises(NotApplicable, match=r"sampling is 'truncated_poisson'.*full batches with independent noise"):
-        known_others(
-            case_of(dataclasses.replace(PLAN, noise_multiplier=2.0, **a_random_half)), "inversion.informed", Informed()
-        )
+        known_others(case_of(dataclasses.replace(PLAN, noise_multiplier=2.0, **half)), "inversion.informed", Informed())
     with pytest.raises(NotApplicable, match="plan is not known"):
         known_others(case_of(None), "inversion.informed", Informed())

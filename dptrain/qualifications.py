@@ -1,0 +1,87 @@
+"""What must be known beside a guarantee and follows from the recipe, its model and its data, in sentences of the card.
+
+    training.qualify(*qualifications(recipe, plan, model, data))
+
+All of it is public: the recipe is part of the card, and of the data only what is stated of them is used. How many examples one
+person has is a fact of private data. It is said where the recipe states it (``data.split.per_class``, where each class is one
+user); else that it is not known is said, and nothing is counted.
+
+**Several examples of one person, and the example as the unit.** k examples together move a sum by up to k times what one does.
+With full batches and independent noise the T sums are a Gaussian mechanism of μ = √T / σ for one example, and so of k √T / σ
+for k of them (Dong, Roth, Su 2022, "Gaussian Differential Privacy"); its ε at the plan's δ is exact. For sampled batches no
+such figure is given.
+"""
+
+import math
+from collections.abc import Iterator
+
+from torch import nn
+
+from dptrain.data.dataset import DataSet
+from dptrain.models import front, frozen
+from dptrain.plan import PrivacyPlan
+from dptrain.recipe import Recipe
+from dptrain.sampling import sampler_for
+
+
+def qualifications(recipe: Recipe, plan: PrivacyPlan, model: nn.Module, data: DataSet) -> Iterator[str]:
+    """What a private plan's statement does not say by itself."""
+    yield from _of_people(recipe, plan, data)
+    yield from _of_public_examples(recipe, model, data)
+    if recipe.regularization.early_stopping:
+        yield (
+            f"When training ended was decided by the loss of its weights on public examples: ε is what had been spent by then, "
+            f"and what is promised beforehand is ε for all {plan.steps} updates of the plan, {plan.guarantee().epsilon:.4f}."
+        )
+    if recipe.regularization.distillation:
+        yield (
+            "What is released is a student of the trained model, made of public examples and that model's answers to them "
+            "alone: post-processing, for which the same holds."
+        )
+
+
+def _of_people(recipe: Recipe, plan: PrivacyPlan, data: DataSet) -> Iterator[str]:
+    if plan.unit == "example" and data.users is not None:
+        each = recipe.data.split.per_class if data.classes_are == "users" else None
+        if each is None:
+            yield (
+                "One person can have several examples here; how many at most is not public, and the promise to a person "
+                "weakens with each."
+            )
+        elif each > 1:
+            together = epsilon_of_group(plan, each)
+            known = "" if together is None else f": of all {each} the promise is ({together:.2f}, {plan.delta:g})"
+            yield f"One person has {each} examples here, as the recipe states, and the promise to a person is weaker{known}."
+    if data.classes_are == "users":
+        hidden = "all that one of them contributed" if plan.unit == "user" else "one example of one of them"
+        yield (
+            "Each class is one person, and the list of classes is public, as is each class's place in the model's answer: that "
+            f"somebody is one of them is not hidden, and {hidden} is."
+        )
+
+
+def _of_public_examples(recipe: Recipe, model: nn.Module, data: DataSet) -> Iterator[str]:
+    if data.others is None:
+        return
+    count = len(data.others.inputs)
+    if isinstance(model, front.WithFront) and isinstance(model.front, front.Fitted):
+        yield (
+            f"The model's front was made from {count} public examples of other classes: no private example has moved it, it "
+            "is no part of what ε was spent on, and ε assumes that those examples are public."
+        )
+    if recipe.regularization.freeze:
+        layers = frozen.layers_of(model)
+        yield (
+            f"The first {frozen.frozen_layers(layers, recipe.regularization.freeze)} of {len(layers)} layers learned from "
+            f"{count} public examples of other classes in {recipe.regularization.freeze_steps} updates and were then frozen: "
+            "no private example has moved them, and they are no part of what ε was spent on."
+        )
+
+
+def epsilon_of_group(plan: PrivacyPlan, size: int) -> float | None:
+    """ε of ``size`` units together at the plan's δ, for all its updates; None where the mechanism is not Gaussian."""
+    from dptrain.accounting import gdp_mu_to_epsilon
+
+    if not sampler_for(plan).takes_all or plan.noise != "independent":
+        return None
+    return gdp_mu_to_epsilon(size * math.sqrt(plan.steps) / plan.noise_multiplier, plan.delta)
