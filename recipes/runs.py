@@ -40,10 +40,23 @@ NOT_COVERED = (
     "The choice of hyper-parameters, of the best seed and of the best budget: each look at private data that decides "
     "something is a release of its own, and this comparison's runs are not composed with one another.",
     "Telemetry in the .non_private folder (training loss, share of clipped examples): exact functions of private examples.",
-    "People with several examples: the guarantee hides one example, and weakens with every further one of the same person.",
     "Rounding in floating point, timing, and whoever can read the memory of the machine that trains.",
     "Attacks that were not run. Finding nothing is not a proof; the guarantee is.",
 )
+"""Whatever the unit is."""
+
+SEVERAL_OF_ONE_PERSON = {
+    "example": "People with several examples: the guarantee hides one example, and weakens with every further one of the same "
+    "person.",
+    "user": "People whose examples are held under several users: the guarantee hides one user, and weakens with every further "
+    "one of the same person.",
+}
+PUBLIC_ROSTER = "Who is among the classes: each of them is one person, and the list of classes is public."
+
+
+def not_covered(unit: str, classes_are: str) -> tuple[str, ...]:
+    """What a guarantee of this unit says nothing about, a sentence each, where classes are kinds of examples or users."""
+    return SEVERAL_OF_ONE_PERSON[unit], *((PUBLIC_ROSTER,) if classes_are == "users" else ()), *NOT_COVERED
 
 
 def run(comparison: Comparison, name: str, command: str, progress: bool = True) -> ComparisonResult | None:
@@ -130,6 +143,7 @@ def claim(root: Path, comparison: Comparison, name: str, command: str, data: Dat
             "name": data.name,
             "kind": data.kind,
             "classes": list(data.classes),
+            "classes_are": data.classes_are,
             "value": None if data.value is None else as_plain(data.value),
             "input_shape": list(data.input_shape),
             "source": data.source,
@@ -243,7 +257,7 @@ def gather(root: Path) -> ComparisonResult:
         data=about["data"],
         recipe=as_plain(comparison.recipe),
         versions=versions(),
-        not_covered=NOT_COVERED,
+        not_covered=not_covered(comparison.recipe.privacy.unit, about["data"].get("classes_are", "kinds")),
         baselines=tuple(from_plain(Measure, item, str(root / ABOUT)) for item in about["without_model"]),
         checkpoints=earlier,
         failures=(*(f"{label}: {reason}" for label, reason in sorted(failures.items())), *unread),

@@ -300,3 +300,13 @@ def test_the_choice_is_shown_and_read_back(tmp_path: Path):
     path = tmp_path / "mine.toml"
     path.write_text(comparison.to_toml(load("digits", ALONE)))
     assert load(str(path)).regularizers == "alone"
+
+
+def test_what_is_not_covered_is_said_of_the_unit_that_is_promised_to():
+    """A report of users said that the guarantee hides one example; and no guarantee hides who is a class."""
+    of_examples, of_users = (" ".join(runs.not_covered(unit, "users")) for unit in ("example", "user"))
+    assert "hides one example" in of_examples
+    assert "hides one user" in of_users
+    assert "hides one example" not in of_users
+    assert "the list of classes is public" in of_users
+    assert "the list of classes is public" not in " ".join(runs.not_covered("user", "kinds"))
