@@ -31,6 +31,7 @@ from dptrain.errors import CheckpointError, ConfigError, UserError
 from dptrain.files import write_file
 from dptrain.fleet import Fleet, Views, named_views, retrain_fleet, train_fleet
 from dptrain.models.front import WithFront
+from dptrain.models.frozen import frozen_weights
 from dptrain.plain import from_plain
 from dptrain.plan import Guarantee, PrivacyPlan
 from dptrain.recipe import Performance, Recipe
@@ -357,7 +358,8 @@ def _keep_vulnerability(case: Case, fleet: Fleet | None, private: Path, step: in
 
 
 def _untrained(card: dict[str, Any], run: Path, weights: dict[str, Tensor]) -> Target | None:
-    """Fresh weights of the same architecture, behind the target's own front; None where the card names no registered one."""
+    """Fresh weights of the same architecture, behind what public examples taught the target's front and its frozen layers; None
+    where the card names no registered one."""
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(2_000_003)
@@ -367,6 +369,9 @@ def _untrained(card: dict[str, Any], run: Path, weights: dict[str, Tensor]) -> T
     if isinstance(model, WithFront):
         ahead = {name.removeprefix("front."): value for name, value in weights.items() if name.startswith("front.")}
         model.front.load_state_dict(ahead)
+    freeze = card["recipe"]["regularization"].get("freeze", 0)
+    if freeze:
+        model.load_state_dict({name: weights[name] for name in frozen_weights(model, freeze)}, strict=False)
     data = card["data"]
     kind: Kind = "classification" if data["classes"] else "regression"
     return Target(model, Access.WEIGHTS, bounds=tuple(data["bounds"]), classes=len(data["classes"]), kind=kind)

@@ -83,6 +83,18 @@ def frozen_layers(layers: list[nn.Module], freeze: int) -> int:
     return count
 
 
+def frozen_weights(model: nn.Module, freeze: int) -> list[str]:
+    """The names of what is frozen, in the model's state.
+
+    Raises:
+        ConfigError: so many layers are to be frozen that none is left.
+    """
+    layers = layers_of(model)
+    early = {id(layer) for layer in layers[: frozen_layers(layers, freeze)]}
+    named = [(name, module) for name, module in model.named_modules() if id(module) in early]
+    return [f"{name}.{own}" if name else own for name, module in named for own, _ in module.named_parameters(recurse=False)]
+
+
 def _train(model: nn.Module, inputs: torch.Tensor, groups: torch.Tensor, steps: int) -> None:
     model.train()
     optimizer = torch.optim.AdamW([*model.parameters()], lr=LEARNING_RATE, weight_decay=0.0)

@@ -1,19 +1,23 @@
 """Early layers learn from public examples alone, by the seed, and are where they were after private training."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from dptrain import models
+from dptrain.checkpoint import load_release
 from dptrain.data.dataset import DataSet, Others
+from dptrain.data.split import draw
 from dptrain.errors import ConfigError, DataError
 from dptrain.fleet.layers import Unstackable
 from dptrain.fleet.stacked import models_in_a_stack
-from dptrain.models.frozen import layers_of
-from dptrain.recipe import ModelConfig, PrivacyConfig, Recipe, RegularizationConfig, TrainingConfig
-from dptrain.trainer import build_model, build_training
+from dptrain.models.frozen import frozen_weights, layers_of
+from dptrain.recipe import ModelConfig, PrivacyConfig, Recipe, RegularizationConfig, SplitConfig, TrainingConfig
+from dptrain.trainer import Trainer, build_model, build_training
+from evaluation.runner import _untrained
 
 MLP = ModelConfig(name="mlp", hidden=(9, 5))
 SOME = 20
@@ -107,6 +111,21 @@ def test_the_card_says_what_they_learned_from():
     training = build_training(recipe(-1, mechanism="gaussian"), world(), torch.arange(40).numpy(), 0)
     said = training.guarantee().statement
     assert "The first 2 of 3 layers learned from 60 public examples of other classes in 20 updates and were then frozen" in said
+
+
+@pytest.mark.parametrize("freeze", [1, -1])
+def test_the_untrained_control_has_what_public_examples_taught_and_nothing_of_the_private_ones(freeze: int, tmp_path: Path):
+    """A control with other early layers would differ from the target in more than its training."""
+    data, made = world(), recipe(freeze)
+    split = draw(len(data), SplitConfig(per_class=7), 0, targets=data.targets)
+    Trainer(made, data, split, seed=0, folder=tmp_path, progress=False).run()
+    weights, card = load_release(tmp_path / "release")
+    untrained = _untrained(card, tmp_path, weights)
+    assert untrained is not None
+    found = untrained.weights()
+    early = {"1.weight", "1.bias"} if freeze == 1 else {"1.weight", "1.bias", "3.weight", "3.bias"}
+    assert {name for name, value in weights.items() if torch.equal(found[name], value)} == early
+    assert set(frozen_weights(build_model(made, data, 0), freeze)) == early
 
 
 def test_it_works_behind_a_fixed_front():
