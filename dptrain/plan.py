@@ -166,6 +166,22 @@ class PrivacyPlan:
             message = f"delta is {self.delta:g}, above 1/(10 N) = {1 / (10 * examples):.2g}; a smaller one is customary"
             warnings.warn(message, stacklevel=3)
 
+    def check_batch_size(self, units: int) -> None:
+        """Warns where the unit is the user and the expected batch size is not one of users: noise and step size would be off.
+
+        It costs no privacy, as what sums are divided by is public, and so it is no error.
+
+        Args:
+            units: the private number of users; the warning is for whoever trains, and part of no release.
+        """
+        drawn = self.sampling_rate * units
+        if self.unit == "user" and not drawn / 2 <= self.expected_batch_size <= 2 * drawn:
+            message = (
+                f"expected_batch_size is {self.expected_batch_size:g} and unit is 'user', of whom {drawn:.4g} are drawn on "
+                "average: sums over users are divided by it, so give the number of users in a batch, not of examples"
+            )
+            warnings.warn(message, stacklevel=3)
+
     def check_examples(self, examples: int) -> None:
         """Refuses a data set of another size than the plan states, where ε rests on it.
 

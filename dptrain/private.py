@@ -111,6 +111,7 @@ def make_private(
     check_fresh_optimizer(optimizer)
     examples = _examples_of(dataset, units, plan)
     plan.check_examples(examples.units)
+    plan.check_batch_size(examples.units)
     if plan.is_private:
         plan.check_delta(examples.units)
     performance = performance or Performance()

@@ -115,6 +115,17 @@ def test_delta_is_checked_against_the_private_number_of_users():
     training(dataclasses.replace(PLAN, delta=9e-4), dataset(2000), units=many // 4)
 
 
+def test_a_batch_size_that_counts_examples_where_users_are_drawn_is_warned_about():
+    """80 examples of 20 users, half of whom are drawn: a sum over 10 gradients would be divided by 40."""
+    with pytest.warns(UserWarning, match=r"of whom 10 are drawn on average.*the number of users in a batch"):
+        training(dataclasses.replace(PLAN, expected_batch_size=40), units=USERS)
+    of_examples = dataclasses.replace(PLAN, expected_batch_size=40, unit="example", max_examples_per_unit=None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="expected_batch_size is")
+        training(units=USERS)
+        training(of_examples)
+
+
 def test_a_users_examples_are_averaged_and_clipped_as_one():
     """Sharp edge 22: one user, however many examples are theirs, moves the sum by at most C."""
     quiet = dataclasses.replace(PLAN, noise_multiplier=0.0, sampling_rate=1.0, expected_batch_size=20)
