@@ -53,7 +53,7 @@ class SplitConfig:
     per_class: int | None = None
     """So many members of each class, drawn at random, in place of the four shares; all others are non-members, and there is no
     population and no public part. Balanced, so no coins of their own: membership attacks are not judged on such a split. For
-    class inversion, where each class must be learned and shown to be."""
+    the inversion of people's classes, each of which must be learned; of other classes nobody would be left to judge one."""
 
     def __post_init__(self) -> None:
         if self.per_class is not None and self.per_class < 1:

@@ -26,14 +26,15 @@ from torch import Tensor
 
 from dptrain.data.dataset import DataSet
 from dptrain.data.split import Split
+from dptrain.errors import DataError
 from dptrain.files import write_file
 from evaluation import metrics
 from evaluation.analysis import Case
 from evaluation.inversion.class_ import ClassInversion
 from evaluation.inversion.distribution import COUNT, Distributional, distribution
-from evaluation.inversion.evaluator import Judge, check_apart, class_means, nearest_distance
+from evaluation.inversion.evaluator import Judge, check_apart, check_enough, class_means, nearest_distance
 from evaluation.inversion.knowledge import ClassKnowledge, InversionAttack
-from evaluation.inversion.recogniser import Recogniser
+from evaluation.inversion.recogniser import Recogniser, check_size
 from evaluation.membership import NotApplicable
 from evaluation.result import AttackResult, Measure, Verdict
 from evaluation.similarity import WINDOW, structural_similarity
@@ -80,7 +81,7 @@ def reconstructions(case: Case, name: str, attack: InversionAttack) -> AttackRes
     """
     if case.data.value is not None:
         raise NotApplicable("the model predicts a value, and there is no class to draw")
-    if case.data.kind != "image" and not np.isfinite(case.data.bounds).all():
+    if not can_be_drawn(case.data):
         raise NotApplicable("the inputs have no public bounds")
     jury = jury_of(case.data, case.split, case.seed)
     found = _invert(case, attack, jury, case.target)
@@ -114,8 +115,43 @@ def reconstructions(case: Case, name: str, attack: InversionAttack) -> AttackRes
 
 @lru_cache(maxsize=16)
 def jury_of(data: DataSet, split: Split, seed: int) -> Jury:
-    """The jury of a split."""
+    """The jury of a split.
+
+    Raises:
+        DataError: there is none, see :func:`check_jury`; or it would have seen what target or attacker used.
+    """
+    check_jury(data, split)
     return _of_classes(data, split, seed) if data.others is None else _of_people(data, split, seed)
+
+
+def can_be_drawn(data: DataSet) -> bool:
+    """Whether models of these data have classes, and inputs public bounds to stay between."""
+    return data.value is None and (data.kind == "image" or bool(np.isfinite(data.bounds).all()))
+
+
+def check_jury(data: DataSet, split: Split) -> None:
+    """Refuses a split that leaves nobody who could judge reconstructions; quick, so that it can be asked before training.
+
+    Raises:
+        DataError: what is missing, and what to type.
+    """
+    classes, left_out = len(data.classes), "or leave class inversion out of evaluation.attacks"
+    if data.others is not None:
+        check_size(data.inputs)
+        fewer = "lower data.split.per_class" if split.drawn == "per_class" else "raise data.split.non_members"
+        check_enough(_part(data, split.non_members)[1], classes, f"{fewer}, {left_out}")
+    elif split.drawn == "per_class":
+        raise DataError(
+            f"data.split.per_class leaves no population, from which a judge of {data.name}'s classes would learn, and no "
+            "public examples to compare with; leave it out and split by shares, take data with public others, such as faces, "
+            f"{left_out}"
+        )
+    else:
+        check_enough(_part(data, split.population)[1], classes, f"raise data.split.population, {left_out}")
+        if not len(split.public):
+            raise DataError(
+                f"no example is public, and reconstructions are compared with such; raise data.split.public, {left_out}"
+            )
 
 
 def _of_classes(data: DataSet, split: Split, seed: int) -> Jury:

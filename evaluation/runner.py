@@ -14,7 +14,7 @@ import dataclasses
 import hashlib
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ from evaluation.membership.lira import log_likelihood_ratio
 from evaluation.membership.signal import outputs_of, signal
 from evaluation.membership.vulnerability import FALSE_POSITIVE_RATE, by_chance, exposure, save, vulnerability
 from evaluation.plan import ATTACKS, EvaluationPlan
-from evaluation.reconstructions import reconstructions
+from evaluation.reconstructions import can_be_drawn, check_jury, reconstructions
 from evaluation.result import AttackResult, Calibration, Exposure, Measure, RunResult, Variant, read_run, write
 from evaluation.target import Kind, Target, model_of
 from evaluation.utility import as_numbers, by_statistics, calibration, utility
@@ -253,14 +253,16 @@ def callback(
     return attack
 
 
-def check_plan(plan: EvaluationPlan, data: DataSet, guard: str | None = None) -> None:
+def check_plan(plan: EvaluationPlan, data: DataSet, guard: str | None = None, splits: Iterable[Split] = ()) -> None:
     """Refuses, before anything is trained, what no attack of the plan could do with this data set.
 
     Args:
         guard: that the recipe names.
+        splits: of which models will be trained. Left out, an attack that a split does not serve says so when it runs.
 
     Raises:
         ConfigError: views of what is no picture, a hidden column that there is not, or a guard of scores that there are not.
+        DataError: classes are to be inverted, and a split leaves nobody who could judge what comes out.
     """
     views_of(plan, data)
     check_hidden(plan, data)
@@ -269,6 +271,9 @@ def check_plan(plan: EvaluationPlan, data: DataSet, guard: str | None = None) ->
             f"release.guard is {guard!r}, which stands before labels and scores, and a model of {data.name} predicts a value; "
             "leave it out"
         )
+    if any(name.startswith("inversion.") and not isinstance(ATTACKS[name](), Informed) for name in plan.attacks):
+        for split in splits if can_be_drawn(data) else ():
+            check_jury(data, split)
 
 
 def views_of(plan: EvaluationPlan, data: DataSet) -> Views | None:

@@ -78,7 +78,8 @@ def run(comparison: Comparison, name: str, command: str, progress: bool = True) 
     shares = comparison.recipe.data.split
     splits = {seed: draw(len(data), shares, seed, data.published_test, data.targets) for seed in comparison.seeds}
     ranks.together("the plans", lambda: check(jobs, data, splits))
-    ranks.together("the attacks", lambda: runner.check_plan(comparison.evaluation, data, comparison.recipe.release.guard))
+    guard = comparison.recipe.release.guard
+    ranks.together("the attacks", lambda: runner.check_plan(comparison.evaluation, data, guard, splits.values()))
     ranks.first("the output folder", lambda: claim(root, comparison, name, command, data))
     failures: dict[str, str] = {}
     progress = progress and ranks.is_first

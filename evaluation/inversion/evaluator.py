@@ -61,13 +61,17 @@ class Judge:
         return proportion(right, len(targets), "evaluator_accuracy")
 
 
-def check_enough(targets: Tensor, classes: int) -> None:
-    """Raises DataError where a class has too few examples to learn from."""
+def check_enough(targets: Tensor, classes: int, instead: str = "give it more examples of each class") -> None:
+    """Raises DataError where a class has too few examples to learn from.
+
+    Args:
+        instead: what to type where it has.
+    """
     counts = np.bincount(targets.numpy(), minlength=classes)
     if counts.min() < LEAST_A_CLASS:
         raise DataError(
-            f"the independent evaluator finds {counts.min()} examples of class {int(counts.argmin())} in the population or "
-            f"held-out part and needs {LEAST_A_CLASS}; raise data.split.population, or lower data.split.per_class"
+            f"the independent evaluator finds {counts.min()} examples of class {int(counts.argmin())} to learn from, which "
+            f"neither target nor attacker has, and needs {LEAST_A_CLASS}; {instead}"
         )
 
 

@@ -58,11 +58,7 @@ class Recogniser:
             DataError: a class has too few of them, or they are smaller than 16×16.
         """
         check_enough(targets, classes)
-        if inputs.dim() != 4 or min(inputs.shape[2:]) < LEAST_SIDE:
-            raise DataError(
-                f"a recogniser judges pictures of at least {LEAST_SIDE}×{LEAST_SIDE}, and these inputs are "
-                f"{'×'.join(map(str, inputs.shape[1:]))}; judge them by evaluation.inversion.evaluator.Judge"
-            )
+        check_size(inputs)
         generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -108,6 +104,16 @@ class Recogniser:
         wanted = (np.arange(classes) + shift) % classes
         right = int((ranked[:, :most] == wanted[:, None]).any(1).sum())
         return proportion(right, classes, f"identified_top{most}")
+
+
+def check_size(inputs: Tensor) -> None:
+    """Raises DataError where these are no pictures, or too small ones."""
+    if inputs.dim() != 4 or min(inputs.shape[2:]) < LEAST_SIDE:
+        raise DataError(
+            f"people are recognised in pictures of at least {LEAST_SIDE}×{LEAST_SIDE}, and these are of "
+            f"{'×'.join(map(str, inputs.shape[2:] if inputs.dim() == 4 else inputs.shape[1:]))}; give larger ones, such as "
+            f"--data.image-size {LEAST_SIDE} {LEAST_SIDE}, or leave class inversion out of evaluation.attacks"
+        )
 
 
 def _body(shape: tuple[int, ...], form: Form) -> tuple[nn.Module, int]:

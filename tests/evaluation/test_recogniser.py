@@ -87,9 +87,9 @@ def test_what_the_evaluator_saw_must_not_be_what_target_or_attacker_used(judge: 
 
 def test_a_class_with_one_picture_and_pictures_too_small_are_refused():
     inputs, targets = people(2, 0)
-    with pytest.raises(DataError, match=r"finds 1 examples of class 3.*lower data\.split\.per_class"):
+    with pytest.raises(DataError, match=r"finds 1 examples of class 3.*needs 2; give it more"):
         Recogniser.train(inputs[:-1], targets[:-1], CLASSES)
-    with pytest.raises(DataError, match=r"at least 16×16, and these inputs are 1×8×8"):
+    with pytest.raises(DataError, match=r"at least 16×16, and these are of 8×8"):
         Recogniser.train(inputs[..., :8, :8], targets, CLASSES)
 
 

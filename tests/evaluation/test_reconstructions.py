@@ -19,18 +19,19 @@ from evaluation.inversion.evaluator import check_apart, hashes
 from evaluation.inversion.knowledge import ClassKnowledge
 from evaluation.membership import NotApplicable
 from evaluation.plan import EvaluationPlan
-from evaluation.reconstructions import jury_of, reconstructions
+from evaluation.reconstructions import check_jury, jury_of, reconstructions
 from evaluation.result import AttackResult
+from evaluation.runner import check_plan
 from evaluation.target import Target
 
 PEOPLE, IMAGES, SIDE = 6, 8, 16
 
 
-def people(seed: int = 0) -> DataSet:
+def people(seed: int = 0, side: int = SIDE) -> DataSet:
     """Six private and six public people, each a smooth picture of its own that is a little different on each image."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(2 * PEOPLE, 1, 4, 4, generator=generator) - 0.5
-    faces = nn.functional.interpolate(coarse, size=(SIDE, SIDE), mode="bilinear").repeat_interleave(IMAGES, 0)
+    faces = nn.functional.interpolate(coarse, size=(side, side), mode="bilinear").repeat_interleave(IMAGES, 0)
     images = (faces + 0.03 * torch.randn(faces.shape, generator=generator)).clamp(-0.5, 0.5)
     labels, private = torch.arange(PEOPLE).repeat_interleave(IMAGES), PEOPLE * IMAGES
     names = tuple(f"person {number}" for number in range(PEOPLE))
@@ -154,3 +155,42 @@ def test_classes_are_not_drawn_from_a_model_that_predicts_a_value_or_from_inputs
     case, _, model = case_of(dataclasses.replace(data, bounds=(-np.inf, np.inf), kind="table"))
     with pytest.raises(NotApplicable, match="no public bounds"):
         reconstructions(case, "inversion.class", Gives(data.inputs[:PEOPLE], model))
+
+
+SHARES = SplitConfig(members=0.2, non_members=0.1, population=0.6, public=0.1)
+
+
+@pytest.mark.parametrize(
+    ("data", "shares", "message"),
+    [
+        (people(), SplitConfig(per_class=IMAGES - 1), r"finds 1 examples of class 0.*needs 2; lower data\.split\.per_class"),
+        (people(side=12), SplitConfig(per_class=5), r"at least 16×16, and these are of 12×12; give.*--data\.image-size 16 16"),
+        (dataclasses.replace(people(), others=None), SplitConfig(per_class=5), r"leaves no population.*split by shares"),
+        (
+            dataclasses.replace(people(), others=None),
+            dataclasses.replace(SHARES, population=0.0, non_members=0.7),
+            r"raise data\.split\.population, or leave class inversion out",
+        ),
+        (
+            dataclasses.replace(people(), others=None),
+            SplitConfig(members=0.2, non_members=0.2, population=0.6, public=0.0),
+            r"raise data\.split\.public",
+        ),
+    ],
+)
+def test_a_split_that_leaves_no_judge_is_refused_before_anything_is_trained(data: DataSet, shares: SplitConfig, message: str):
+    split = draw(len(data), shares, 0, targets=data.targets)
+    plan = EvaluationPlan(attacks=("inversion.informed", "inversion.class"))
+    with pytest.raises(DataError, match=message):
+        check_plan(plan, data, splits=[split])
+    with pytest.raises(DataError, match=message):
+        jury_of(data, split, 0)
+    check_plan(dataclasses.replace(plan, attacks=("inversion.informed",)), data, splits=[split])
+    check_plan(plan, dataclasses.replace(data, bounds=(-np.inf, np.inf), kind="table"), splits=[split])
+
+
+def test_a_split_with_a_judge_is_not_refused():
+    data = people()
+    check_jury(data, case_of(data)[1])
+    alone = dataclasses.replace(data, others=None)
+    check_jury(alone, draw(len(alone), SHARES, 0))
