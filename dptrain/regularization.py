@@ -37,6 +37,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dptrain import representation
+from dptrain.clipping.fallback import ALONE
 from dptrain.errors import ConfigError
 from dptrain.recipe import RegularizationConfig
 
@@ -49,9 +50,11 @@ def cross_entropy(model: nn.Module, batch: Any, regularization: RegularizationCo
 
     Raises:
         ConfigError: two options that each decide what an example's output should be, or one that charges for hidden layers
-            that the model does not have.
+            that the model does not have; or one that compares examples, where each is computed by itself to be clipped.
     """
     regularization.check_together()
+    if ALONE.get():
+        check_comparisons(regularization)
     inputs, targets = batch
     with representation.watching(model, regularization) as penalty:
         if regularization.mixup:
@@ -156,27 +159,37 @@ def check_regularization(regularization: RegularizationConfig, *, clipped: bool,
     Raises:
         ConfigError: it would mix examples under clipping, or needs public examples and has none.
     """
-    if clipped and regularization.mixup:
-        raise ConfigError(
-            f"regularization.mixup is {regularization.mixup:g}, and under clipping an example may not enter another one's "
-            "gradient: no ε would hold; leave it out, or give it to a baseline without clipping (--regularized.mixup)"
-        )
-    if clipped and regularization.bilateral_dependency:
-        raise ConfigError(
-            f"regularization.bilateral_dependency is {regularization.bilateral_dependency:g}, and under clipping an example's "
-            "loss may not compare it with others: no ε would hold; leave it out, give it to a baseline without clipping "
-            "(--regularized.bilateral-dependency), or give information_bottleneck, which is each example's own"
-        )
-    if clipped and regularization.relax and regularization.relax_by == "batch":
-        raise ConfigError(
-            "regularization.relax_by is 'batch', and under clipping an example's loss may not depend on the others' mean: no ε "
-            "would hold; give 'example'"
-        )
+    if clipped:
+        check_comparisons(regularization)
     if regularization.needs_public and not public:
         name = "early_stopping" if regularization.early_stopping else "distillation"
         raise ConfigError(
             f"regularization.{name} is {getattr(regularization, name)} and needs public examples, of which there are none; "
             "give data.split.public a share above 0, or pass public= in a script"
+        )
+
+
+def check_comparisons(regularization: RegularizationConfig) -> None:
+    """Refuses what would let an example enter another one's loss, which clipping does not bound.
+
+    Raises:
+        ConfigError: mixed examples, or a loss that compares them.
+    """
+    if regularization.mixup:
+        raise ConfigError(
+            f"regularization.mixup is {regularization.mixup:g}, and under clipping an example may not enter another one's "
+            "gradient: no ε would hold; leave it out, or give it to a baseline without clipping (--regularized.mixup)"
+        )
+    if regularization.bilateral_dependency:
+        raise ConfigError(
+            f"regularization.bilateral_dependency is {regularization.bilateral_dependency:g}, and under clipping an example's "
+            "loss may not compare it with others: no ε would hold; leave it out, give it to a baseline without clipping "
+            "(--regularized.bilateral-dependency), or give information_bottleneck, which is each example's own"
+        )
+    if regularization.relax and regularization.relax_by == "batch":
+        raise ConfigError(
+            "regularization.relax_by is 'batch', and under clipping an example's loss may not depend on the others' mean: no ε "
+            "would hold; give 'example'"
         )
 
 

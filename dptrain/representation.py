@@ -23,7 +23,8 @@
   Dependence with Hilbert-Schmidt Norms"). The kernel of X and Z is exp(−d²/(2σ²)), with σ² the median of the squared
   distances d² between those examples, a constant of the step; that of labels is 1 where they agree, else 0. With such a width
   a layer is not made independent by being made small. It compares each example with those computed together, so that clipping
-  does not bound it: under clipping it is refused. Where a model's front is fixed, X is what the front made.
+  does not bound it: under clipping it is refused, by a recipe before it trains and in a script at the first step. Where a
+  model's front is fixed, X is what the front made.
 """
 
 from collections.abc import Iterable, Iterator

@@ -4,6 +4,7 @@ Right for everything that ``vmap`` can follow, and it holds one gradient an exam
 """
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from torch.utils import _pytree as pytree
 
 from dptrain.clipping.clipped import by_example, squared_lengths
 from dptrain.errors import ProtocolError
+
+ALONE: ContextVar[bool] = ContextVar("an example is computed by itself", default=False)
+"""Set while :class:`PerExampleGradients` computes: a loss that compares examples finds a batch of one, and may refuse that."""
 
 LossFunction = Callable[[nn.Module, Any], Tensor]
 """``loss(model, batch)`` gives one value an example, ``[examples]``."""
@@ -60,6 +64,7 @@ class PerExampleGradients:
     def __call__(self, parameters: dict[str, Tensor], batch: Any) -> tuple[dict[str, Tensor], Tensor]:
         """Gradients ``[examples, *parameter]`` by name, and losses ``[examples]``."""
         detached = {name: value.detach() for name, value in parameters.items()}
+        alone = ALONE.set(True)
         try:
             gradients, losses = self._gradients(detached, batch)
         except (RuntimeError, ValueError) as error:
@@ -70,6 +75,8 @@ class PerExampleGradients:
                 f"the gradient of each example by itself cannot be computed for {model}: torch.func says {said!r}; keep to "
                 "tensors in the batch, and branch on no tensor's value"
             ) from error
+        finally:
+            ALONE.reset(alone)
         return gradients, losses.detach()
 
 

@@ -274,6 +274,21 @@ def test_under_clipping_what_compares_examples_is_refused(digits: DataSet, split
         build_training(recipe(BIDO, mechanism), digits, split.members, 0)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [BIDO, RegularizationConfig(mixup=0.4), RegularizationConfig(relax=0.5, relax_by="batch")],
+)
+def test_a_script_that_clips_what_compares_examples_is_refused_and_gets_no_training_without_it(options: RegularizationConfig):
+    """The engine takes one example at a time where a loss mixes them, and of one example each of these is nothing."""
+    model = models.build(MLP, (6,), 4, RegularizationConfig())
+    batch = torch.randn(12, 6, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 4
+    with pytest.raises(ConfigError, match="under clipping"):
+        Clipper(model, lambda model, rows: cross_entropy(model, rows, options), 0.1).sum([batch])
+    without_clipping = Clipper(model, lambda model, rows: cross_entropy(model, rows, options), math.inf).sum([batch])
+    assert all(bool(torch.isfinite(value).all()) for value in without_clipping.gradients.values())
+    Clipper(model, lambda model, rows: cross_entropy(model, rows, RegularizationConfig()), 0.1).sum([batch])
+
+
 def test_the_doctor_sees_that_it_compares_examples():
     model, batch = small(BIDO)
     plan = PrivacyPlan(sampling_rate=0.1, expected_batch_size=12, steps=2, clipping_norm=1.0, delta=1e-4)
