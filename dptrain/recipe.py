@@ -76,6 +76,33 @@ Scale = Literal["linear", "square_root"]
 """On which a value is predicted."""
 
 
+SecretFormat = Literal["pin", "card", "email", "password"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SecretsConfig:
+    """Made-up secrets among the sequences of a text; see :mod:`dptrain.data.secrets`."""
+
+    each: int = 0
+    """Of each format and number of repetitions; about half of them are trained on, the others are controls. 0 plants none."""
+    formats: tuple[SecretFormat, ...] = ("pin",)
+    insertions: tuple[int, ...] = (1, 4, 16)
+    """How often a secret is repeated."""
+    seed: int = 0
+    """Of the secrets themselves."""
+
+    def __post_init__(self) -> None:
+        if self.each < 0 or self.seed < 0:
+            raise ConfigError(f"data.secrets has each {self.each} and seed {self.seed}; give whole numbers from 0 up")
+        for kind in self.formats:
+            if kind not in get_args(SecretFormat):
+                raise unknown_name("format of secrets", kind, get_args(SecretFormat), ConfigError)
+        if any(times < 1 for times in self.insertions) or len(set(self.insertions)) != len(self.insertions):
+            raise ConfigError(
+                f"data.secrets.insertions is {self.insertions}; give different whole numbers from 1 up, such as 1 4 16"
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Which data set, and what is publicly known about it."""
@@ -97,10 +124,21 @@ class DataConfig:
     """`table`: one text a column, `age:number[0,120]`, `sex:category[F,M]`; `?` at the end where cells may be missing."""
     image_size: tuple[int, int] | None = None
     """`images`: height and width that every picture must have. `faces`: those to which they are averaged down."""
+    sequence_length: int = 64
+    """`shakespeare`, `text`: characters of an example."""
+    characters: int | None = None
+    """`shakespeare`, `text`: only the first so many are used."""
+    public: tuple[str, ...] = ()
+    """`shakespeare`, `text`: files with public text, for `pretraining`."""
+    secrets: SecretsConfig = field(default_factory=SecretsConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
 
     def __post_init__(self) -> None:
         DATASETS.check(self.name)
+        for name in ("sequence_length", "characters"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"data.{name} is {value}; give a whole number from 1 up")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +161,25 @@ class ModelConfig:
             raise ConfigError(f"model.hidden is {self.hidden}; give widths of at least 1, such as 64 32")
         if self.components < 1:
             raise ConfigError(f"model.components is {self.components}; give a whole number from 1 up, such as 64")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingConfig:
+    """What a language model learns from public text before it sees a private one; see :mod:`dptrain.pretraining`."""
+
+    steps: int = 0
+    """Updates; 0 learns nothing beforehand."""
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    """Of AdamW, falling to 0 as a cosine."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.batch_size < 1:
+            raise ConfigError(
+                f"pretraining has {self.steps} steps of {self.batch_size} examples; give whole numbers from 0 and from 1 up"
+            )
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ConfigError(f"pretraining.learning_rate is {self.learning_rate}; give a finite number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -382,6 +439,7 @@ class Recipe:
 
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
+    pretraining: PretrainingConfig = field(default_factory=PretrainingConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     privacy: PrivacyConfig = field(default_factory=PrivacyConfig)
     regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
@@ -410,13 +468,16 @@ class Recipe:
                 f"leave {' and '.join(given)} out, or give cross_entropy"
             )
 
+    def unlocated(self) -> "Recipe":
+        """The same without where on this computer the data lie."""
+        return dataclasses.replace(self, data=dataclasses.replace(self.data, path=None, public=()))
+
     def digest(self) -> str:
-        """A hash of every field but ``data.path``: models of different recipes can never be taken for one another.
+        """A hash of every field but ``data.path`` and ``data.public``: models of different recipes can never be taken for one another.
 
         It is published, and a path can be guessed; which examples lay there is said by the data set's fingerprint.
         """
-        unlocated = dataclasses.replace(self, data=dataclasses.replace(self.data, path=None))
-        text = json.dumps(dataclasses.asdict(unlocated), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(dataclasses.asdict(self.unlocated()), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 

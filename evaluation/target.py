@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from dptrain import models
 from dptrain.checkpoint import load_release
+from dptrain.data.dataset import DataSet
 from dptrain.errors import CheckpointError
+from dptrain.fleet import places
 from dptrain.recipe import ModelConfig, RegularizationConfig
 from dptrain.release import Guard
 from evaluation.access import Access, AccessError
@@ -26,8 +28,16 @@ CHUNK = 4096
 MOST_GRADIENT_NUMBERS = 20_000_000
 """Numbers of per-example gradients that are in memory at once."""
 
-Kind = Literal["classification", "regression"]
-"""What a model gives: classes, or one value."""
+Kind = Literal["classification", "regression", "language"]
+"""What a model gives: classes, one value, or what comes next at each place of a sequence."""
+
+SEQUENCES = 256
+"""Of a language model, answered at once."""
+
+
+def kind_of(data: DataSet) -> Kind:
+    """Of the models of a data set."""
+    return "regression" if data.value is not None else "language" if data.is_language else "classification"
 
 
 class Target:
@@ -75,7 +85,7 @@ class Target:
         except RuntimeError as error:
             raise CheckpointError(f"{release} does not fit the model: {error}") from None
         bounds = data.get("bounds", (-float("inf"), float("inf")))
-        kind: Kind = "classification" if data.get("value") is None else "regression"
+        kind: Kind = data.get("models", "classification" if data.get("value") is None else "regression")
         return cls(model, access, bounds=(bounds[0], bounds[1]), classes=len(data.get("classes", ())), kind=kind)
 
     def behind(self, access: Access) -> "Target":
@@ -86,7 +96,7 @@ class Target:
         """The most probable class of each input."""
         logits = self._logits(inputs, Access.LABEL)
         if self.guard is None or self.guard.keeps_labels or self.access > Access.SCORES:
-            return logits.argmax(1)
+            return logits.argmax(-1)
         return self.guard.answers(inputs, logits).argmax(1)
 
     def scores(self, inputs: Tensor) -> Float[np.ndarray, "examples classes"]:
@@ -96,8 +106,14 @@ class Target:
             return logits
         if self.guard is not None and self.access <= Access.SCORES:
             return self.guard.answers(inputs, logits)
-        raised = np.exp(logits - logits.max(1, keepdims=True))
-        return raised / raised.sum(1, keepdims=True)
+        raised = np.exp(logits - logits.max(-1, keepdims=True))
+        return raised / raised.sum(-1, keepdims=True)
+
+    def log_likelihoods(self, inputs: Tensor, targets: Tensor) -> Float[np.ndarray, "examples length"]:
+        """Of a language model: the log-probability in nats of what is at each place, given what stands before."""
+        self._require(Access.SCORES)
+        self.queries += len(inputs)
+        return places(self._model, inputs, targets).double().numpy()
 
     def logits(self, inputs: Tensor) -> Float[np.ndarray, "examples classes"]:
         """Outputs before the softmax, in float64."""
@@ -150,7 +166,8 @@ class Target:
         self._require(needed)
         self.queries += len(inputs)
         with torch.no_grad():
-            parts = [self._model(inputs[start : start + CHUNK]) for start in range(0, len(inputs), CHUNK)]
+            chunk = SEQUENCES if self.kind == "language" else CHUNK
+            parts = [self._model(inputs[start : start + chunk]) for start in range(0, len(inputs), chunk)]
         return torch.cat(parts).double().numpy() if parts else np.empty((0, self.classes))
 
     def _require(self, needed: Access) -> None:

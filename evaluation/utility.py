@@ -4,8 +4,9 @@ Of a classifier, the share of right answers. Of a model that predicts a value, f
 value (for a dose of warfarin that is what is called clinically acceptable: International Warfarin Pharmacogenetics Consortium
 2009, "Estimation of the Warfarin Dose with Clinical and Pharmacogenetic Data"), then the shares that are off by more than 20%
 and by more than 35%, and the mean absolute error in the value's unit. Of a value that may be negative a share says nothing, and
-the share of predictions within a tenth of its public range stands there alone. The first one is the headline: it is a share,
-and more is better.
+the share of predictions within a tenth of its public range stands there alone. Of a language model, the share of places where
+the most probable token is the right one, and the bits it needs a character: the mean of −log₂ p of what is there. The first one
+is the headline: it is a share, and more is better.
 """
 
 import numpy as np
@@ -21,11 +22,16 @@ from evaluation.result import Calibration, Measure
 from evaluation.target import Target
 
 ACCURACY = "test_accuracy"
+NEXT, BITS = "next_character", "bits_per_character"
 WITHIN = "within_20_percent"
 NEAR = "within_a_tenth_of_the_range"
 ABSOLUTE_ERROR = "mean_absolute_error"
 STATISTICS = "statistics_mean_absolute_error"
 OFF_BY = (0.2, 0.35)
+LOST = (
+    "the model's outputs hold NaN or infinity: its training went astray, and no attack on it says anything; lower "
+    "optimizer.learning_rate (non_private_optimizer.learning_rate for what is trained without noise)"
+)
 ENDS = ("_low", "_high")
 """What the names of an interval's ends add to a measure's, where a result is written as a table of numbers."""
 
@@ -36,17 +42,25 @@ def utility(target: Target, inputs: Tensor, targets: Tensor, data: DataSet) -> t
     Raises:
         ScoreError: its outputs are not finite: a model that was lost in training is not a safe one.
     """
+    if target.kind == "language":
+        return _of_language(target, inputs, targets)
     outputs = target.behind(Access.LOGITS).logits(inputs)
     if not np.isfinite(outputs).all():
-        raise ScoreError(
-            "the model's outputs hold NaN or infinity: its training went astray, and no attack on it says anything; lower "
-            "optimizer.learning_rate (non_private_optimizer.learning_rate for what is trained without noise)"
-        )
+        raise ScoreError(LOST)
     if data.value is None:
         right = int((target.labels(inputs) == targets.numpy()).sum())
         return (proportion(right, len(targets), ACCURACY),)
     predicted = data.value.decode(outputs[:, 0])
     return of_values(predicted, data.value.decode(targets.numpy()), data.value)
+
+
+def _of_language(target: Target, inputs: Tensor, targets: Tensor) -> tuple[Measure, ...]:
+    """Intervals are over sequences, whose places depend on each other."""
+    bits = -target.log_likelihoods(inputs, targets) / np.log(2)
+    if not np.isfinite(bits).all():
+        raise ScoreError(LOST)
+    right = target.labels(inputs) == targets.numpy()
+    return mean(right.mean(1), NEXT), mean(bits.mean(1), BITS)
 
 
 def of_values(
@@ -102,7 +116,12 @@ def calibration(target: Target, inputs: Tensor, targets: Tensor, data: DataSet) 
 
 
 def without_model(targets: Tensor, data: DataSet) -> tuple[Measure, ...]:
-    """What whoever always gives the same answer gets: the most frequent class, or the median value."""
+    """What whoever always gives the same answer gets: the most frequent class, or the median value; of a text the most frequent
+    character, and the bits of their frequencies (with one more of each)."""
+    if data.is_language:
+        counts = np.bincount(targets.flatten().numpy(), minlength=len(data.classes)) + 1.0
+        share = mean((targets == int(counts.argmax())).double().mean(1).numpy(), "most_frequent_character")
+        return share, mean(-np.log2(counts / counts.sum())[targets.numpy()].mean(1), "frequencies_bits_per_character")
     if data.value is None:
         counts = np.bincount(targets.numpy(), minlength=len(data.classes))
         return (proportion(int(counts.max()), int(counts.sum()), "majority_class"),)

@@ -20,7 +20,7 @@ import torch
 
 import dptrain.data
 from dptrain.data.dataset import DataSet
-from dptrain.data.split import draw
+from dptrain.data.split import split_of
 from dptrain.errors import ConfigError, unknown_name
 from dptrain.fleet.processes import startable
 from dptrain.recipe import Recipe
@@ -120,8 +120,7 @@ def audit(comparison: Comparison, options: Options, command: str = "", *, progre
 def _play(
     job: Job, data: DataSet, options: Options, comparison: Comparison, progress: bool
 ) -> tuple[Sequence[Game], tuple[AuditCheck, ...]]:
-    published = data.published_test if job.recipe.data.split.test == "published" else 0
-    split = draw(len(data), job.recipe.data.split, job.seed, published, data.targets)
+    split = split_of(data, job.recipe.data.split, job.seed)
     members, performance = split.members, comparison.performance
     spare = np.setdiff1d(np.arange(len(data)), np.concatenate([members, split.test]))
     if options.records is not None:

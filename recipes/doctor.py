@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import dptrain.data
 from dptrain import models
 from dptrain.data.dataset import DataSet
-from dptrain.data.split import draw
+from dptrain.data.split import split_of
 from dptrain.diagnosis import Diagnosis, Finding, doctor
 from dptrain.plan import PrivacyPlan
 from dptrain.recipe import Recipe
@@ -60,14 +60,15 @@ def example_batch(comparison: Comparison, data: DataSet) -> tuple[tuple[Tensor, 
     wanted = _size(comparison.recipe, comparison.performance.max_physical_batch)
     public = set(range(len(data)))
     for seed in comparison.seeds:
-        public &= set(draw(len(data), comparison.recipe.data.split, seed, targets=data.targets).public.tolist())
+        public &= set(split_of(data, comparison.recipe.data.split, seed).public.tolist())
     if len(public) >= ENOUGH:
         chosen = np.sort(np.fromiter(public, dtype=np.int64))[:wanted]
         index = torch.from_numpy(chosen)
         return (data.inputs[index], data.targets[index]), f"{len(chosen)} public examples"
     low, high = data.bounds
     inputs = (low + (high - low) * torch.rand(wanted, *data.input_shape)).to(data.inputs.dtype)
-    targets = torch.rand(wanted) - 0.5 if data.value is not None else torch.randint(data.outputs, (wanted,))
+    shape = (wanted, *data.targets.shape[1:])
+    targets = torch.rand(shape) - 0.5 if data.value is not None else torch.randint(data.outputs, shape)
     return (inputs, targets), "random inputs of the data's shape"
 
 

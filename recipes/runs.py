@@ -18,7 +18,7 @@ import dptrain.data
 from dptrain import distributed
 from dptrain.checkpoint import unpack_json
 from dptrain.data.dataset import DataSet
-from dptrain.data.split import Split, draw
+from dptrain.data.split import Split, split_of
 from dptrain.errors import CheckpointError, ConfigError, RankError, UserError
 from dptrain.files import write_file
 from dptrain.plain import as_plain, from_plain
@@ -76,7 +76,7 @@ def run(comparison: Comparison, name: str, command: str, progress: bool = True) 
     jobs = comparison.jobs()
     data = ranks.together("the data", lambda: dptrain.data.load(comparison.recipe.data))
     shares = comparison.recipe.data.split
-    splits = {seed: draw(len(data), shares, seed, data.published_test, data.targets) for seed in comparison.seeds}
+    splits = {seed: split_of(data, shares, seed) for seed in comparison.seeds}
     ranks.together("the plans", lambda: check(jobs, data, splits))
     guard = comparison.recipe.release.guard
     ranks.together("the attacks", lambda: runner.check_plan(comparison.evaluation, data, guard, splits.values()))
@@ -136,7 +136,7 @@ def claim(root: Path, comparison: Comparison, name: str, command: str, data: Dat
         return
     take(root)
     shares = comparison.recipe.data.split
-    held_out = data.targets[draw(len(data), shares, comparison.seeds[0], data.published_test, data.targets).held_out]
+    held_out = data.targets[split_of(data, shares, comparison.seeds[0]).held_out]
     about = {
         "name": name,
         "command": command,

@@ -7,7 +7,7 @@ by whoever wrote the loader or the recipe, never computed from the examples.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -15,6 +15,9 @@ from torch import Tensor
 
 from dptrain.data.values import Values
 from dptrain.errors import DataError
+
+if TYPE_CHECKING:
+    from dptrain.data.secrets import Secret
 
 SHOWN = 10
 """Indices that an error names, at most."""
@@ -26,7 +29,9 @@ class Others:
 
     inputs: Float[Tensor, "others ..."]
     groups: Int[Tensor, " groups"]
-    """Which of the other classes, or people, each one shows, counted from 0."""
+    """Which of the other classes, people or texts each one shows, counted from 0."""
+    targets: Shaped[Tensor, " targets"] | None = None
+    """Of the kind of the data set's own, where they have such: what comes next in a public text."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +46,13 @@ class DataSet:
     name: str
     inputs: Float[Tensor, "examples ..."]
     targets: Shaped[Tensor, " targets"]
-    """One an example: whole numbers, the index into ``classes``, or the encoded ``value`` in floating point."""
+    """One an example: whole numbers, the index into ``classes``, or the encoded ``value`` in floating point. Of text that a
+    language model learns, one for each place of the sequence, ``[examples, length]``."""
     classes: tuple[str, ...]
     """Empty where there is a ``value`` to predict."""
     bounds: tuple[float, float]
     """Public lowest and highest value of an input, after the loader's scaling by public constants."""
-    kind: Literal["image", "table"] = "image"
+    kind: Literal["image", "table", "text"] = "image"
     features: tuple[str, ...] = ()
     """Of a table: the name of each input."""
     columns: tuple[str, ...] = ()
@@ -62,7 +68,9 @@ class DataSet:
     classes_are: Literal["kinds", "users"] = "kinds"
     """What one class is: a kind of example, or one user, whose examples it holds. As public as the classes' names are."""
     others: Others | None = None
-    """Public examples of other classes, known to everyone. No model is trained on them with the examples' labels."""
+    """Public examples of other classes, or of public text, known to everyone."""
+    planted: "tuple[Secret, ...] | None" = None
+    """Made-up secrets that stand in some of the examples."""
     fingerprint: str = field(init=False)
     """A hash of the content, not of the path."""
 
@@ -146,6 +154,11 @@ class DataSet:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    @property
+    def is_language(self) -> bool:
+        """Whether each place of a sequence has a target: what comes next."""
+        return self.targets.dim() == 2
 
     @property
     def outputs(self) -> int:

@@ -1,6 +1,6 @@
 """Who is trained on, who is held out, who helps the evaluator, who is public: drawn before anything is trained.
 
-    split = draw(len(data), SplitConfig(), seed=0, targets=data.targets)
+    split = split_of(data, SplitConfig(), seed=0)
     save(split, Path("runs/mine/private/split.npz"))
 
 Each example gets its part by a coin of its own. Exactly balanced designs bias leave-one-out attacks, and with independent
@@ -9,12 +9,16 @@ coins the bound that a privacy plan puts on a membership game holds for every ex
 Where a class must be learned from few examples (``per_class``), as many of each are drawn instead: the parts are balanced, one
 example's part tells something of the others', and membership attacks on such a split are not judged.
 
+Made-up secrets that are repeated among the examples get one fair coin each, for all of their repetitions: they are members or
+non-members, and neither audited nor used to measure utility.
+
 The index lists are private. The digest proves later which split it was: it is salted, so that it tells nobody who is in
 it. But a split that is drawn from a published seed over a public data set is as public as the seed.
 """
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -24,6 +28,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from dptrain.arrays import read_arrays, write_arrays
+from dptrain.data.dataset import DataSet
 from dptrain.errors import CheckpointError, DataError
 from dptrain.recipe import SplitConfig
 
@@ -55,6 +60,8 @@ class Split:
     """`per_class`: so many members of each class; one example's part then tells something of the others'."""
     test: Int[np.ndarray, " test"] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     """The data set's published test part, where it is used for utility and for nothing else."""
+    planted: Int[np.ndarray, " planted"] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """Those of the members and non-members that hold made-up secrets."""
 
     def __post_init__(self) -> None:
         if self.drawn not in get_args(Drawn):
@@ -70,6 +77,8 @@ class Split:
                 f"the parts of a split are not disjoint or leave examples out: they hold {len(together)} indices and should "
                 f"hold each of 0 to {len(together) - 1} once"
             )
+        if len(np.setdiff1d(self.planted, np.concatenate([self.members, self.non_members]))):
+            raise DataError("a split's planted examples are among its members and non-members; give no others")
 
     @property
     def size(self) -> int:
@@ -79,12 +88,12 @@ class Split:
     @property
     def audited(self) -> Int[np.ndarray, " audited"]:
         """Indices of members and non-members together, sorted: those whose membership attacks guess."""
-        return np.sort(np.concatenate([self.members, self.non_members]))
+        return np.setdiff1d(np.concatenate([self.members, self.non_members]), self.planted)
 
     @property
     def held_out(self) -> Int[np.ndarray, " held_out"]:
         """Indices of those that measure utility: the published test part where it is kept for that, or the non-members."""
-        return self.test if len(self.test) else self.non_members
+        return self.test if len(self.test) else np.setdiff1d(self.non_members, self.planted)
 
     @property
     def is_member(self) -> Bool[np.ndarray, " audited"]:
@@ -103,15 +112,31 @@ class Split:
             indices = np.asarray(getattr(self, part), dtype="<i8")
             content.update(f"{part} {len(indices)}\n".encode())
             content.update(indices.tobytes())
+        if len(self.planted):
+            content.update(b"planted\n" + np.asarray(self.planted, dtype="<i8").tobytes())
         return content.hexdigest()
 
 
-def draw(examples: int, shares: SplitConfig, seed: int, published_test: int = 0, targets: Tensor | None = None) -> Split:
+def split_of(data: DataSet, shares: SplitConfig, seed: int) -> Split:
+    """A split of a data set; see :func:`draw`."""
+    planted = [] if data.planted is None else [secret.examples for secret in data.planted]
+    return draw(len(data), shares, seed, data.published_test, data.targets, planted)
+
+
+def draw(
+    examples: int,
+    shares: SplitConfig,
+    seed: int,
+    published_test: int = 0,
+    targets: Tensor | None = None,
+    planted: Sequence[Sequence[int]] = (),
+) -> Split:
     """A split by independent coins, or by ``per_class``; the same seed gives the same lists and a fresh salt.
 
     Args:
         published_test: how many examples, the last ones, the data set was published with as its test part.
         targets: the class of each example, for ``per_class``.
+        planted: the examples of each made-up secret, which share one coin.
 
     Raises:
         DataError: a part with a share above 0 came out empty: the data set is too small. Or the seed is below 0, or there
@@ -129,6 +154,8 @@ def draw(examples: int, shares: SplitConfig, seed: int, published_test: int = 0,
     limits = np.cumsum([getattr(shares, part) for part in SHARED])
     limits /= limits[-1]  # shares of 0.7, 0.2 and 0.1 add up to a little less than 1
     part_of = np.searchsorted(limits[:-1], generator.random(first_of_test), side="right")
+    for repetitions in planted:
+        part_of[list(repetitions)] = SHARED.index("members" if generator.random() < 0.5 else "non_members")
     lists = {part: np.flatnonzero(part_of == number) for number, part in enumerate(SHARED)}
     for part, indices in lists.items():
         if getattr(shares, part) > 0 and len(indices) == 0:
@@ -136,7 +163,8 @@ def draw(examples: int, shares: SplitConfig, seed: int, published_test: int = 0,
                 f"the data set has {first_of_test} examples, too few: the {part} part of the split came out empty; give more "
                 f"data, or another share with --data.split.{part}"
             )
-    return Split(**lists, salt=_salt(), seed=seed, drawn="coins", test=np.arange(first_of_test, examples))
+    hold = np.array(sorted(index for repetitions in planted for index in repetitions), dtype=np.int64)
+    return Split(**lists, salt=_salt(), seed=seed, drawn="coins", test=np.arange(first_of_test, examples), planted=hold)
 
 
 def _balanced(
@@ -167,7 +195,8 @@ def save(split: Split, path: Path) -> None:
     lists = {part: getattr(split, part) for part in PARTS}
     seed = np.array(-1 if split.seed is None else split.seed)
     salt = np.frombuffer(split.salt, dtype=np.uint8)
-    write_arrays(path, {"salt": salt, "seed": seed, "digest": np.array(split.digest), "drawn": np.array(split.drawn), **lists})
+    how = {"seed": seed, "digest": np.array(split.digest), "drawn": np.array(split.drawn), "planted": split.planted}
+    write_arrays(path, {"salt": salt, **how, **lists})
 
 
 def load(path: Path) -> Split:
@@ -181,7 +210,8 @@ def load(path: Path) -> Split:
         lists = {part: stored[part] for part in PARTS}
         seed, digest = int(stored["seed"]), str(stored["digest"])
         drawn: Any = str(stored.get("drawn", "coins"))  # splits of before there was another way do not say
-        split = Split(**lists, salt=stored["salt"].tobytes(), seed=None if seed < 0 else seed, drawn=drawn)
+        planted = stored["planted"] if "planted" in stored else np.empty(0, dtype=np.int64)
+        split = Split(**lists, salt=stored["salt"].tobytes(), seed=None if seed < 0 else seed, drawn=drawn, planted=planted)
     if split.digest != digest:
         raise CheckpointError(f"{path} is not what was saved: its digest differs; {again}")
     return split

@@ -23,7 +23,7 @@ It was made from private examples, so its place is under ``private/``.
 * ``cache.py``: a fleet on disk, whole or in the making
 """
 
-from dptrain.fleet.answers import Fleet, Views, logits_of
+from dptrain.fleet.answers import Fleet, Views, logits_of, places
 from dptrain.fleet.design import NO_TEST, Train, draw_membership, fleet_digest, recipe_digest, recipe_trainer
 from dptrain.fleet.training import retrain_fleet, train_fleet
 from dptrain.fleet.views import named_views
@@ -37,6 +37,7 @@ __all__ = [
     "fleet_digest",
     "logits_of",
     "named_views",
+    "places",
     "recipe_digest",
     "recipe_trainer",
     "retrain_fleet",

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -16,6 +17,8 @@ from dptrain.models import front
 
 CHUNK = 4096
 """Rows that a model answers at once."""
+SEQUENCES = 256
+"""The same of a language model."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,8 @@ class Fleet:
     """What shadow models say about every example, and which of them had seen it."""
 
     logits: Float[np.ndarray, "models examples classes"]
-    """Of regression models, one output; otherwise before the softmax. Kept in float32, as the models give them; what is
-    computed from them belongs in float64."""
+    """Of regression models, one output; of language models the log-probability of what is at each place; otherwise before the
+    softmax. Kept in float32, as the models give them; what is computed from them belongs in float64."""
     membership: Bool[np.ndarray, "models examples"]
     digest: str
     views: Float[np.ndarray, "models views examples classes"] | None = None
@@ -99,10 +102,25 @@ class Answers:
 
 @torch.no_grad()
 def logits_of(model: nn.Module, data: DataSet, chunk: int = CHUNK) -> Float[np.ndarray, "examples classes"]:
-    """The model's outputs on every example, in evaluation mode, float32."""
+    """The model's outputs on every example, in evaluation mode, float32; of a language model what :func:`places` gives."""
     model.eval()
+    if data.is_language:
+        return places(model, data.inputs, data.targets).numpy()
     inputs = front.made(model.front, data) if isinstance(model, front.WithFront) else data.inputs
     return torch.cat([model(part) for part in inputs.split(chunk)]).float().numpy()
+
+
+@torch.no_grad()
+def places(
+    model: nn.Module, inputs: Int[Tensor, "examples length"], targets: Int[Tensor, "examples length"], chunk: int = SEQUENCES
+) -> Float[Tensor, "examples length"]:
+    """The log-probability, in nats, that a language model gives to what is at each place: all logits together would be as many
+    as the alphabet is long for each."""
+    parts = [
+        -F.cross_entropy(model(given).transpose(1, 2), wanted, reduction="none")
+        for given, wanted in zip(inputs.split(chunk), targets.split(chunk), strict=True)
+    ]
+    return torch.cat(parts).float()
 
 
 def chunks_of_inputs(views: Views, data: DataSet) -> Iterator[Float[Tensor, "views rows ..."]]:

@@ -236,6 +236,8 @@ def _gathered(cache: Cache, data: DataSet, models: int, train: Callable[[list[in
 
 def _check_outputs(answers: Answers, data: DataSet) -> None:
     outputs = answers.logits.shape[2:]
+    if data.is_language and outputs == data.targets.shape[1:]:
+        return
     if outputs != (data.outputs,):
         given = f"{outputs[0]} outputs" if len(outputs) == 1 else f"outputs of shape {tuple(outputs)}"
         raise UserError(

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from evaluation.access import Access
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack, NotApplicable
-from evaluation.membership.signal import kind_of, log_likelihood, log_softmax, outputs_of, residual_scale, signal
+from evaluation.membership.signal import NO_CLASSES, kind_of, log_likelihood, log_softmax, outputs_of, residual_scale, signal
 from evaluation.target import Target
 
 PRECISIONS = 10.0 ** np.arange(-4.0, 5.0, 0.5)
@@ -51,6 +51,8 @@ class LastLayerBayes(MembershipAttack):
 
     def run(self, target: Target, examples: LabelledExamples, knowledge: Knowledge) -> np.ndarray:
         knowledge.check(self.needs)
+        if kind_of(examples.targets) == "language":
+            raise NotApplicable(NO_CLASSES["language"])
         fleet = knowledge.models()
         features, logits, weight = last_layer(fleet.model(0), examples.inputs)
         had = fleet.membership[0, examples.indices]
@@ -61,7 +63,7 @@ class LastLayerBayes(MembershipAttack):
         root = vectors * np.sqrt(np.clip(values, 0, None))[:, None]
         generator = np.random.default_rng(0)
         drawn = np.stack([_draw(logits, root, generator, examples.targets) for _ in range(DRAWS)])
-        observed = signal(outputs_of(target, examples.inputs), examples.targets)
+        observed = signal(outputs_of(target, examples.inputs, examples.targets), examples.targets)
         spread = np.maximum(drawn.std(0, ddof=1), 1e-12)
         return (observed - drawn.mean(0)) / (spread * np.sqrt(1 + 1 / DRAWS))
 

@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from evaluation.access import Access
-from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack, NotApplicable
-from evaluation.membership.signal import kind_of
+from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack
+from evaluation.membership.signal import require_classes
 from evaluation.target import Target
 
 
@@ -54,8 +54,7 @@ class BoundaryDistance(MembershipAttack):
         return int(self.directions * (number + 1) ** 0.5)
 
     def run(self, target: Target, examples: LabelledExamples, knowledge: Knowledge) -> np.ndarray:
-        if kind_of(examples.targets) == "regression":
-            raise NotApplicable("it needs labels, and this model predicts a value")
+        require_classes(examples.targets)
         inputs, shape = examples.inputs.flatten(1).float(), examples.inputs.shape[1:]
         found = torch.from_numpy(target.labels(examples.inputs))
         distance = torch.zeros(len(inputs))

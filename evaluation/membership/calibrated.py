@@ -26,4 +26,4 @@ class CalibratedLoss(MembershipAttack):
         fleet = knowledge.models()
         references = log_likelihood(fleet.logits[:, examples.indices], examples.targets)
         without = group_means(references, fleet.membership[:, examples.indices]).outside
-        return log_likelihood(outputs_of(target, examples.inputs), examples.targets) - without
+        return log_likelihood(outputs_of(target, examples.inputs, examples.targets), examples.targets) - without

@@ -17,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from evaluation.access import Access
-from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack
-from evaluation.membership.signal import kind_of
+from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack, NotApplicable
+from evaluation.membership.signal import NO_CLASSES, kind_of
 from evaluation.target import Target
 
 
@@ -51,6 +51,8 @@ class LayerNorms(MembershipAttack):
 
 def layer_norms(target: Target, examples: LabelledExamples) -> dict[str, Float[np.ndarray, " examples"]]:
     """Of each layer, the norm of each example's gradient of the loss: cross-entropy, or half the squared error."""
+    if kind_of(examples.targets) == "language":
+        raise NotApplicable(NO_CLASSES["language"])
 
     def loss(outputs: Tensor, wanted: Tensor) -> Tensor:
         if kind_of(examples.targets) == "regression":

@@ -64,11 +64,11 @@ def questions(
 ) -> tuple[Float[np.ndarray, "questions examples"], Float[np.ndarray, "models questions examples"]]:
     """The signals of the target and of every shadow model: for the examples as they are, then for each augmented view."""
     fleet, targets = knowledge.models(), examples.targets
-    observed = [signal(outputs_of(target, examples.inputs), targets)]
+    observed = [signal(outputs_of(target, examples.inputs, examples.targets), targets)]
     shadows = [signal(fleet.logits[:, examples.indices], targets)]
     if fleet.views is not None and knowledge.views is not None:
         for number, inputs in enumerate(knowledge.views(examples.inputs)):
-            observed.append(signal(outputs_of(target, inputs), targets))
+            observed.append(signal(outputs_of(target, inputs, targets), targets))
             shadows.append(signal(fleet.views[:, number, examples.indices], targets))
     return np.stack(observed), np.stack(shadows, axis=1)
 

@@ -41,12 +41,12 @@ class QuantileRegression(MembershipAttack):
                 f"it needs {LEAST} examples in the population and there are {len(others.indices)}; raise data.split.population"
             )
         classes = target.classes
-        learned = signal(outputs_of(target, others.inputs), others.targets)[:MOST_SEEN]
+        learned = signal(outputs_of(target, others.inputs, others.targets), others.targets)[:MOST_SEEN]
         described = _described(others.inputs, others.targets, classes)[:MOST_SEEN]
         asked = _described(examples.inputs, examples.targets, classes)
         low, middle, high = (_predicted(described, learned, asked, level) for level in LEVELS)
         narrowest = max(0.1 * float(learned.std()), 1e-12)
-        observed = signal(outputs_of(target, examples.inputs), examples.targets)
+        observed = signal(outputs_of(target, examples.inputs, examples.targets), examples.targets)
         spread = np.where(observed > middle, high - middle, middle - low)
         return (observed - middle) / np.maximum(spread, narrowest)
 
@@ -54,7 +54,10 @@ class QuantileRegression(MembershipAttack):
 def _described(inputs: Tensor, targets: Tensor, classes: int) -> Float[np.ndarray, "examples described"]:
     """Inputs with the label; a value is left out, since the signal is its residual."""
     flat = inputs.flatten(1).double().numpy()
-    if kind_of(targets) == "regression":
+    kind = kind_of(targets)
+    if kind == "language":  # how often each token stands in the sequence
+        return np.stack([np.bincount(row, minlength=classes) for row in targets.numpy()]).astype(float)
+    if kind == "regression":
         return flat
     return np.hstack([flat, np.eye(classes)[targets.numpy()]])
 

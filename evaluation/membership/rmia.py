@@ -50,7 +50,7 @@ class Rmia(MembershipAttack):
         references, unseen = fleet.logits[:, examples.indices], ~fleet.membership[:, examples.indices]
         scale = residual_scale(references, examples.targets, unseen)
         parts = (examples, others)
-        observed = np.concatenate([log_likelihood(outputs_of(target, p.inputs), p.targets, scale) for p in parts])
+        observed = np.concatenate([log_likelihood(outputs_of(target, p.inputs, p.targets), p.targets, scale) for p in parts])
         references = np.concatenate([log_likelihood(fleet.logits[:, p.indices], p.targets, scale) for p in parts], 1)
         inside = np.concatenate([fleet.membership[:, p.indices] for p in parts], 1)
         count = len(examples.indices)

@@ -21,7 +21,7 @@ from dptrain.augmentation import moves
 from dptrain.fleet.views import moved
 from evaluation.access import Access
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack, NotApplicable
-from evaluation.membership.signal import kind_of
+from evaluation.membership.signal import require_classes
 from evaluation.target import Target
 
 NOISE = (0.05, 0.1, 0.2, 0.3, 0.5, 0.8)
@@ -60,8 +60,7 @@ class ShiftRobustness(MembershipAttack):
 
 def share_right(target: Target, examples: LabelledExamples, altered: Iterator[Tensor]) -> np.ndarray:
     """Share of the answers, on the examples and on their altered copies, that are the true label."""
-    if kind_of(examples.targets) == "regression":
-        raise NotApplicable("it needs labels, and this model predicts a value")
+    require_classes(examples.targets)
     truth = examples.targets.numpy()
     right, asked = (target.labels(examples.inputs) == truth).astype(float), 1
     for inputs in altered:

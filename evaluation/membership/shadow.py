@@ -30,8 +30,8 @@ class ShadowClassifier(MembershipAttack):
         fleet = knowledge.models()
         shown = features(fleet.logits[:, examples.indices], examples.targets)
         inside = fleet.membership[:, examples.indices]
-        asked = features(outputs_of(target, examples.inputs), examples.targets)
-        group = np.zeros(len(asked), dtype=int) if kind_of(examples.targets) == "regression" else examples.targets.numpy()
+        asked = features(outputs_of(target, examples.inputs, examples.targets), examples.targets)
+        group = examples.targets.numpy() if kind_of(examples.targets) == "classification" else np.zeros(len(asked), dtype=int)
         generator = np.random.default_rng(0)
         scores = np.empty(len(asked))
         for label in np.unique(group):

@@ -23,8 +23,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from evaluation.access import Access
-from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack, NotApplicable
-from evaluation.membership.signal import log_softmax, outputs_of, rescaled, signal
+from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack
+from evaluation.membership.signal import log_softmax, outputs_of, require_classes, rescaled, signal
 from evaluation.target import Target
 
 LEAST_A_CLASS = 5
@@ -41,7 +41,7 @@ class Threshold(MembershipAttack):
         """From the outputs of a model; higher means member."""
 
     def run(self, target: Target, examples: LabelledExamples, knowledge: Knowledge) -> np.ndarray:
-        return self.score(outputs_of(target, examples.inputs), examples.targets)
+        return self.score(outputs_of(target, examples.inputs, examples.targets), examples.targets)
 
 
 class LossThreshold(Threshold):
@@ -91,10 +91,9 @@ class PerClass(Threshold):
 
     def run(self, target: Target, examples: LabelledExamples, knowledge: Knowledge) -> np.ndarray:
         others = knowledge.held_out()
-        if examples.targets.is_floating_point():
-            raise NotApplicable("it needs classes, and this model predicts a value; use membership.threshold")
-        outputs = outputs_of(target, examples.inputs)
-        known = self.score(outputs_of(target, others.inputs), others.targets)
+        require_classes(examples.targets)
+        outputs = outputs_of(target, examples.inputs, examples.targets)
+        known = self.score(outputs_of(target, others.inputs, others.targets), others.targets)
         return by_class(
             self.score(outputs, examples.targets), examples.targets.numpy(), known, others.targets.numpy(), outputs.shape[1]
         )
@@ -134,8 +133,7 @@ def by_class(
 
 def _log_odds(outputs: Float[np.ndarray, "examples classes"], targets: Tensor) -> Float[np.ndarray, "examples classes"]:
     """log p_j − log(1 − p_j) of each class."""
-    if targets.is_floating_point():
-        raise NotApplicable("it needs the scores of classes, and this model predicts a value; use membership.threshold")
+    require_classes(targets)
     log_scores = log_softmax(outputs)
     return np.stack([rescaled(log_scores, np.full(len(outputs), label)) for label in range(outputs.shape[1])], axis=1)
 

@@ -75,6 +75,10 @@ METRIC_NAMES = {
     "guessed_held_out": "held-out guessed",
     "train_minus_held_out": "members − held-out",
     "within_20_percent": "within 20%",
+    "next_character": "next character right",
+    "bits_per_character": "bits a character",
+    "most_frequent_character": "always the most frequent character",
+    "frequencies_bits_per_character": "by frequencies alone, bits a character",
     "within_a_tenth_of_the_range": "within a tenth of the range",
     "off_by_more_than_20_percent": "off by more than 20%",
     "off_by_more_than_35_percent": "off by more than 35%",
@@ -124,6 +128,7 @@ MEMBERS_THEMSELVES = (
 
 
 RIGHT = {
+    "next_character": "right about the next character",
     "within_20_percent": "within 20% of the true value",
     "within_a_tenth_of_the_range": "within a tenth of the value's public range",
 }

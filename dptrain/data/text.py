@@ -1,0 +1,128 @@
+"""Text, cut into sequences: a language model learns what comes next.
+
+    data = load(DataConfig(name="shakespeare"))         # inputs [17428, 64], targets [17428, 64], numbers of an alphabet
+    data.others                                         # the same of two novels, which are public
+
+An example is a sequence of ``data.sequence_length`` characters: the targets are those, and the inputs are the same ones moved
+on by one, behind the sign for the start. No character is in two examples, so a sequence as the unit of privacy is each
+character's own; what is said twice in a text is in two examples, and ε for one sequence does not hide it. The last characters
+that fill no sequence are left out. The alphabet (:mod:`~dptrain.data.alphabet`) is known without looking at any text.
+
+``shakespeare`` is Tiny Shakespeare (Karpathy, char-rnn), ``text`` is a file of your own, ``data.public`` are files with public
+text that a model may learn from beforehand. With ``data.secrets`` both hold made-up secrets as well
+(:mod:`~dptrain.data.secrets`).
+"""
+
+import hashlib
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from dptrain.data import secrets
+from dptrain.data.alphabet import LABELS, START, encode
+from dptrain.data.dataset import DataSet, Others
+from dptrain.data.places import shared_file
+from dptrain.errors import DataError
+from dptrain.files import write_file
+from dptrain.recipe import DataConfig
+
+SHAKESPEARE = "text/tinyshakespeare.txt"
+SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
+ADDRESS = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+PUBLIC = ("text/austen.txt", "text/melville.txt")
+"""Below ``DPTRAIN_DATA``: the public text of ``shakespeare``, where no other is named."""
+
+
+def load_shakespeare(config: DataConfig) -> DataSet:
+    """Tiny Shakespeare: from ``data.path``, from ``DPTRAIN_DATA``, or downloaded.
+
+    Raises:
+        DataError: it is not there and cannot be downloaded, or what was named cannot be read.
+    """
+    path = Path(config.path) if config.path else shared_file(SHAKESPEARE) or _downloaded()
+    public = [Path(name) for name in config.public] or [known for name in PUBLIC if (known := shared_file(name)) is not None]
+    return _load(config, path, public, "shakespeare", "Tiny Shakespeare (Karpathy, char-rnn); plays in the public domain")
+
+
+def load_text(config: DataConfig) -> DataSet:
+    """A text of the user's own, at ``data.path``.
+
+    Raises:
+        DataError: no such file, or one that is no UTF-8 text.
+    """
+    if not config.path:
+        raise DataError("data.path is not given; name a text file with --data.path")
+    path = Path(config.path)
+    return _load(config, path, [Path(name) for name in config.public], path.name, f"{path.name}, given by the user")
+
+
+def _load(config: DataConfig, path: Path, public: list[Path], name: str, source: str) -> DataSet:
+    length = config.sequence_length
+    text = _read(path)[: config.characters]
+    own = sequences(text, length)
+    if not len(own):
+        raise DataError(
+            f"{path} has {len(text)} characters and data.sequence_length is {length}; give a longer text, or a smaller length"
+        )
+    others = None
+    if public:
+        parts = [sequences(_read(other), length) for other in public]
+        groups = torch.cat([torch.full((len(part),), number) for number, part in enumerate(parts)])
+        known = torch.cat(parts)
+        others = Others(shifted(known), groups, known)
+    planted = secrets.plant(config.secrets, own, length) if config.secrets.each else None
+    targets = own if planted is None else torch.cat([own, planted.sequences])
+    return DataSet(
+        name=name,
+        inputs=shifted(targets),
+        targets=targets,
+        classes=LABELS,
+        bounds=(0.0, float(len(LABELS) - 1)),
+        kind="text",
+        source=source,
+        others=others,
+        planted=None if planted is None else planted.secrets,
+    )
+
+
+def sequences(text: str, length: int) -> Int[Tensor, "sequences length"]:
+    """The text as numbers, cut; what fills no sequence is left out."""
+    numbers = encode(text)
+    return numbers[: len(numbers) // length * length].view(-1, length)
+
+
+def shifted(targets: Int[Tensor, "sequences length"]) -> Int[Tensor, "sequences length"]:
+    """What a model has seen when it says each target: those before, and the start."""
+    return torch.cat([torch.full_like(targets[:, :1], START), targets[:, :-1]], 1)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"there is no file {path}; name a text file with --data.path or --data.public") from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise DataError(f"{path} cannot be read as UTF-8 text ({error}); write it again as UTF-8") from None
+
+
+def _downloaded() -> Path:
+    """The file in the user's cache, put there where it is not."""
+    path = Path.home() / ".cache" / "dptrain" / SHAKESPEARE
+    if path.is_file():
+        return path
+    try:
+        with urllib.request.urlopen(ADDRESS, timeout=60) as answer:
+            content = answer.read()
+    except (urllib.error.URLError, OSError) as error:
+        raise DataError(
+            f"Tiny Shakespeare is not on this computer and cannot be downloaded ({error}); put {ADDRESS} at {path}, or name "
+            "the file with --data.path"
+        ) from None
+    if hashlib.sha256(content).hexdigest() != SHA256:
+        raise DataError(f"what {ADDRESS} holds now is another file than Tiny Shakespeare; name one with --data.path")
+    write_file(path, content)
+    return path
