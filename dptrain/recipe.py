@@ -473,7 +473,8 @@ class Recipe:
         return dataclasses.replace(self, data=dataclasses.replace(self.data, path=None, public=()))
 
     def digest(self) -> str:
-        """A hash of every field but ``data.path`` and ``data.public``: models of different recipes can never be taken for one another.
+        """A hash of every field but ``data.path`` and ``data.public``: models of different recipes can never be taken for one
+        another.
 
         It is published, and a path can be guessed; which examples lay there is said by the data set's fingerprint.
         """

@@ -78,8 +78,8 @@ def check_loss(recipe: Recipe, data: DataSet) -> None:
     given = [name for name in unfit if getattr(recipe.regularization, name)]
     if data.is_language and given:
         raise ConfigError(
-            f"regularization.{given[0]} is of models that give an example one class, and a model of {data.name!r} says what comes "
-            "next at each place of a sequence; leave it out"
+            f"regularization.{given[0]} is of models that give an example one class, and a model of {data.name!r} says what "
+            "comes next at each place of a sequence; leave it out"
         )
     if data.value is not None and recipe.regularization.distillation:
         raise ConfigError(
