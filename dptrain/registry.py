@@ -108,6 +108,9 @@ MODELS: Registry[Callable[..., Any]] = Registry(
         "mlp": Builtin("dptrain.models.mlp:build", "fully connected layers (model.hidden, model.activation)"),
         "cnn": Builtin("dptrain.models.cnn:build", "two convolutions and two linear layers, for images from 16×16 up"),
         "public_pca": Builtin("dptrain.models.public_pca:build", "eigenfaces of public people, a head of model.hidden layers"),
+        "gpt": Builtin(
+            "dptrain.models.gpt:build", "a language model of characters, one transformer block a width in model.hidden"
+        ),
         "lstm": Builtin("dptrain.models.lstm:build", "a language model of characters, one LSTM layer of model.hidden"),
         "scattering": Builtin("dptrain.models.scattering:build", "a fixed wavelet transform and a head of model.hidden layers"),
     },
