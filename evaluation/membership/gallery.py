@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from dptrain.arrays import read_arrays, write_arrays
+from dptrain.data import alphabet
 from dptrain.data.dataset import DataSet
 from dptrain.data.table import decode
 from evaluation.membership.vulnerability import FALSE_POSITIVE_RATE, Vulnerability
@@ -32,6 +33,8 @@ MOST_COLUMNS = 24
 """Of a table, that are kept."""
 LONGEST = 40
 """Letters of a table's cell that are kept."""
+LONGEST_TEXT = 160
+"""Letters of a sequence that are kept; a line break is written \\n."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +87,10 @@ def choose(found: Vulnerability, data: DataSet, *, release_digest: str, seed: in
     index = found.indices[places]
     inputs = data.inputs[torch.from_numpy(index)].numpy()
     table = _table(data, inputs) if data.kind == "table" else {}
-    cells = [[cell[:LONGEST] for cell in column] for column in list(table.values())[:MOST_COLUMNS]]
+    if data.is_language:
+        table = {"text": [repr(alphabet.decode(row))[1:-1] for row in data.targets[torch.from_numpy(index)]]}
+    longest = LONGEST_TEXT if data.is_language else LONGEST
+    cells = [[cell[:longest] for cell in column] for column in list(table.values())[:MOST_COLUMNS]]
     flagged = found.is_flagged
     return Gallery(
         group=tuple(name for name in GROUPS for _ in groups[name]),
@@ -108,6 +114,8 @@ def choose(found: Vulnerability, data: DataSet, *, release_digest: str, seed: in
 
 
 def _label(data: DataSet, target: Tensor) -> str:
+    if data.is_language:
+        return ""
     if data.value is None:
         return data.classes[int(target)]
     return f"{float(data.value.decode(target.numpy())):.4g} {data.value.unit}"

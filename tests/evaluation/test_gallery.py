@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from dptrain.data import alphabet
 from dptrain.data.dataset import DataSet
 from dptrain.errors import CheckpointError
 from evaluation.membership.gallery import MOST_COLUMNS, SHOWN, choose, load, save
@@ -51,6 +52,15 @@ def test_pictures_are_the_examples_own_pixels(channels: int):
     assert kept.pictures is not None
     expected = np.rint((data.inputs[int(kept.index[3])].numpy() + 0.5) * 255).transpose(1, 2, 0)
     assert (kept.pictures[3] == expected).all()
+
+
+def test_sequences_of_a_text_are_shown_as_they_read():
+    lines = [f"line {number:03}\nof 200" for number in range(200)]
+    targets = torch.stack([alphabet.encode(line) for line in lines])
+    bounds = (0.0, float(len(alphabet.LABELS) - 1))
+    kept = choose(found(), DataSet("read", targets, targets, alphabet.LABELS, bounds, kind="text"), release_digest="d")
+    assert kept.columns == ("text",)
+    assert kept.cells[3] == (f"line {int(kept.index[3]):03}\\nof 200",)
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 4), (16,)])
