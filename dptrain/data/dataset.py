@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from dptrain.data.values import Values
@@ -27,10 +27,10 @@ SHOWN = 10
 class Others:
     """Public examples of other classes than the data set's: other people's faces, known to everyone, the attacker included."""
 
-    inputs: Float[Tensor, "others ..."]
+    inputs: Shaped[Tensor, "others ..."]
     groups: Int[Tensor, " groups"]
     """Which of the other classes, people or texts each one shows, counted from 0."""
-    targets: Shaped[Tensor, " targets"] | None = None
+    targets: Shaped[Tensor, "targets ..."] | None = None
     """Of the kind of the data set's own, where they have such: what comes next in a public text."""
 
 
@@ -44,8 +44,9 @@ class DataSet:
     """
 
     name: str
-    inputs: Float[Tensor, "examples ..."]
-    targets: Shaped[Tensor, " targets"]
+    inputs: Shaped[Tensor, "examples ..."]
+    """In floating point; of a text whole numbers, one a token."""
+    targets: Shaped[Tensor, "targets ..."]
     """One an example: whole numbers, the index into ``classes``, or the encoded ``value`` in floating point. Of text that a
     language model learns, one for each place of the sequence, ``[examples, length]``."""
     classes: tuple[str, ...]
@@ -109,7 +110,8 @@ class DataSet:
         if self.others is not None:
             self._check(self.others)
         content = hashlib.sha256()
-        for tensor in (self.inputs, self.targets, *(() if self.others is None else (self.others.inputs, self.others.groups))):
+        others = () if self.others is None else (self.others.inputs, self.others.groups, self.others.targets)
+        for tensor in (self.inputs, self.targets, *(part for part in others if part is not None)):
             content.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
             content.update(tensor.contiguous().numpy().tobytes())
         object.__setattr__(self, "fingerprint", content.hexdigest())
