@@ -61,7 +61,10 @@ def pretrained(recipe: Recipe, data: DataSet, progress: bool = True) -> dict[str
 
 def _key(recipe: Recipe, data: DataSet) -> str:
     assert data.others is not None
-    content = hashlib.sha256(data.others.inputs.contiguous().numpy().tobytes())
+    assert data.others.targets is not None
+    content = hashlib.sha256()
+    for tensor in (data.others.inputs, data.others.targets):
+        content.update(tensor.contiguous().numpy().tobytes())
     settings = [as_plain(part) for part in (recipe.pretraining, recipe.model, recipe.regularization)]
     content.update(json.dumps([settings, data.input_shape, data.outputs]).encode())
     return content.hexdigest()
