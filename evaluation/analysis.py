@@ -43,6 +43,8 @@ class Case:
     evaluation: EvaluationPlan
     seed: int
     fleet: Fleet | None = None
+    reference: Target | None = None
+    """What the target began from: a model that has seen public examples alone."""
     views: Views | None = None
     """That the fleet answers beside the examples themselves."""
     folder: Path | None = None
@@ -76,7 +78,13 @@ def membership(case: Case, name: str, attack: MembershipAttack) -> AttackResult:
     examples, is_member = case.examples(case.split.audited), case.split.is_member
     population = case.examples(case.split.population)
     views = None if case.views is None else case.views.of
-    knowledge = Knowledge(public=case.examples(case.split.public), population=population, fleet=case.fleet, views=views)
+    knowledge = Knowledge(
+        public=case.examples(case.split.public),
+        population=population,
+        fleet=case.fleet,
+        reference=case.reference,
+        views=views,
+    )
     knowledge.check(attack.needs)
     scores = np.asarray(attack.run(case.target.behind(attack.access), examples, knowledge), dtype=float)
     metrics.check_scores(scores, is_member)

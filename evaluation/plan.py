@@ -117,6 +117,26 @@ ATTACKS: Registry[Any] = Registry(
             "evaluation.membership.gradient:LayerNorms",
             "weights: its norm in each layer, against the population's (Nasr et al. 2019)",
         ),
+        "membership.zlib": Builtin(
+            "evaluation.membership.language:Zlib",
+            "text: the loss over the compressed length (Carlini et al. 2021)",
+        ),
+        "membership.reference": Builtin(
+            "evaluation.membership.language:Reference",
+            "text: the loss less that of a public model (Mireshghallah et al. 2022)",
+        ),
+        "membership.neighbourhood": Builtin(
+            "evaluation.membership.language:Neighbourhood",
+            "text: the loss less that of texts next to it (Mattern et al. 2023)",
+        ),
+        "membership.min_k": Builtin(
+            "evaluation.membership.language:MinK",
+            "text: the fifth of it that is least expected (Shi et al. 2024)",
+        ),
+        "membership.min_k_plus_plus": Builtin(
+            "evaluation.membership.language:MinKPlusPlus",
+            "text: the same, measured in what is to be expected there (Zhang et al. 2025)",
+        ),
         "attribute.map": Builtin(
             "evaluation.inversion.attribute:MaximumAPosteriori",
             "a hidden column from the known ones, the outcome and the model (Fredrikson et al. 2014)",

@@ -35,7 +35,7 @@ from dptrain.models.frozen import frozen_weights
 from dptrain.plain import from_plain
 from dptrain.plan import Guarantee, PrivacyPlan
 from dptrain.recipe import Performance, Recipe
-from dptrain.trainer import IDENTITY, Callback, Checkpoint, commitment_of
+from dptrain.trainer import IDENTITY, Callback, Checkpoint, build_model, commitment_of
 from evaluation import analysis
 from evaluation.access import Access
 from evaluation.analysis import Case
@@ -107,6 +107,7 @@ def evaluate(
         plan=dataclasses.replace(stated, steps=max(until, 1)),
         evaluation=plan,
         seed=int(identity.get("seed", 0)),
+        reference=_reference(recipe, data, plan),
         views=views,
         folder=folder,
         recipe=recipe,
@@ -266,10 +267,11 @@ def check_plan(plan: EvaluationPlan, data: DataSet, guard: str | None = None, sp
     """
     views_of(plan, data)
     check_hidden(plan, data)
-    if guard is not None and data.value is not None:
+    if guard is not None and kind_of(data) != "classification":
+        what = "predicts a value" if data.value is not None else "says what comes next at each place of a sequence"
         raise ConfigError(
-            f"release.guard is {guard!r}, which stands before labels and scores, and a model of {data.name} predicts a value; "
-            "leave it out"
+            f"release.guard is {guard!r}, which stands before labels and scores of one class an example, and a model of "
+            f"{data.name} {what}; leave it out"
         )
     if any(name.startswith("inversion.") and not isinstance(ATTACKS[name](), Informed) for name in plan.attacks):
         for split in splits if can_be_drawn(data) else ():
@@ -380,6 +382,15 @@ def _untrained(card: dict[str, Any], run: Path, weights: dict[str, Tensor]) -> T
     data = card["data"]
     kind: Kind = data.get("models", "classification" if data["classes"] else "regression")
     return Target(model, Access.WEIGHTS, bounds=tuple(data["bounds"]), classes=len(data["classes"]), kind=kind)
+
+
+def _reference(recipe: Recipe | None, data: DataSet, plan: EvaluationPlan) -> Target | None:
+    """What every model of the recipe began from, where public text taught it and an attack of the plan asks for that."""
+    asked = any("reference" in getattr(ATTACKS[name], "needs", ()) for name in plan.attacks)
+    if recipe is None or not recipe.pretraining.steps or not asked:
+        return None
+    model = build_model(recipe, data, 0)
+    return Target(model, Access.WEIGHTS, bounds=data.bounds, classes=len(data.classes), kind=kind_of(data))
 
 
 def _plan_of(card: dict[str, Any], run: Path) -> PrivacyPlan:

@@ -92,8 +92,11 @@ class Target:
         """The same model for an attacker of this level."""
         return Target(self._model, access, bounds=self.bounds, classes=self.classes, kind=self.kind, guard=self.guard)
 
-    def labels(self, inputs: Tensor) -> Int[np.ndarray, " examples"]:
-        """The most probable class of each input."""
+    def labels(self, inputs: Tensor) -> Int[np.ndarray, "examples ..."]:
+        """The most probable class of each input; of a language model, the most probable token at each place."""
+        if self.kind == "language":
+            parts = [self._logits(part, Access.LABEL).argmax(-1) for part in inputs.split(SEQUENCES)]
+            return np.concatenate(parts)
         logits = self._logits(inputs, Access.LABEL)
         if self.guard is None or self.guard.keeps_labels or self.access > Access.SCORES:
             return logits.argmax(-1)
@@ -114,6 +117,20 @@ class Target:
         self._require(Access.SCORES)
         self.queries += len(inputs)
         return places(self._model, inputs, targets).double().numpy()
+
+    def surprise(self, inputs: Tensor) -> tuple[Float[np.ndarray, "examples length"], Float[np.ndarray, "examples length"]]:
+        """Of a language model: mean and standard deviation, at each place, of the log-probability in nats of a token that is
+        drawn from what the model expects there."""
+        self._require(Access.SCORES)
+        self.queries += len(inputs)
+        means, deviations = [], []
+        with torch.no_grad():
+            for start in range(0, len(inputs), SEQUENCES):
+                logs = self._model(inputs[start : start + SEQUENCES]).double().log_softmax(-1)
+                scores = logs.exp()
+                means.append((scores * logs).sum(-1))
+                deviations.append((scores * (logs - means[-1][..., None]).square()).sum(-1).sqrt())
+        return torch.cat(means).numpy(), torch.cat(deviations).numpy()
 
     def logits(self, inputs: Tensor) -> Float[np.ndarray, "examples classes"]:
         """Outputs before the softmax, in float64."""

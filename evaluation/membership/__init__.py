@@ -10,6 +10,7 @@ From the target alone:
 * :mod:`~evaluation.membership.boundary`: labels alone, distance to the decision boundary
 * :mod:`~evaluation.membership.robustness`: labels alone, under noise and shifts
 * :mod:`~evaluation.membership.gradient`: the weights, norms of each example's gradient
+* :mod:`~evaluation.membership.language`: text, against compression, its neighbours, and what is least expected in it
 
 With other models of the same recipe:
 
@@ -38,12 +39,15 @@ from dptrain.fleet import Fleet
 from evaluation.access import Access
 from evaluation.target import Target
 
-Need = Literal["fleet", "weights", "population"]
-"""``fleet``: shadow models; ``weights``: shadow models whose weights were kept; ``population``: held-out examples."""
+Need = Literal["fleet", "weights", "population", "reference"]
+"""``fleet``: shadow models; ``weights``: shadow models whose weights were kept; ``population``: held-out examples;
+``reference``: a model of public examples alone."""
 
 MISSING: dict[Need, str] = {
     "fleet": "it needs shadow models: pass recipe= or retrain= to evaluate()",
     "weights": "it needs the weights of a reference model, and this fleet kept answers alone: train it with its weights kept",
+    "reference": "it needs a model that has seen public examples alone, and the recipe has no pretraining: give "
+    "pretraining.steps and public text",
     "population": "it needs held-out examples that nobody was trained on: raise data.split.population, such as to 0.1",
 }
 
@@ -72,6 +76,8 @@ class Knowledge:
     """Examples from the same source that the target was not trained on."""
     fleet: Fleet | None = None
     """Shadow models of the target's own recipe, and what each had seen."""
+    reference: Target | None = None
+    """A model that has seen public examples alone: what the target began from."""
     views: Callable[[Tensor], Tensor] | None = None
     """Inputs ``[examples, ...]`` to the augmented inputs ``[views, examples, ...]`` that ``fleet.views`` answers."""
 
@@ -83,6 +89,14 @@ class Knowledge:
             raise NotApplicable(MISSING["weights"])
         if "population" in needs:
             self.held_out()
+        if "reference" in needs:
+            self.public_model()
+
+    def public_model(self) -> Target:
+        """The reference; NotApplicable where there is none."""
+        if self.reference is None:
+            raise NotApplicable(MISSING["reference"])
+        return self.reference
 
     def models(self) -> Fleet:
         """The fleet; NotApplicable where there is none."""

@@ -97,7 +97,8 @@ def test_smoothed_labels_are_smoothed_at_each_place():
     "option", ["mixup", "relax", "information_bottleneck", "bilateral_dependency", "freeze", "distillation"]
 )
 def test_what_is_of_one_class_an_example_is_refused(option: str):
-    regularization = RegularizationConfig(**{option: 1})
+    options: dict[str, Any] = {option: 1}
+    regularization = RegularizationConfig(**options)
     recipe = Recipe(data=DataConfig(name="text"), model=ModelConfig(name="lstm"), regularization=regularization)
     with pytest.raises(ConfigError, match=rf"regularization\.{option} is of models that give an example one class"):
         check_loss(recipe, text())
