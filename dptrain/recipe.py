@@ -110,7 +110,8 @@ class DataConfig:
     name: str = "digits"
     """A registered data set; `dptrain list` shows them."""
     path: str | None = None
-    """File or folder of your own data (`table`, `images`, `faces`), or the folder with the files of `mnist` or `cifar10`."""
+    """File or folder of your own data (`table`, `images`, `faces`, `text`), the folder with the files of `mnist` or `cifar10`,
+    or the file of `sms` or `shakespeare`."""
     target: str | None = None
     """`table`: the name of the column to predict, whose values are `classes`; or a number with its public bounds,
     `dose:number[0,150]`."""
@@ -125,7 +126,7 @@ class DataConfig:
     image_size: tuple[int, int] | None = None
     """`images`: height and width that every picture must have. `faces`: those to which they are averaged down."""
     sequence_length: int = 64
-    """`shakespeare`, `text`: characters of an example."""
+    """`shakespeare`, `text`: characters of an example. `sms`: words of a message that are read."""
     characters: int | None = None
     """`shakespeare`, `text`: only the first so many are used."""
     public: tuple[str, ...] = ()
@@ -149,7 +150,7 @@ class ModelConfig:
     """A registered model; `dptrain list` shows them."""
     hidden: tuple[int, ...] = (64,)
     """Widths of the hidden layers, where the model has any: `mlp`, `scattering` and `public_pca`; [] leaves one layer to the
-    classes."""
+    classes. `lstm`: of its one layer. `embedding_bag`: of an embedding, then of hidden layers."""
     components: int = 64
     """`public_pca`: principal axes of the public examples that are kept; fewer than there are such examples."""
     activation: Literal["tanh", "relu"] = "tanh"

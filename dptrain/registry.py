@@ -96,6 +96,7 @@ DATASETS: Registry[Callable[..., Any]] = Registry(
             "dptrain.data.text:load_shakespeare", "1.1 million characters of plays (DPTRAIN_DATA, or a download)"
         ),
         "text": Builtin("dptrain.data.text:load_text", "your own text file, cut into sequences of characters"),
+        "sms": Builtin("dptrain.data.sms:load", "5,171 text messages, ham or spam (DPTRAIN_DATA, or data.path)"),
         "table": Builtin("dptrain.data.table:load", "your own CSV or Parquet file, columns and bounds stated"),
         "images": Builtin("dptrain.data.images:load", "your own pictures: a folder a class, or .npz"),
     },
@@ -112,6 +113,7 @@ MODELS: Registry[Callable[..., Any]] = Registry(
             "dptrain.models.gpt:build", "a language model of characters, one transformer block a width in model.hidden"
         ),
         "lstm": Builtin("dptrain.models.lstm:build", "a language model of characters, one LSTM layer of model.hidden"),
+        "embedding_bag": Builtin("dptrain.models.embedding_bag:build", "short texts: the mean of hashed words' embeddings"),
         "scattering": Builtin("dptrain.models.scattering:build", "a fixed wavelet transform and a head of model.hidden layers"),
     },
 )

@@ -81,6 +81,12 @@ def check_loss(recipe: Recipe, data: DataSet) -> None:
             f"regularization.{given[0]} is of models that give an example one class, and a model of {data.name!r} says what "
             "comes next at each place of a sequence; leave it out"
         )
+    given = [name for name in ("mixup", "bilateral_dependency") if getattr(recipe.regularization, name)]
+    if not data.inputs.is_floating_point() and given:
+        raise ConfigError(
+            f"regularization.{given[0]} computes with an example's inputs, and those of {data.name!r} are words, whose numbers "
+            "mean nothing; leave it out"
+        )
     if data.value is not None and recipe.regularization.distillation:
         raise ConfigError(
             "regularization.distillation teaches a student the classes' scores, and this model predicts a value; leave it out"

@@ -6,7 +6,7 @@ themselves, and no membership attack on that split proves anything.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor
 
@@ -38,24 +38,35 @@ def blind_scores(
     seen = generator.permutation(np.flatnonzero(~scored))[:MOST_SEEN]
     if len(np.unique(is_member[seen])) < 2:
         raise DataError(f"the blind baseline needs members and non-members to learn from and has {len(seen)} of one kind")
-    forest = RandomForestClassifier(n_estimators=100, min_samples_leaf=5, random_state=seed, n_jobs=1)
+    forest = RandomForestClassifier(n_estimators=100, min_samples_leaf=LEAST_SEEN, random_state=seed, n_jobs=1)
     forest.fit(features[seen], is_member[seen])
     return np.asarray(forest.predict_proba(features[scored]))[:, 1], is_member[scored]
 
 
 def _seen(inputs: Tensor, targets: Tensor, classes: int) -> np.ndarray:
-    """What of an example a blind classifier sees: inputs and label; of a text how often each token stands in it, and each pair
-    of neighbours (by :data:`PAIRS` hashes)."""
+    """What of an example a blind classifier sees: inputs and label; of a text how often each token stands in it, and of
+    characters each pair of neighbours (by :data:`PAIRS` hashes)."""
     if targets.dim() == 2:
         tokens = targets.numpy()
         pairs = (tokens[:, :-1] * 31 + tokens[:, 1:] * 17) % PAIRS
-        counted = [np.bincount(row, minlength=classes) for row in tokens], [np.bincount(row, minlength=PAIRS) for row in pairs]
-        return np.hstack([np.stack(part) for part in counted]).astype(np.float32)
+        return np.hstack([counted(tokens, classes), counted(pairs, PAIRS)])
     known = np.eye(classes, dtype=np.float32)[targets.numpy()] if classes else targets.numpy()[:, None]
-    return np.hstack([inputs.flatten(1).numpy(), known])
+    if inputs.is_floating_point():
+        return np.hstack([inputs.flatten(1).numpy(), known])
+    bag = counted(inputs.numpy(), int(inputs.max()) + 1)
+    return np.hstack([bag[:, (bag > 0).sum(0) >= LEAST_SEEN], known])
 
 
 PAIRS = 256
+LEAST_SEEN = 5
+"""Examples that a token must stand in for a leaf of the forest to be about it."""
+
+
+def counted(tokens: Int[np.ndarray, "examples length"], kinds: int) -> Float[np.ndarray, "examples kinds"]:
+    """How often each token stands in each example: the numbers of tokens mean nothing by their size."""
+    found = np.zeros((len(tokens), kinds), dtype=np.float32)
+    np.add.at(found, (np.arange(len(tokens))[:, None], tokens), 1.0)
+    return found
 
 
 def permuted(is_member: Bool[np.ndarray, " examples"], seed: int) -> Bool[np.ndarray, " examples"]:

@@ -5,7 +5,10 @@
 * :mod:`~dptrain.data.examples`: examples by index, from anything that holds them
 * :mod:`~dptrain.data.split`: members, non-members, population, public; drawn before training
 * :mod:`~dptrain.data.digits`, :mod:`~dptrain.data.mnist`, :mod:`~dptrain.data.cifar10`, :mod:`~dptrain.data.faces`,
-  :mod:`~dptrain.data.iwpc`, :mod:`~dptrain.data.table`, :mod:`~dptrain.data.images`
+  :mod:`~dptrain.data.iwpc`, :mod:`~dptrain.data.table`, :mod:`~dptrain.data.images`, :mod:`~dptrain.data.text`,
+  :mod:`~dptrain.data.sms`
+* :mod:`~dptrain.data.alphabet`, :mod:`~dptrain.data.words`: characters and words as numbers, by lists that no text decides
+* :mod:`~dptrain.data.secrets`: made-up secrets among the examples
 * :mod:`~dptrain.data.cells`: what stands in a file with a table
 * :mod:`~dptrain.data.values`: a value to predict in place of a class
 

@@ -6,6 +6,7 @@
 * :mod:`~dptrain.models.scattering`: a fixed wavelet transform and a small head
 * :mod:`~dptrain.models.public_pca`: eigenfaces of public people and a small head
 * :mod:`~dptrain.models.lstm`, :mod:`~dptrain.models.gpt`: what comes next in a text
+* :mod:`~dptrain.models.embedding_bag`: the mean of words' embeddings and hidden layers
 * :mod:`~dptrain.models.bottleneck`: a stochastic last hidden layer
 * :mod:`~dptrain.models.frozen`: early layers that public examples teach, and private ones never move
 * :mod:`~dptrain.models.front`: a model whose front is fixed, and what it makes of the data, made once

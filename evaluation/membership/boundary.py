@@ -24,7 +24,7 @@ from torch import Tensor
 
 from evaluation.access import Access
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack
-from evaluation.membership.signal import require_classes
+from evaluation.membership.signal import require_classes, require_numbers
 from evaluation.target import Target
 
 
@@ -55,6 +55,7 @@ class BoundaryDistance(MembershipAttack):
 
     def run(self, target: Target, examples: LabelledExamples, knowledge: Knowledge) -> np.ndarray:
         require_classes(examples.targets)
+        require_numbers(examples.inputs)
         inputs, shape = examples.inputs.flatten(1).float(), examples.inputs.shape[1:]
         found = torch.from_numpy(target.labels(examples.inputs))
         distance = torch.zeros(len(inputs))

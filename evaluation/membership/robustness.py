@@ -21,7 +21,7 @@ from dptrain.augmentation import moves
 from dptrain.fleet.views import moved
 from evaluation.access import Access
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack, NotApplicable
-from evaluation.membership.signal import require_classes
+from evaluation.membership.signal import require_classes, require_numbers
 from evaluation.target import Target
 
 NOISE = (0.05, 0.1, 0.2, 0.3, 0.5, 0.8)
@@ -35,6 +35,7 @@ class NoiseRobustness(MembershipAttack):
     paper = "Choquette-Choo et al. 2021"
 
     def run(self, target: Target, examples: LabelledExamples, knowledge: Knowledge) -> np.ndarray:
+        require_numbers(examples.inputs)
         return share_right(target, examples, self._altered(examples.inputs, target.bounds))
 
     def _altered(self, inputs: Tensor, bounds: tuple[float, float]) -> Iterator[Tensor]:

@@ -45,6 +45,12 @@ def require_classes(targets: Tensor) -> None:
         raise NotApplicable(NO_CLASSES[kind])
 
 
+def require_numbers(inputs: Tensor) -> None:
+    """Raises NotApplicable where inputs are tokens, which cannot be moved a little."""
+    if not inputs.is_floating_point():
+        raise NotApplicable("it needs inputs that can be moved a little, and these are words; use membership.threshold")
+
+
 def outputs_of(target: Target, inputs: Tensor, targets: Tensor) -> Float[np.ndarray, "examples outputs"]:
     """What a target of score access answers, in the form of a fleet's ``logits``: log-probabilities of classes, or of what is
     at each place; or predictions."""

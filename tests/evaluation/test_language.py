@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dptrain.data import load
-from dptrain.data.alphabet import LABELS, START, encode
+from dptrain.data.alphabet import LABELS, START, decode, encode
 from dptrain.data.dataset import DataSet
 from dptrain.data.split import draw, split_of
 from dptrain.data.text import sequences, shifted
@@ -33,7 +33,7 @@ from dptrain.trainer import Trainer, build_model
 from evaluation import EvaluationPlan, evaluate
 from evaluation.access import Access, AccessError
 from evaluation.baselines import blind_scores
-from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack, NotApplicable
+from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack, NotApplicable, gallery
 from evaluation.membership.calibrated import CalibratedLoss
 from evaluation.membership.language import (
     NEIGHBOURS,
@@ -441,7 +441,7 @@ def test_a_fleet_of_language_models_keeps_the_log_likelihood_of_each_place(world
 def test_a_language_model_is_trained_attacked_and_measured(world: tuple[Recipe, DataSet], tmp_path: Path):
     recipe, data = world
     attacks = ("threshold", "lira", "rmia", "confidence", "zlib", "reference", "neighbourhood", "min_k", "min_k_plus_plus")
-    plan = EvaluationPlan(attacks=tuple(f"membership.{name}" for name in attacks), shadow_models=6)
+    plan = EvaluationPlan(attacks=tuple(f"membership.{name}" for name in attacks), shadow_models=12)
     split = split_of(data, recipe.data.split, 0)
     Trainer(recipe, data, split, seed=0, folder=tmp_path / "run", progress=False).run()
     result = evaluate(tmp_path / "run", data, plan=plan, recipe=recipe, progress=False)
@@ -451,6 +451,10 @@ def test_a_language_model_is_trained_attacked_and_measured(world: tuple[Recipe, 
     assert next(iter(result.utility)) == "next_character"
     assert 0 < result.utility["bits_per_character"] < np.log2(TOKENS)
     assert result.attacks[0].baselines[0].name == "blind"
+    assert not any("not found out" in note for note in result.notes)
+    shown = gallery.load(tmp_path / "run" / "private" / gallery.name_of(6))
+    said = [" ".join(decode(data.targets[index]).split()) for index in shown.index]
+    assert list(shown.label) == said
 
 
 def test_without_public_text_there_is_no_reference(world: tuple[Recipe, DataSet], tmp_path: Path):
