@@ -223,7 +223,7 @@ def test_a_view_that_says_nothing_costs_nothing():
     world = classes_world(1.0)
     fleet, generator = world.knowledge.models(), np.random.default_rng(3)
     inside, count = fleet.membership[:, world.examples.indices], len(world.examples.indices)
-    observed = log_likelihood(outputs_of(world.target, world.examples.inputs), world.examples.targets)
+    observed = log_likelihood(outputs_of(world.target, world.examples.inputs, world.examples.targets), world.examples.targets)
     shadows = log_likelihood(fleet.logits[:, world.examples.indices], world.examples.targets)
     noise = generator.normal(size=(9, count)), generator.normal(size=(len(inside), 9, count))
     one, ones = as_one(np.vstack([observed, noise[0]]), np.concatenate([shadows[:, None], noise[1]], axis=1), inside)
