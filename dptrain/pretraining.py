@@ -18,9 +18,10 @@ import math
 from collections import OrderedDict
 from pathlib import Path
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load as safetensors_load
+from safetensors.torch import save as safetensors_save
 from torch import Tensor
 from tqdm import tqdm
 
@@ -78,12 +79,12 @@ def _kept(key: str) -> dict[str, Tensor] | None:
     for path in _folder().glob(f"{key[:24]}-*.safetensors"):
         content = path.read_bytes()
         if path.stem.endswith(hashlib.sha256(content).hexdigest()[:24]):
-            return safetensors.torch.load(content)
+            return safetensors_load(content)
     return None
 
 
 def _keep(key: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    content = safetensors.torch.save(state)
+    content = safetensors_save(state)
     write_file(_folder() / f"{key[:24]}-{hashlib.sha256(content).hexdigest()[:24]}.safetensors", content)
     return state
 
