@@ -352,7 +352,7 @@ def tradeoff_curve(event: DpEvent, relation: str = "add_or_remove_one") -> Trade
     if _promises_nothing(event):
         return TradeoffCurve(np.empty(0), np.empty(0))
     if not prv_can_count(event):
-        return _bounded_by(_pld(event, relation))
+        return curve_of_profile(_pld(event, relation))
     return _tradeoff_curve(tuple(sorted(steps_of(event) or ())), relation)
 
 
@@ -387,10 +387,11 @@ def _tradeoff_curve(steps: tuple[Steps, ...], relation: str) -> TradeoffCurve:
     event = ComposedDpEvent(
         [SelfComposedDpEvent(PoissonSampledDpEvent(q, GaussianDpEvent(sigma)), count) for sigma, q, count in steps]
     )
-    return _bounded_by(_pld(event, relation))
+    return curve_of_profile(_pld(event, relation))
 
 
-def _bounded_by(profile: PLDAccountant | _Profile) -> TradeoffCurve:
+def curve_of_profile(profile: PLDAccountant | _Profile) -> TradeoffCurve:
+    """The curve of composed privacy losses, from their δ(ε)."""
     top = max(float(profile.get_epsilon(1e-9)), 1e-3)
     epsilons = np.concatenate([[0.0], np.geomspace(top * 1e-4, top, 160)])
     deltas = np.array([float(profile.get_delta(epsilon)) for epsilon in epsilons])

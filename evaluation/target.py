@@ -34,6 +34,9 @@ Kind = Literal["classification", "regression", "language"]
 SEQUENCES = 256
 """Of a language model, answered at once."""
 
+Reading = tuple[Tensor, ...]
+"""What a language model keeps of the tokens that it has read: tensors ``[layers, sequences, ...]``."""
+
 
 def kind_of(data: DataSet) -> Kind:
     """Of the models of a data set."""
@@ -131,6 +134,29 @@ class Target:
                 means.append((scores * logs).sum(-1))
                 deviations.append((scores * (logs - means[-1][..., None]).square()).sum(-1).sqrt())
         return torch.cat(means).numpy(), torch.cat(deviations).numpy()
+
+    def read(
+        self, tokens: Int[Tensor, "sequences more"], state: Reading | None = None
+    ) -> tuple[Float[Tensor, "sequences tokens"], Reading]:
+        """Of a language model: the log-probability in nats of each token that may come after ``tokens``, and what it keeps of
+        them, so that many continuations share one beginning.
+
+        A model with a method of this name answers by it (:class:`dptrain.models.lstm.CharacterLSTM`); of every other one the
+        state is the tokens so far, and it goes through all of them again.
+
+        Args:
+            state: of what stands before, one row a sequence; left out, nothing does.
+        """
+        self._require(Access.SCORES)
+        self.queries += len(tokens)
+        reads: Any = getattr(self._model, "read", None)
+        with torch.no_grad():
+            if reads is not None:
+                logits, after = reads(tokens, state)
+            else:
+                so_far = tokens if state is None else torch.cat([state[0][0], tokens], 1)
+                logits, after = self._model(so_far)[:, -1], (so_far[None],)
+        return torch.log_softmax(logits.double(), -1), after
 
     def logits(self, inputs: Tensor) -> Float[np.ndarray, "examples classes"]:
         """Outputs before the softmax, in float64."""
