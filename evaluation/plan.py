@@ -1,7 +1,8 @@
 """What is done to every checkpoint, and the registry of attacks. Imports no torch.
 
 An attack is registered under ``family.name``; the family says how it is judged. ``membership.*`` gives a score an example
-(higher means member); ``inversion.*`` gives one reconstruction a class::
+(higher means member); ``inversion.*`` gives one reconstruction a class; ``extraction.*`` asks a language model for the made-up
+secrets that it may have been trained on::
 
     from evaluation.plan import ATTACKS
     from evaluation.membership import MembershipAttack
@@ -201,10 +202,18 @@ ATTACKS: Registry[Any] = Registry(
             "evaluation.inversion.logit:LogitInversion",
             "the same from its output before the softmax (Nguyen et al. 2023)",
         ),
+        "extraction.exposure": Builtin(
+            "evaluation.extraction.attacks:ExposureAttack",
+            "how high a made-up secret ranks among all that it might be (Carlini et al. 2019)",
+        ),
+        "extraction.generation": Builtin(
+            "evaluation.extraction.attacks:GenerationAttack",
+            "a made-up secret from the words before it (Carlini et al. 2019, 2021)",
+        ),
     },
 )
 
-FAMILIES = ("membership", "inversion", "attribute")
+FAMILIES = ("membership", "inversion", "attribute", "extraction")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,6 +86,25 @@ class Calibration:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextSample:
+    """A made-up secret, and what a model of text says in its place. Nobody's secret: it may be shown."""
+
+    before: str
+    """What stands before it, which the model was given."""
+    secret: str
+    said: str
+    """The most probable character after each other, as many as the secret has."""
+    inserted: bool
+    """Whether it was trained on."""
+    insertions: int
+    """In how many examples it stands, or would have stood."""
+    exposure: float | None = None
+    """In bits, exact; None where it was not ranked."""
+    guess: str = ""
+    """The most probable candidate, where it was searched for."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttackResult:
     """What one attack got from one checkpoint."""
 
@@ -120,6 +139,8 @@ class AttackResult:
     """The largest ROC that the privacy plan permits; None without a guarantee."""
     figures: tuple[str, ...] = ()
     """Pictures of this attack, as paths relative to the folder of the result."""
+    texts: tuple[TextSample, ...] = ()
+    """Some made-up secrets and what the model says in their place, chosen before it was asked."""
     seconds: float = 0.0
 
 

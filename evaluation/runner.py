@@ -51,6 +51,7 @@ from evaluation.membership.vulnerability import FALSE_POSITIVE_RATE, by_chance, 
 from evaluation.plan import ATTACKS, EvaluationPlan
 from evaluation.reconstructions import can_be_drawn, check_jury, reconstructions
 from evaluation.result import AttackResult, Calibration, Exposure, Measure, RunResult, Variant, read_run, write
+from evaluation.secrets import secrets
 from evaluation.target import Kind, Target, kind_of, model_of
 from evaluation.utility import as_numbers, by_statistics, calibration, utility
 
@@ -196,6 +197,8 @@ def _attempt(case: Case, name: str, fleets: "Callable[[], Fleet | None]") -> Att
             return analysis.membership(case, name, attack)
         if name.startswith("attribute."):
             return attributes(case, name, attack)
+        if name.startswith("extraction."):
+            return secrets(case, name, attack)
         if isinstance(attack, Informed):
             return known_others(case, name, attack)
         if isinstance(attack, Reconstructor):

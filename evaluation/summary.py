@@ -84,19 +84,20 @@ def _summary(runs: list[RunResult]) -> Summary:
         if not good:
             continue
         label = f"{name}/{good[0].metric}"
-        measures.append(over_seeds([headline(result) for result in good], label))
+        most = math.inf if in_bits(good[0].metric) else 1.0
+        measures.append(over_seeds([headline(result) for result in good], label, most=most))
         if good[0].permitted is not None:
             permitted[label] = good[0].permitted
         for further in good[0].metrics:
             same = [item for result in good for item in result.metrics if item.name == further.name]
             least = -1.0 if further.name == "train_minus_held_out" else 0.0
-            measures.append(over_seeds(same, f"{name}/{further.name}", least))
+            measures.append(over_seeds(same, f"{name}/{further.name}", least, math.inf if in_bits(further.name) else 1.0))
             if further.name in good[0].permitted_metrics:
                 permitted[f"{name}/{further.name}"] = good[0].permitted_metrics[further.name]
         found: dict[str, list[Measure]] = {}
         for item in (item for result in good for item in (*result.baselines, *result.controls)):
             found.setdefault(item.name, []).append(item)
-        beside += [over_seeds(same, f"{name}/{item}") for item, same in found.items()]
+        beside += [over_seeds(same, f"{name}/{item}", most=most) for item, same in found.items()]
     worth = [over_seeds(list(same), same[0].name, most=math.inf) for same in zip(*map(utilities_of, runs), strict=True)]
     return Summary(
         variant=runs[0].variant,
@@ -135,6 +136,11 @@ def _mean(shares: list[tuple[float, ...]]) -> tuple[float, ...]:
     return tuple(np.mean(shares, axis=0).tolist())
 
 
+def in_bits(metric: str) -> bool:
+    """Whether a metric is an exposure, which may be above 1, and no share."""
+    return metric.startswith(("exposure", "median_exposure"))
+
+
 def headline(result: AttackResult) -> Measure:
     """What an attack is judged by, with its interval."""
     return Measure(name=result.metric, value=result.value, low=result.low, high=result.high)
@@ -168,6 +174,8 @@ def _verdict(results: list[AttackResult], name: str, measures: list[Measure], pe
         return "; ".join(kept)
     if attribute:
         return _attribute_verdict(results, name, measures, permitted)
+    if name.startswith("extraction."):
+        return _secrets_verdict(results)
     label = f"{name}/{results[0].metric}"
     measure = next(item for item in measures if item.name == label)
     chance = results[0].chance
@@ -178,6 +186,15 @@ def _verdict(results: list[AttackResult], name: str, measures: list[Measure], pe
     if label in permitted:
         return "within the plan" if measure.low <= permitted[label] else "above the plan"
     return "leak"
+
+
+def _secrets_verdict(results: list[AttackResult]) -> str:
+    """What a seed found stands, whatever the others found: each has secrets of its own that were inserted."""
+    for word in ("leak", "within the plan"):
+        count = sum(result.verdict == word for result in results)
+        if count:
+            return word if count == len(results) else f"{word} ({count} of {len(results)} seeds)"
+    return "found nothing"
 
 
 def _attribute_verdict(results: list[AttackResult], name: str, measures: list[Measure], permitted: dict[str, float]) -> str:

@@ -49,6 +49,7 @@ def render(result: ComparisonResult, root: Path) -> str:
         controls=_beside(result),
         exposed=_exposed(result, root),
         pictures=_pictures(result, root),
+        said=wording.secrets_said(result),
         audits=_audits(result),
         guarantees=_guarantees(result),
         verdicts=wording.verdict_words(result),

@@ -20,7 +20,7 @@ from tensorboard.plugins.hparams import summary_v2 as hparams
 from torch.utils.tensorboard import SummaryWriter
 
 from evaluation.report import bought, figures, wording
-from evaluation.result import ComparisonResult, RunResult, Summary
+from evaluation.result import ComparisonResult, RunResult, Summary, TextSample
 from evaluation.summary import utilities_of
 
 SUFFIX = ".dptrain"
@@ -55,6 +55,8 @@ def write(result: ComparisonResult, root: Path) -> None:
         writer.add_text("How to read this", HOW_TO_READ)
         for exchange in result.exchanges:
             writer.add_text(f"{bought.TITLE}/{exchange.attack}", bought.markdown(exchange))
+        for name, texts in wording.secrets_said(result):
+            writer.add_text(f"What the models say/{name}", _said(texts))
         _curves(writer, result)
         _pictures(writer, result, root)
         if result.runs:
@@ -64,6 +66,16 @@ def write(result: ComparisonResult, root: Path) -> None:
             _session(writer, result, run)
             if run.seed == result.runs[0].seed:
                 _rocs(writer, run)
+
+
+def _said(texts: tuple[TextSample, ...]) -> str:
+    """Made-up secrets and what the model says in their place, as a table."""
+    lines = ["| before it | the secret | the model says | trained on | exposure, bits |", "|---|---|---|---|---|"]
+    for text in texts:
+        said = wording.visible(text.said).replace("`", "'").replace("|", "¦")
+        known = f"{wording.insertions(text)} | {wording.number(text.exposure, 1)}"
+        lines.append(f"| {text.before} | `{text.secret}` | `{said}` | {known} |")
+    return wording.WHAT_IT_SAYS + "\n\n" + "\n".join(lines)
 
 
 def _writer(folder: Path) -> SummaryWriter:

@@ -21,6 +21,7 @@ def render(result: ComparisonResult, width: int | None = None) -> str:
     width = max(NARROW, min(width or shutil.get_terminal_size((100, 24)).columns, 120))
     blocks = [_wrapped([result.title], width), _utility(result, width)]
     blocks += [_attack(result, attack, width) for attack in wording.applicable(result)]
+    blocks.append(_said(result, width))
     blocks += [_exchange(exchange, width) for exchange in result.exchanges[:1]]
     blocks.append(_audits(result, width))
     words = [f"{word}: {meaning}" for word, meaning in wording.verdict_words(result).items()]
@@ -92,6 +93,17 @@ def _attack(result: ComparisonResult, attack: str, width: int) -> list[str]:
         *_table(rows, width),
         *_wrapped([*_unmeasured(result, names), *_beside(result, attack)], width),
     ]
+
+
+def _said(result: ComparisonResult, width: int) -> list[str]:
+    """One inserted secret and one control of every row, those with the most insertions; the page has more of them."""
+    rows = [["", "before it", "the secret", "the model says", "trained on", "bits"]]
+    for name, texts in wording.secrets_said(result):
+        for inserted in (True, False):
+            for text in [text for text in texts if text.inserted == inserted][:1]:
+                shown = [name, text.before.strip(), text.secret, wording.visible(text.said)]
+                rows.append([*shown, wording.insertions(text), wording.number(text.exposure, 1)])
+    return [*_wrapped(["What the models say in place of made-up secrets"], width), *_table(rows, width)] if rows[1:] else []
 
 
 def _exchange(exchange: Exchange, width: int) -> list[str]:

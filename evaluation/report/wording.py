@@ -1,6 +1,8 @@
 """What the views call things, so that one thing has one name in all of them."""
 
+import dataclasses
 import math
+import re
 
 from evaluation.result import (
     VERDICTS,
@@ -12,6 +14,7 @@ from evaluation.result import (
     Measure,
     RunResult,
     Summary,
+    TextSample,
 )
 
 ATTACK_NAMES = {
@@ -54,6 +57,8 @@ ATTACK_NAMES = {
     "inversion.prior_ensemble": "Class inversion with several public priors",
     "inversion.scores": "Class inversion from rounded scores",
     "inversion.labels": "Class inversion from labels alone",
+    "extraction.exposure": "Secrets, exposure",
+    "extraction.generation": "Secrets, generation",
 }
 METRIC_NAMES = {
     "auc": "AUC",
@@ -86,6 +91,24 @@ METRIC_NAMES = {
     "median_within_20_percent": "always the median, within 20%",
     "median_within_a_tenth_of_the_range": "always the median, within a tenth of the range",
     "median_mean_absolute_error": "always the median, mean absolute error",
+    "exposure": "exposure, most insertions, bits",
+    "exposure_by_sampling": "exposure by sampling, most insertions, bits",
+    "exposure_sampled": "the same, estimated by sampling, bits",
+    "exposure_extrapolated": "the same, estimated by extrapolation, bits",
+    "exposure_never_inserted": "exposure, never inserted, bits",
+    "ranked_first": "ranked first of all candidates",
+    "recovered": "named by the restricted search",
+    "recovered_greedy": "said, greedy",
+    "recovered_beam": "said, beam search",
+    "recovered_sampled": "said in 100 samples",
+    "nearly_restricted": "nearly named by the restricted search",
+    "nearly_greedy": "nearly said, greedy",
+    "nearly_beam": "nearly said, beam search",
+    "nearly_sampled": "nearly said in 100 samples",
+    "count_email": "e-mail addresses out of training, unasked",
+    "count_phone": "phone numbers out of training, unasked",
+    "count_card": "card numbers out of training, unasked",
+    "count_pin_or_password": "PINs and passwords out of training, unasked",
 }
 VARIANT_NAMES = {"non_private": "non-private", "clip_only": "clip only", "regularized": "regularized", "dp": "DP"}
 OPTION_NAMES = {
@@ -141,7 +164,18 @@ def attack_name(name: str) -> str:
 
 def metric_name(name: str) -> str:
     rate = _rate(name)
+    inserted = INSERTED.fullmatch(name)
+    if inserted:
+        return f"{INSERTED_NAMES[inserted[1]]}, {inserted[2]} insertion{'' if inserted[2] == '1' else 's'}"
     return f"TPR at {rate} FPR" if rate else METRIC_NAMES.get(name, name.replace("_", " "))
+
+
+INSERTED = re.compile(r"(exposure|median_exposure|recovered)_inserted_(\d+)")
+INSERTED_NAMES = {
+    "exposure": "exposure, bits",
+    "median_exposure": "median exposure, bits",
+    "recovered": "named by the restricted search",
+}
 
 
 def _rate(name: str) -> str:
@@ -169,8 +203,12 @@ def short_name(name: str) -> str:
 
 
 def is_rate(name: str) -> bool:
-    """Whether a measure is a share between 0 and 1; distances between inputs and errors of values are not."""
-    return not name.split("/")[-1].startswith(("distance_", "similarity_", "mean_absolute_error", "statistics_"))
+    """Whether a measure has a chart and a column of its own in every view: shares between 0 and 1, and bits. Distances between
+    inputs, errors of values, medians, near misses and counts are in the page's tables alone."""
+    return not name.split("/")[-1].startswith(TABLES_ALONE)
+
+
+TABLES_ALONE = ("distance_", "similarity_", "mean_absolute_error", "statistics_", "median_exposure_", "nearly_", "count_")
 
 
 def budget(epsilon: float) -> str:
@@ -379,7 +417,60 @@ def answer(result: ComparisonResult) -> list[str]:
     sentences += [
         f"At ε = {budget(item.epsilon)} it keeps {_percent(item.utility)}{_strongest(item)}{_drawn(item)}." for item in ends
     ]
-    return sentences + _attributes(result)
+    return sentences + _attributes(result) + _secrets(result)
+
+
+def _secrets(result: ComparisonResult) -> list[str]:
+    """How far made-up secrets are narrowed down by the non-private model, and by the private ones at both ends."""
+    label = "extraction.exposure/exposure"
+    rated = [(item, found) for item in result.summary if (found := find(item, label)) is not None and found.value is not None]
+    private = [pair for pair in rated if pair[0].variant == "dp"]
+    shown = [pair for pair in rated if pair[0].variant == "non_private"]
+    shown += [private[0], private[-1]] if private[1:] else private
+    if not shown:
+        return []
+    count = max((text.insertions for _, texts in secrets_said(result) for text in texts), default=0)
+    verdicts = [item.verdicts.get("extraction.exposure", "none") for item, _ in shown]
+    told = [
+        f"{found.value:.1f} bits ({row_name(item)}; {verdict})" for (item, found), verdict in zip(shown, verdicts, strict=True)
+    ]
+    never = find(shown[0][0], f"{label}_never_inserted")
+    beside = f"; of one that it was not trained on, {never.value:.1f}" if never is not None and never.value is not None else ""
+    return [f"Of a made-up secret that stands in {count} examples the model gives away {', '.join(told)}{beside}."]
+
+
+def secrets_said(result: ComparisonResult) -> list[tuple[str, tuple[TextSample, ...]]]:
+    """What the first seed of every row says in the place of some made-up secrets, everything that attacks found of each
+    together."""
+    rows: dict[str, dict[tuple[str, str], TextSample]] = {}
+    for run in result.runs:
+        if row_name(run) in rows:
+            continue
+        merged: dict[tuple[str, str], TextSample] = {}
+        for text in (text for attack in run.attacks for text in attack.texts):
+            known = merged.get((text.before, text.secret), text)
+            exposure = text.exposure if known.exposure is None else known.exposure
+            merged[text.before, text.secret] = dataclasses.replace(known, exposure=exposure, guess=known.guess or text.guess)
+        if merged:
+            rows[row_name(run)] = merged
+    return [(name, tuple(merged.values())) for name, merged in rows.items()]
+
+
+def insertions(text: TextSample) -> str:
+    """Whether a secret was trained on, and how often."""
+    return f"{text.insertions}×" if text.inserted else "never"
+
+
+def visible(text: str) -> str:
+    """A generated text on one line, with its line breaks to be seen."""
+    return text.replace("\n", "⏎")
+
+
+WHAT_IT_SAYS = (
+    "Made-up secrets, nobody's, and what the model says in their place: the most probable character after each other. A secret "
+    "is exposed by as many bits as the model narrows it down among all that it might be. The first ones of each number of "
+    "insertions are shown, not the best; those never inserted are controls."
+)
 
 
 WHOSE = {
