@@ -201,6 +201,8 @@ def _attempt(case: Case, name: str, fleets: "Callable[[], Fleet | None]") -> Att
             return secrets(case, name, attack)
         if isinstance(attack, Informed):
             return known_others(case, name, attack)
+        if not case.data.inputs.is_floating_point():
+            raise NotApplicable("it looks for inputs that are numbers, and these are words or characters")
         if isinstance(attack, Reconstructor):
             return final_model(case, name, attack)
         return reconstructions(case, name, attack)

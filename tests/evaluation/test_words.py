@@ -116,12 +116,14 @@ def world(tmp_path: Path) -> tuple[Recipe, DataSet]:
 
 def test_a_classifier_of_messages_is_trained_attacked_and_measured(world: tuple[Recipe, DataSet], tmp_path: Path):
     recipe, data = world
-    names = ("threshold", "lira", "rmia")
-    plan = EvaluationPlan(attacks=tuple(f"membership.{name}" for name in names), shadow_models=8)
+    names = ("membership.threshold", "membership.lira", "membership.rmia")
+    plan = EvaluationPlan(attacks=(*names, "inversion.class"), shadow_models=8)
     split = split_of(data, SHARES, 0)
     Trainer(recipe, data, split, seed=0, folder=tmp_path / "run", progress=False).run()
     result = evaluate(tmp_path / "run", data, plan=plan, recipe=recipe, progress=False)
-    assert [(attack.status, attack.reason[:60]) for attack in result.attacks if attack.status != "ok"] == []
+    *found, inversion = result.attacks
+    assert [(attack.status, attack.reason[:60]) for attack in found if attack.status != "ok"] == []
+    assert (inversion.status, "these are words" in inversion.reason) == ("not_applicable", True)
     assert result.utility["test_accuracy"] > 0.8
     assert not any("not found out" in note for note in result.notes)
     assert result.exposure is not None
