@@ -108,7 +108,7 @@ def evaluate(
         plan=dataclasses.replace(stated, steps=max(until, 1)),
         evaluation=plan,
         seed=int(identity.get("seed", 0)),
-        reference=_reference(recipe, data, plan),
+        recipe=recipe,
         views=views,
         folder=folder,
         recipe=recipe,
@@ -194,6 +194,8 @@ def _attempt(case: Case, name: str, fleets: "Callable[[], Fleet | None]") -> Att
                 )
             if attack.needs & {"fleet", "weights"}:
                 case = dataclasses.replace(case, fleet=fleets())
+            if "reference" in attack.needs:
+                case = dataclasses.replace(case, reference=_reference(case))
             return analysis.membership(case, name, attack)
         if name.startswith("attribute."):
             return attributes(case, name, attack)
@@ -389,13 +391,12 @@ def _untrained(card: dict[str, Any], run: Path, weights: dict[str, Tensor]) -> T
     return Target(model, Access.WEIGHTS, bounds=tuple(data["bounds"]), classes=len(data["classes"]), kind=kind)
 
 
-def _reference(recipe: Recipe | None, data: DataSet, plan: EvaluationPlan) -> Target | None:
-    """What every model of the recipe began from, where public text taught it and an attack of the plan asks for that."""
-    asked = any("reference" in getattr(ATTACKS[name], "needs", ()) for name in plan.attacks)
-    if recipe is None or not recipe.pretraining.steps or not asked:
+def _reference(case: Case) -> Target | None:
+    """What every model of the recipe began from, where public text taught it."""
+    if case.recipe is None or not case.recipe.pretraining.steps:
         return None
-    model = build_model(recipe, data, 0)
-    return Target(model, Access.WEIGHTS, bounds=data.bounds, classes=len(data.classes), kind=kind_of(data))
+    model = build_model(case.recipe, case.data, 0)
+    return Target(model, Access.WEIGHTS, bounds=case.data.bounds, classes=len(case.data.classes), kind=kind_of(case.data))
 
 
 def _plan_of(card: dict[str, Any], run: Path) -> PrivacyPlan:

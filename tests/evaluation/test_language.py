@@ -32,6 +32,7 @@ from dptrain.recipe import (
 from dptrain.trainer import Trainer, build_model
 from evaluation import EvaluationPlan, evaluate
 from evaluation.access import Access, AccessError
+from evaluation.analysis import Case
 from evaluation.baselines import blind_scores
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack, NotApplicable, gallery
 from evaluation.membership.calibrated import CalibratedLoss
@@ -52,7 +53,7 @@ from evaluation.membership.signal import features, kind_of, log_likelihood, outp
 from evaluation.membership.threshold import LossThreshold
 from evaluation.metrics import ScoreError, area_under_roc
 from evaluation.plan import ATTACKS
-from evaluation.runner import check_plan
+from evaluation.runner import check_plan, run_attack
 from evaluation.target import Target
 from evaluation.utility import utility, without_model
 
@@ -466,15 +467,35 @@ def test_without_public_text_there_is_no_reference(world: tuple[Recipe, DataSet]
     assert (found.status, "pretraining.steps" in found.reason) == ("not_applicable", True)
 
 
-def test_the_reference_is_what_the_target_began_from(world: tuple[Recipe, DataSet]):
-    from evaluation.runner import _reference
-
+def test_the_reference_is_what_the_target_began_from(world: tuple[Recipe, DataSet], monkeypatch: pytest.MonkeyPatch):
     recipe, data = world
-    found = _reference(recipe, data, EvaluationPlan(attacks=("membership.reference",)))
-    assert found is not None
+    seen: list[Target] = []
+
+    class Looks(Reference):
+        def run(self, target: Target, examples: LabelledExamples, knowledge: Knowledge) -> np.ndarray:
+            seen.append(knowledge.public_model())
+            return super().run(target, examples, knowledge)
+
+    monkeypatch.setattr("evaluation.membership.language.Reference", Looks)
+    target, split = target_of(lstm()), draw(len(data), SHARES, 0)
+    case = Case(target, None, data, split, None, EvaluationPlan(), 0, recipe=recipe)
+    assert run_attack(case, "membership.reference", lambda: None).status == "ok"
     began = build_model(recipe, data, 5).state_dict()
-    assert all(torch.equal(value, began[name]) for name, value in found.weights().items())
-    assert _reference(recipe, data, EvaluationPlan(attacks=("membership.zlib",))) is None
+    assert all(torch.equal(value, began[name]) for name, value in seen[0].weights().items())
+
+
+def test_a_reference_that_breaks_costs_no_other_attack_its_result(
+    world: tuple[Recipe, DataSet], monkeypatch: pytest.MonkeyPatch
+):
+    recipe, data = world
+
+    def broken(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("evaluation.runner.build_model", broken)
+    case = Case(target_of(lstm()), None, data, draw(len(data), SHARES, 0), None, EvaluationPlan(), 0, recipe=recipe)
+    status = [run_attack(case, f"membership.{name}", lambda: None).status for name in ("reference", "zlib")]
+    assert status == ["failed", "ok"]
 
 
 def test_a_guard_of_one_class_an_example_does_not_stand_before_a_language_model(world: tuple[Recipe, DataSet]):
