@@ -67,10 +67,9 @@ class Reference(MembershipAttack):
     needs = frozenset({"reference"})
 
     def run(self, target: Target, examples: LabelledExamples, knowledge: Knowledge) -> np.ndarray:
+        reference = knowledge.public_model()
         require_language(examples.targets)
-        own, public = (
-            model.log_likelihoods(examples.inputs, examples.targets).mean(1) for model in (target, knowledge.public_model())
-        )
+        own, public = (model.log_likelihoods(examples.inputs, examples.targets).mean(1) for model in (target, reference))
         return own - public
 
 

@@ -1,5 +1,6 @@
 """The sms recipe keeps telling spam from ham under a budget, better than whoever always says ham (.874)."""
 
+import copy
 import math
 
 import numpy as np
@@ -34,7 +35,7 @@ def test_spam_is_told_from_ham_under_a_budget(epsilon: float, least: float):
             assert training.guarantee().epsilon <= epsilon
         held_out = torch.from_numpy(split.held_out)
         with training.averaged() as model:
-            target = Target(model, Access.LOGITS, bounds=data.bounds, classes=2)
+            target = Target(copy.deepcopy(model), Access.LOGITS, bounds=data.bounds, classes=2)
             (accuracy,) = utility(target, data.inputs[held_out], data.targets[held_out], data)
         (majority,) = without_model(data.targets[held_out], data)
         found.append(accuracy.value)
