@@ -442,18 +442,17 @@ def _secrets(result: ComparisonResult) -> list[str]:
 def secrets_said(result: ComparisonResult) -> list[tuple[str, tuple[TextSample, ...]]]:
     """What the first seed of every row says in the place of some made-up secrets, everything that attacks found of each
     together."""
-    rows: dict[str, dict[tuple[str, str], TextSample]] = {}
-    for run in result.runs:
-        if row_name(run) in rows:
-            continue
+    rows: list[tuple[str, tuple[TextSample, ...]]] = []
+    for item in result.summary:
+        first = next(run for run in result.runs if run.kind == item.kind)
         merged: dict[tuple[str, str], TextSample] = {}
-        for text in (text for attack in run.attacks for text in attack.texts):
+        for text in (text for attack in first.attacks for text in attack.texts):
             known = merged.get((text.before, text.secret), text)
             exposure = text.exposure if known.exposure is None else known.exposure
             merged[text.before, text.secret] = dataclasses.replace(known, exposure=exposure, guess=known.guess or text.guess)
         if merged:
-            rows[row_name(run)] = merged
-    return [(name, tuple(merged.values())) for name, merged in rows.items()]
+            rows.append((row_name(item), tuple(merged.values())))
+    return rows
 
 
 def insertions(text: TextSample) -> str:
