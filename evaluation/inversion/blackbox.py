@@ -1,4 +1,4 @@
-"""Class inversion through scores alone, also rounded ones: a search without gradients.
+"""Class inversion through rounded scores alone: a search without gradients.
 
 The smoothed margin of :mod:`~evaluation.inversion.prior` has a gradient that needs no derivative of the model. For any
 score s of the input, natural evolution strategies (Wierstra et al. 2014; Ilyas, Engstrom, Athalye, Lin 2018, "Black-box
@@ -7,7 +7,8 @@ Adversarial Attacks with Limited Queries and Information") estimate
     ∇_m E_ε[ s(g(m + σ ε)) ]  =  E_ε[ (s(g(m + σ ε)) − s̄) ε ] / σ,        ε ~ N(0, I) in whitened latent coordinates,
 
 and the expectation has a gradient where s itself is a staircase: rounding a score to 0.1 hides the slope at one input and
-not the share of a wide cloud of faces that is above a step. The cloud is as wide as faces are.
+not the share of a wide cloud of faces that is above a step. The cloud is as wide as faces are. The attacker rounds every
+score that the target shows to ``decimals``, as a server would that rounds, so that what is found was to be found behind one.
 
 One answer carries the scores of all classes, so that the first cloud, around the mean face, serves every class; where some
 class's score never moves there, the next cloud is √2 times as wide. Then each class has a cloud of its own around its mean
@@ -23,6 +24,7 @@ The settings were chosen with roles swapped, as in :mod:`~evaluation.inversion.p
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -33,11 +35,14 @@ from evaluation.inversion.knowledge import ClassKnowledge
 from evaluation.target import Target
 
 WIDER = 2**0.5
+NO_SLOPE = 1e-9
+"""A score of 0.1 more in one of a million queries gives a hundred times as much."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreInversion:
-    """One reconstruction a class from scores, by natural evolution strategies in the latent space of public examples."""
+    """One reconstruction a class from rounded scores, by natural evolution strategies in the latent space of public
+    examples."""
 
     access: ClassVar[Access] = Access.SCORES
     paper: ClassVar[str] = "Ilyas et al. 2018"
@@ -53,6 +58,8 @@ class ScoreInversion:
     first: float = 0.3
     """Share of the budget that goes into clouds that serve all classes."""
     widenings: int = 4
+    decimals: int = 1
+    """Of a score; what is beyond them is not looked at."""
 
     def run(self, target: Target, knowledge: ClassKnowledge, generator: torch.Generator) -> Tensor:
         """Reconstructions ``[classes, *input_shape]``.
@@ -69,9 +76,9 @@ class ScoreInversion:
             half = torch.randn(target.classes, each // 2, means.shape[1], generator=generator)
             noise = torch.cat([half, -half], 1)
             inputs = prior.decode((means[:, None] + self.spread * noise).flatten(0, 1)).clamp(*target.bounds)
-            scores = torch.from_numpy(target.scores(inputs)).float().view(target.classes, each, -1)
+            scores = self._shown(target, inputs).view(target.classes, each, -1)
             own = scores[wanted, :, wanted]
-            slope += unit(((own - own.mean(1, keepdim=True))[..., None] * noise).mean(1))
+            slope += unit(((own - own.mean(1, keepdim=True)).float()[..., None] * noise).mean(1))
             means = self._step(prior, slope)
         return prior.decode(means).clamp(*target.bounds)
 
@@ -83,16 +90,20 @@ class ScoreInversion:
         for _ in range(self.widenings + 1):
             half = torch.randn(count // 2, len(prior.spread), generator=generator)
             noise = torch.cat([half, -half])
-            scores = torch.from_numpy(target.scores(prior.decode(spread * noise).clamp(*target.bounds))).float()
-            slope += unit((scores - scores.mean(0)).T @ noise / count)
+            scores = self._shown(target, prior.decode(spread * noise).clamp(*target.bounds))
+            slope += unit((scores - scores.mean(0)).float().T @ noise / count)
             if bool((slope.norm(dim=1) == 0).any()):
                 spread *= WIDER
         return slope
+
+    def _shown(self, target: Target, inputs: Tensor) -> Float[Tensor, "inputs classes"]:
+        return torch.from_numpy(np.round(target.scores(inputs), self.decimals))
 
     def _step(self, prior: LinearGenerator, slope: Tensor) -> Tensor:
         return prior.on_shell(slope * prior.spread ** (2 * self.temper - 2))
 
 
 def unit(slope: Float[Tensor, "classes latent"]) -> Float[Tensor, "classes latent"]:
-    """Of length one a class; a class without a slope keeps none."""
-    return slope / slope.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    """Of length one a class; a class without a slope, beyond what rounding floats makes, keeps none."""
+    length = slope.norm(dim=1, keepdim=True)
+    return torch.where(length > NO_SLOPE, slope / length.clamp_min(NO_SLOPE), 0.0)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dptrain.errors import DataError
 from evaluation.access import Access
 from evaluation.inversion import generators
-from evaluation.inversion.blackbox import ScoreInversion
+from evaluation.inversion.blackbox import ScoreInversion, unit
 from evaluation.inversion.generators import linear, moved, person_distance, principal
 from evaluation.inversion.knowledge import ClassKnowledge, InversionAttack
 from evaluation.inversion.labels import LabelInversion
@@ -25,6 +25,14 @@ class Rounded(Target):
 
     def scores(self, inputs: Tensor) -> np.ndarray:
         return np.round(super().scores(inputs), 1)
+
+
+class Shifted(Target):
+    """Says more beyond the first decimal than the model does: something else for every class and input."""
+
+    def scores(self, inputs: Tensor) -> np.ndarray:
+        rounded = np.round(super().scores(inputs), 1)
+        return rounded + 0.04 * np.sin(1e4 * inputs.sum(1).numpy()[:, None] + np.arange(self.classes))
 
 
 def world(inputs: int = 24, hidden: int = 6, classes: int = 4, seed: int = 0) -> tuple[nn.Module, ClassKnowledge, Tensor]:
@@ -158,6 +166,11 @@ def test_a_model_that_says_nothing_gives_the_average_person(attack: InversionAtt
     torch.testing.assert_close(found, knowledge.public.mean(0).expand(4, -1), atol=1e-4, rtol=0)
 
 
+def test_what_rounding_floats_leaves_of_equal_scores_is_no_slope():
+    slope = unit(torch.tensor([[3e-11, -4e-11], [3e-7, -4e-7], [0.0, 0.0]]))
+    torch.testing.assert_close(slope, torch.tensor([[0.0, 0.0], [0.6, -0.8], [0.0, 0.0]]))
+
+
 @pytest.mark.parametrize("attack", SEEN, ids=lambda attack: type(attack).__name__)
 def test_without_public_examples_it_says_what_to_raise(attack: InversionAttack):
     model, knowledge, _ = world()
@@ -173,6 +186,15 @@ def test_no_more_is_asked_than_the_budget(attack: type[ScoreInversion] | type[La
     target = Target(model, attack.access, bounds=WIDE, classes=4)
     attack(budget=budget).run(target, knowledge, torch.Generator().manual_seed(0))
     assert 0.75 * budget <= target.queries <= budget
+
+
+def test_of_a_score_nothing_is_read_but_its_first_decimal():
+    model, knowledge, _ = world()
+    attack, random = ScoreInversion(budget=4000), torch.Generator()
+    kinds = (Target, Rounded, Shifted)
+    found = [attack.run(kind(model, Access.SCORES, bounds=WIDE, classes=4), knowledge, random.manual_seed(0)) for kind in kinds]
+    torch.testing.assert_close(found[0], found[1], atol=0, rtol=0)
+    torch.testing.assert_close(found[0], found[2], atol=0, rtol=0)
 
 
 def test_rounding_the_scores_does_not_hide_the_class():
