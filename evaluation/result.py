@@ -113,6 +113,9 @@ class AttackResult:
     """Further figure to the most that the plan permits it to be."""
     baselines: tuple[Measure, ...] = ()
     """The same metric for those who have no model: blind, class mean of public data, ..."""
+    likeness_without_model: tuple[Measure, ...] = ()
+    """Of reconstructions: their distances and similarities for what was to be had without the model, such as
+    ``public_mean/distance_to_private_mean``."""
     controls: tuple[Measure, ...] = ()
     """The same metric where the answer is known: positive (non-private twin), negative (untrained, permuted)."""
     curve: Curve | None = None
