@@ -59,6 +59,7 @@ METRIC_NAMES = {
     "named": "example named",
     "guessed": "members guessed",
     "guessed_held_out": "held-out guessed",
+    "held_out_minus_imputation": "held-out − imputation",
     "train_minus_held_out": "members − held-out",
     "within_20_percent": "within 20%",
     "within_a_tenth_of_the_range": "within a tenth of the range",
