@@ -32,8 +32,8 @@ from evaluation.likeness import Labelled, Originals, likeness, originals_of
 from evaluation.result import Measure
 
 DEALT = ("public_sample", "public_person_mean", "public_mean")
-"""Of those without a model: dealt to the classes at random, or one for all. On average over deals, or exactly, one is then right,
-whatever the judge. That is chance, and it decides no verdict: of people whom nothing public shows there is nothing
+"""Of those without a model: dealt to the classes at random, or one for all. On average over deals, or exactly, one is then
+right, whatever the judge. That is chance, and it decides no verdict: of people whom nothing public shows there is nothing
 better without the model."""
 FIRST = 5
 KEPT = 4
@@ -65,20 +65,17 @@ class Jury:
         """For each judged class, whether the judge takes its picture for it."""
         return self.judge.labels(pictures)[self.judged] == self.judged
 
-    def identified(self, pictures: Tensor, name: str) -> Measure:
-        """The share of the judged classes."""
-        return share(self.right(pictures), name)
-
-    def further(self, pictures: Tensor) -> tuple[Measure, ...]:
-        """Of people: the share among the judge's first five, and that of the linear judge."""
+    def further(self, pictures: Tensor) -> dict[int, Measure]:
+        """Of people: the share that the linear judge takes for themselves, and that among the judge's first five where there
+        are more; each by how many of the judge's answers count."""
         if not isinstance(self.judge, Recogniser) or self.second is None:
-            return ()
-        first = self.judge.ranked(pictures)[self.judged, :FIRST]
+            return {}
         by_linear = self.second.labels(pictures)[self.judged] == self.judged
-        return (
-            share((first == self.judged[:, None]).any(1), f"identified_top{FIRST}"),
-            share(by_linear, "identified_by_linear"),
-        )
+        found = {1: share(by_linear, "identified_by_linear")}
+        if len(pictures) > FIRST:
+            first = self.judge.ranked(pictures)[self.judged, :FIRST]
+            found = {FIRST: share((first == self.judged[:, None]).any(1), f"identified_top{FIRST}"), **found}
+        return found
 
     @cached_property
     def likeness_without_model(self) -> tuple[Measure, ...]:

@@ -7,22 +7,33 @@ takes part in making a reconstruction.
 
 import dataclasses
 import io
+from functools import lru_cache
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
+from dptrain.data.dataset import DataSet
 from dptrain.files import write_file
 from evaluation import metrics
 from evaluation.analysis import Case
+from evaluation.baselines import GATE
 from evaluation.inversion.class_ import ClassInversion
 from evaluation.inversion.knowledge import InversionAttack
+from evaluation.inversion.other_people import taught
 from evaluation.inversion.recogniser import Recogniser
-from evaluation.jury import DEALT, Jury, jury_of
+from evaluation.jury import DEALT, Jury, jury_of, share
 from evaluation.likeness import likeness
 from evaluation.membership import NotApplicable
 from evaluation.result import AttackResult, Verdict
 from evaluation.target import Target
+
+Right = Bool[np.ndarray, " judged"]
+"""For each class, whether the judge takes its picture for it."""
+OTHER_PEOPLE = "other_people"
+KNOWING_NOBODY = {"untrained": "an untrained model", OTHER_PEOPLE: "a model of other people"}
+"""Negative controls."""
 
 
 def reconstructions(case: Case, name: str, attack: InversionAttack) -> AttackResult:
@@ -36,30 +47,55 @@ def reconstructions(case: Case, name: str, attack: InversionAttack) -> AttackRes
         raise NotApplicable("the model predicts a value, and there is no class to draw")
     if case.data.kind != "image" and not np.isfinite(case.data.bounds).all():
         raise NotApplicable("the inputs have no public bounds")
-    jury = jury_of(case.data, case.split, case.seed)
+    jury, classes = jury_of(case.data, case.split, case.seed), len(case.data.classes)
     found = _invert(case, attack, jury, case.target)
-    value = jury.identified(found, "identified_top1")
-    controls = ()
-    if case.untrained is not None:
-        controls = (jury.identified(_invert(case, attack, jury, case.untrained), "untrained"),)
-    result = AttackResult(
+    right, controls = jury.right(found), _controls(case, attack, jury)
+    without_model = {who: jury.right(pictures) for who, pictures in jury.without_model.items()}
+    value = share(right, "identified_top1")
+    further = jury.further(found)
+    verdict, reason = _verdict(right, without_model, controls, 1 / classes)
+    return AttackResult(
         name=name,
         status="ok",
         metric="identified_top1",
         value=value.value,
         low=value.low,
         high=value.high,
-        chance=1 / len(case.data.classes),
+        chance=1 / classes,
         access=attack.access.word,
         paper=attack.paper,
-        metrics=(*jury.further(found), *likeness(found, jury.originals)),
-        baselines=(*jury.accuracy, *(jury.identified(made, named) for named, made in jury.without_model.items())),
+        verdict=verdict,
+        reason=reason if len(right) == classes else "; ".join(filter(None, [reason, _not_judged(len(right), classes)])),
+        metrics=(*further.values(), *likeness(found, jury.originals)),
+        chance_metrics={measure.name: first / classes for first, measure in further.items()},
+        judges=jury.accuracy,
+        baselines=tuple(share(answers, who) for who, answers in without_model.items()),
         likeness_without_model=jury.likeness_without_model,
-        controls=controls,
+        controls=tuple(share(answers, who) for who, answers in controls.items()),
         figures=_keep_picture(case, name, found, jury),
     )
-    verdict, reason = _verdict(result, tuple(jury.without_model))
-    return dataclasses.replace(result, verdict=verdict, reason=reason)
+
+
+def _not_judged(judged: int, classes: int) -> str:
+    return f"{judged} of {classes} classes are judged, and of the others the model had no example"
+
+
+def _controls(case: Case, attack: InversionAttack, jury: Jury) -> dict[str, Right]:
+    """Of people, a model of other people; else an untrained one. None where the architecture is not known."""
+    if case.untrained is None:
+        return {}
+    if case.data.others is None:
+        return {"untrained": jury.right(_invert(case, attack, jury, case.untrained))}
+    control, dealt = _of_others(case.untrained, case.data, case.seed)
+    right = jury.right(_invert(case, attack, jury, control))[np.isin(jury.judged, dealt)]
+    return {OTHER_PEOPLE: right} if len(right) else {}
+
+
+@lru_cache(maxsize=1)
+def _of_others(untrained: Target, data: DataSet, seed: int) -> tuple[Target, np.ndarray]:
+    """The same for every attack on a model."""
+    assert data.others is not None
+    return taught(untrained, data.others.inputs, data.others.groups, seed)
 
 
 def _invert(case: Case, attack: InversionAttack, jury: Jury, target: Target) -> Tensor:
@@ -108,14 +144,23 @@ def _nearest(means: Tensor, examples: Tensor, targets: Tensor) -> Tensor:
     return found
 
 
-def _verdict(result: AttackResult, without_model: tuple[str, ...]) -> tuple[Verdict, str]:
-    if result.low is None or result.chance is None or result.low <= result.chance:
+def _verdict(right: Right, without_model: dict[str, Right], controls: dict[str, Right], chance: float) -> tuple[Verdict, str]:
+    """Of which classes are identified, by the attack, without the model, and through models that know none of them."""
+    low = share(right, "").low
+    if low is None or low <= chance:
         return "found nothing", "the interval contains chance"
-    untrained = next((item for item in result.controls if item.name == "untrained"), None)
-    if untrained is not None and untrained.low is not None and untrained.low > result.chance:
-        return "withheld", f"an untrained model is identified as often as {untrained.value:.2f}: the judge is fooled"
-    beside = [item for item in result.baselines if item.name in without_model and item.name not in DEALT]
-    best = max(beside, key=lambda item: item.value or 0.0, default=None)
-    if best is not None and best.value is not None and result.low <= best.value:
-        return "nothing beyond public", f"{best.name.replace('_', ' ')}, without the model, is identified {best.value:.2f}"
+    for who, answers in controls.items():
+        least = metrics.proportion(int(answers.sum()), len(answers), confidence=GATE).low
+        if least is not None and least > chance:
+            return "withheld", (
+                f"through {KNOWING_NOBODY[who]} {answers.mean():.2f} are identified, which chance does not explain: what the "
+                "judge recognises comes by another way than through the model"
+            )
+    beside = {who: answers for who, answers in without_model.items() if who not in DEALT}
+    best = max(beside, key=lambda who: int(beside[who].sum()), default=None)
+    if best is not None:
+        beyond = metrics.paired_difference(right, beside[best], "beyond").low
+        if beyond is not None and beyond <= 0:
+            name = best.replace("_", " ")
+            return "nothing beyond public", f"{name}, without the model, is identified {beside[best].mean():.2f}"
     return "leak", ""

@@ -196,7 +196,8 @@ def test_controls_and_baselines_stand_beside_each_figure(run_folder: Path, digit
         assert (attack.low or 1.0) < (attack.value or 0.0) < (attack.high or 0.0)
     inversion = attack_of(result, "inversion.class")
     beside = {measure.name: measure.value or 0.0 for measure in (*inversion.baselines, *inversion.controls)}
-    assert beside["evaluator_accuracy"] > 0.85
+    assert [judge.name for judge in inversion.judges] == ["evaluator_accuracy"]
+    assert (inversion.judges[0].value or 0.0) > 0.85
     assert beside["untrained"] <= 0.1
     assert beside["public_class_mean"] >= 0.8
     assert (inversion.value or 0.0) >= 0.7
