@@ -13,10 +13,11 @@ attack, over the seeds s on which the attack ran on both:
     AUC per point       u / a                                                   only where a is shown to be above 0
 
 *Intervals.* Of a and u that of :func:`~evaluation.metrics.over_seeds`: the wider of Student's t over the seeds' differences,
-and of what the single figures' own intervals allow; for a, all seeds count as tested on the same examples, which of a published
-test part they are. The difference x − y of two figures has the interval whose ends lie √(distance² + distance²) away, with the
-distances of x and y to their own ends (Zou and Donner 2008, as in :mod:`evaluation.metrics`). That takes them as independent. Two models that are tested on the same examples tend to err on the
-same ones, and then it is too wide rather than too narrow. Of u / a Fieller's (Fieller 1954, "Some Problems in Interval
+and of what the single figures' own intervals allow; for a, all seeds count as tested on the same examples, which of a
+published test part they are. The difference x − y of two figures has the interval whose ends lie √(distance² + distance²)
+away, with the distances of x and y to their own ends (Zou and Donner 2008, as in :mod:`evaluation.metrics`). That takes them
+as independent. Two models that are tested on the same examples tend to err on the same ones, and then it is too wide rather
+than too narrow. Of u / a Fieller's (Fieller 1954, "Some Problems in Interval
 Estimation"): all r for which u − r a is not further from 0 than √(h_u² + r² h_a²), h being half the width of an interval; u
 and a are taken as uncorrelated. It is bounded exactly where the interval of a excludes 0, and there is no ratio elsewhere: a
 leak that is lowered for free has no price, and dividing by an accuracy given up that may be 0 would make one up. Each interval
