@@ -43,13 +43,14 @@ from evaluation.attributes import attributes, check_hidden
 from evaluation.final_model import final_model
 from evaluation.guarded import Bench
 from evaluation.inversion.reconstructor import Reconstructor
+from evaluation.jury import can_be_drawn, check_jury
 from evaluation.known_others import Informed, known_others
 from evaluation.membership import MembershipAttack, NotApplicable, gallery
 from evaluation.membership.lira import log_likelihood_ratio
 from evaluation.membership.signal import outputs_of, signal
 from evaluation.membership.vulnerability import FALSE_POSITIVE_RATE, by_chance, exposure, save, vulnerability
 from evaluation.plan import ATTACKS, EvaluationPlan
-from evaluation.reconstructions import can_be_drawn, check_jury, reconstructions
+from evaluation.reconstructions import reconstructions
 from evaluation.result import AttackResult, Calibration, Exposure, Measure, RunResult, Variant, read_run, write
 from evaluation.target import Kind, Target, model_of
 from evaluation.utility import as_numbers, by_statistics, calibration, utility
