@@ -377,7 +377,7 @@ def _exchange_curve(steps: tuple[Steps, ...]) -> TradeoffCurve:
     if not steps:
         return TradeoffCurve(np.zeros(1), np.zeros(1))
     composed = [dominating.exchanged_in_poisson(rate, sigma).self_compose(count) for sigma, rate, count in steps]
-    return _bounded_by(_Profile(functools.reduce(PrivacyLossDistribution.compose, composed)))
+    return curve_of_profile(_Profile(functools.reduce(PrivacyLossDistribution.compose, composed)))
 
 
 @functools.lru_cache(maxsize=64)

@@ -42,8 +42,6 @@ class Case:
     """Of the target; None where it is not known, and then nothing is said of what it permits."""
     evaluation: EvaluationPlan
     seed: int
-    recipe: Recipe | None = None
-    """The target's own."""
     fleet: Fleet | None = None
     reference: Target | None = None
     """What the target began from: a model that has seen public examples alone."""

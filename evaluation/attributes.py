@@ -18,8 +18,8 @@ Members and held-out people are dealt out by independent coins, so the expected 
 How often the attack is right at all is bounded by no plan: what holds of the population may be learned.
 
 **Verdict.** *leak* (or *within the plan*): members are guessed more often than people who were not trained on. *of the
-population*: beyond imputation without the outcome, and as often on both. *nothing beyond public*: imputation, without model and
-outcome, does as well.
+population*: beyond imputation without the outcome, of the same people one by one, and as often on both. *nothing beyond
+public*: imputation, without model and outcome, does as well.
 
 The **positive control** is a fully grown regression tree of the same members, attacked through its leaves: it keeps its
 training set, and an evaluation that finds no members in it finds none anywhere.
@@ -120,13 +120,17 @@ def attributes(case: Case, name: str, attack: AttributeAttack) -> AttackResult:
         chance=found.prior.value,
         access=attack.access.word,
         paper=attack.paper,
-        metrics=(dataclasses.replace(found.held_out, name="guessed_held_out"), found.train_minus_held_out),
+        metrics=(
+            dataclasses.replace(found.held_out, name="guessed_held_out"),
+            found.held_out_minus_imputation,
+            found.train_minus_held_out,
+        ),
         permitted_metrics={} if plan is None else {LEAKED: largest_difference(plan)},
         baselines=(found.prior, found.imputation, found.imputation_with_outcome, found.ideal),
         controls=tuple(controls),
     )
     permitted = result.permitted_metrics.get(LEAKED)
-    verdict, reason = of_attribute(found.held_out, found.imputation, found.train_minus_held_out, permitted)
+    verdict, reason = of_attribute(found.held_out_minus_imputation, found.imputation, found.train_minus_held_out, permitted)
     return dataclasses.replace(result, verdict=verdict, reason=reason)
 
 

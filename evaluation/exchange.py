@@ -13,10 +13,11 @@ attack, over the seeds s on which the attack ran on both:
     AUC per point       u / a                                                   only where a is shown to be above 0
 
 *Intervals.* Of a and u that of :func:`~evaluation.metrics.over_seeds`: the wider of Student's t over the seeds' differences,
-and of what the single figures' own intervals allow. The difference x − y of two figures has the interval whose ends lie
-√(distance² + distance²) away, with the distances of x and y to their own ends (Zou and Donner 2008, as in
-:mod:`evaluation.metrics`). That takes them as independent. Two models that are tested on the same examples tend to err on the
-same ones, and then it is too wide rather than too narrow. Of u / a Fieller's (Fieller 1954, "Some Problems in Interval
+and of what the single figures' own intervals allow; for a, all seeds count as tested on the same examples, which of a
+published test part they are. The difference x − y of two figures has the interval whose ends lie √(distance² + distance²)
+away, with the distances of x and y to their own ends (Zou and Donner 2008, as in :mod:`evaluation.metrics`). That takes them
+as independent. Two models that are tested on the same examples tend to err on the same ones, and then it is too wide rather
+than too narrow. Of u / a Fieller's (Fieller 1954, "Some Problems in Interval
 Estimation"): all r for which u − r a is not further from 0 than √(h_u² + r² h_a²), h being half the width of an interval; u
 and a are taken as uncorrelated. It is bounded exactly where the interval of a excludes 0, and there is no ratio elsewhere: a
 leak that is lowered for free has no price, and dividing by an accuracy given up that may be 0 would make one up. Each interval
@@ -39,7 +40,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 
-from evaluation.metrics import difference, over_seeds
+from evaluation.metrics import Subjects, difference, over_seeds
 from evaluation.result import AttackResult, Bought, Cost, Exchange, Kind, LeakChange, Measure, RunResult
 from evaluation.summary import by_kind, headline, utility_of
 
@@ -89,7 +90,7 @@ def _exchange(name: str, others: list[str], twins: dict[int, RunResult], kinds: 
 def _bought(kind: Kind, name: str, rate: str, others: list[str], pairs: list[Pair]) -> Bought:
     variant, epsilon, regularizer = kind
     runs = [run for run, _ in pairs]
-    given_up = _in_points(_given_up(pairs, utility_of, "accuracy_given_up"))
+    given_up = _in_points(_given_up(pairs, utility_of, "accuracy_given_up", "the same"))
     taken = _given_up(pairs, _auc(name), "auc_taken")
     cost, leak = cost_of(given_up), leak_of(taken)
     return Bought(
@@ -111,7 +112,7 @@ def _bought(kind: Kind, name: str, rate: str, others: list[str], pairs: list[Pai
 
 def _accuracy(runs: Sequence[RunResult]) -> Measure:
     found = [utility_of(run) for run in runs]
-    return over_seeds(found, found[0].name)
+    return over_seeds(found, found[0].name, subjects="the same")
 
 
 def cost_of(given_up: Measure) -> Cost:
@@ -200,8 +201,8 @@ def _half(measure: Measure) -> float:
     return max((abs(end - measure.value) for end in ends if end is not None), default=0.0)
 
 
-def _given_up(pairs: list[Pair], of: Of, name: str) -> Measure:
-    return over_seeds([difference(of(twin), of(run), name) for run, twin in pairs], name, least=-1.0)
+def _given_up(pairs: list[Pair], of: Of, name: str, subjects: Subjects = "dealt anew") -> Measure:
+    return over_seeds([difference(of(twin), of(run), name) for run, twin in pairs], name, least=-1.0, subjects=subjects)
 
 
 def _in_points(share: Measure) -> Measure:

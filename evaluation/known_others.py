@@ -1,4 +1,5 @@
-"""The informed adversary beside every model: how much of one example its plan hides from someone who knows all others.
+"""The informed adversary beside every model: how much of one unit its plan hides from someone who knows all others. The unit is
+an example, or all that is a user's.
 
     attack = Informed(candidates=10)
     known_others(case, "inversion.informed", attack)
@@ -31,7 +32,7 @@ MOST_TRIALS = 20_000
 
 @dataclass(frozen=True, kw_only=True)
 class Informed:
-    """Which of ``candidates`` equally likely examples was trained on."""
+    """Which of ``candidates`` equally likely examples, or users, was trained on."""
 
     access: ClassVar[Access] = Access.WEIGHTS
     paper: ClassVar[str] = "Balle et al. 2022; Hayes et al. 2023"

@@ -8,7 +8,8 @@ Direction is fixed once: a higher score means "member", and members are the posi
 
 Sources: DeLong, DeLong, Clarke-Pearson 1988, in the form of Sun and Xu 2014; Efron and Tibshirani 1993, "An Introduction to the
 Bootstrap" (percentile interval); Clopper and Pearson 1934; Zou and Donner 2008, "Construction of confidence limits about effect
-measures: a general approach"; Student's t over seeds.
+measures: a general approach"; Newcombe 1998, "Improved confidence intervals for the difference between binomial proportions
+based on paired data"; Student's t over seeds.
 """
 
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from dptrain.errors import UserError, unknown_name
 from evaluation.result import Curve, Measure
 
 Interval = Literal["delong", "bootstrap"]
+Subjects = Literal["dealt anew", "the same"]
+"""Whether each seed deals members and others out anew, or all seeds have the same people."""
 RESAMPLES = 2000
 CROSSING_RATES = (0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 0.9)
 """False positive rates at which an ROC is held against what a plan permits. Low ones come close together: that is where few
@@ -294,6 +297,34 @@ def difference(first: Measure, second: Measure, name: str) -> Measure:
     return Measure(name=name, value=value, low=value - below, high=value + above)
 
 
+def paired_difference(
+    first: Bool[np.ndarray, " examples"], second: Bool[np.ndarray, " examples"], name: str, confidence: float = 0.95
+) -> Measure:
+    """first − second, of the shares of the same examples on which two are right, one answer an example.
+
+    As in :func:`difference`, with what the two err on together taken off: the ends lie √(d² + e² − 2 φ d e) away, with the
+    distances d and e of the two shares to their own ends (Clopper–Pearson) and the correlation φ of being right (Newcombe 1998,
+    "Improved confidence intervals for the difference between binomial proportions based on paired data", method 10).
+    """
+    if first.shape != second.shape or first.ndim != 1:
+        raise ScoreError(f"answers have the shapes {first.shape} and {second.shape}; give one an example, of the same examples")
+    shares = [proportion(int(right.sum()), len(right), confidence=confidence) for right in (first, second)]
+    varied = first.std() * second.std()
+    together = float(((first - first.mean()) * (second - second.mean())).mean() / varied) if varied > 0 else 0.0
+    (p, low, high), (q, least, most) = ((item.value or 0.0, item.low or 0.0, item.high or 0.0) for item in shares)
+
+    def apart(one: float, other: float) -> float:
+        return float(np.sqrt(max(0.0, one**2 + other**2 - 2 * together * one * other)))
+
+    return Measure(
+        name=name,
+        value=p - q,
+        low=p - q - apart(p - low, most - q),
+        high=p - q + apart(high - p, q - least),
+        confidence=confidence,
+    )
+
+
 def mean(values: Float[np.ndarray, " examples"], name: str, confidence: float = 0.95) -> Measure:
     """The mean of a figure that each example has, with Student's interval; one example has none."""
     count, middle = len(values), float(np.mean(values))
@@ -303,29 +334,39 @@ def mean(values: Float[np.ndarray, " examples"], name: str, confidence: float = 
     return Measure(name=name, value=middle, low=middle - half, high=middle + half, confidence=confidence)
 
 
-def over_seeds(measures: list[Measure], name: str, least: float = 0.0, most: float = 1.0) -> Measure:
+def over_seeds(
+    measures: list[Measure], name: str, least: float = 0.0, most: float = 1.0, subjects: Subjects = "dealt anew"
+) -> Measure:
     """The mean over seeds with a 95% interval.
 
-    The interval is the wider of Student's t over the seeds and the mean half-width of the single intervals over √seeds:
-    seeds share a data set, so that a small spread between them does not mean that the figure is known so well. One seed
-    keeps its own interval. Shares, which come with intervals of their own, stay within 0 and 1; distances need not.
+    At each end the interval is the wider of Student's t over the seeds and of what the single intervals allow, each side by
+    itself: near 0 and 1 they are lopsided. Seeds may agree by luck, so that t alone would not do. What single intervals allow
+    is their mean distance to that end, and
+
+    * over √seeds where each seed deals the same data set out anew, by independent coins: which examples are members, by which
+      a membership figure errs, is then independent from seed to seed;
+    * as it is where the figures of all seeds are of the same subjects, such as twenty people or a published test part: what one
+      seed errs by, the others err by too, and three seeds do not make sixty people. So also where all seeds read one figure.
+
+    One seed keeps its own interval. Shares, which come with intervals of their own, stay within 0 and 1; distances need not.
 
     Args:
         least: the least that a figure can be; −1 for the difference of two shares.
         most: the most that it can be, where single figures have intervals; infinity for what is no share.
+        subjects: of whom the figures of different seeds are.
     """
     known = [measure for measure in measures if measure.value is not None]
     if not known:
         return Measure(name=name, value=None, note=measures[0].note if measures else "not measured")
-    values = np.array([measure.value for measure in known], dtype=float)
-    halves = [(m.high - m.low) / 2 for m in known if m.high is not None and m.low is not None]
-    middle, count = float(values.mean()), len(values)
-    half = float(np.mean(halves)) / np.sqrt(count) if halves else 0.0
+    values, count = np.array([measure.value for measure in known], dtype=float), len(known)
     if count == 1:
-        return Measure(name=name, value=middle, low=known[0].low, high=known[0].high)
+        return Measure(name=name, value=float(values[0]), low=known[0].low, high=known[0].high)
+    middle, divisor = float(values.mean()), np.sqrt(count) if subjects == "dealt anew" else 1.0
+    ends = np.array([(m.value, m.low, m.high) for m in known if m.low is not None and m.high is not None], dtype=float)
+    below, above = (ends[:, 0] - ends[:, 1], ends[:, 2] - ends[:, 0]) if len(ends) else (np.zeros(1), np.zeros(1))
     spread = float(student.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
-    half = max(half, spread)
-    highest = most if halves else np.inf
+    below, above = (max(spread, float(side.mean() / divisor)) for side in (below, above))
+    highest = most if len(ends) else np.inf
     return Measure(
-        name=name, value=middle, low=max(least, middle - half), high=min(highest, middle + half), note=f"{count} seeds"
+        name=name, value=middle, low=max(least, middle - below), high=min(highest, middle + above), note=f"{count} seeds"
     )

@@ -130,10 +130,18 @@ class AttackResult:
     """Further figures, such as the true positive rate at a fixed false positive rate."""
     permitted_metrics: dict[str, float] = field(default_factory=dict)
     """Further figure to the most that the plan permits it to be."""
+    chance_metrics: dict[str, float] = field(default_factory=dict)
+    """Further figure to what it would be for an attack with no signal."""
+    judges: tuple[Measure, ...] = ()
+    """Accuracy of whoever judges reconstructions, on examples that it was not trained on."""
     baselines: tuple[Measure, ...] = ()
     """The same metric for those who have no model: blind, class mean of public data, ..."""
+    likeness_without_model: tuple[Measure, ...] = ()
+    """Of reconstructions: their distances and similarities for what was to be had without the model, such as
+    ``public_mean/distance_to_private_mean``."""
     controls: tuple[Measure, ...] = ()
-    """The same metric where the answer is known: positive (non-private twin), negative (untrained, permuted)."""
+    """The same metric where the answer is known: positive (non-private twin), negative (untrained, permuted,
+    a model of other people)."""
     curve: Curve | None = None
     permitted_curve: Curve | None = None
     """The largest ROC that the privacy plan permits; None without a guarantee."""

@@ -43,13 +43,14 @@ from evaluation.attributes import attributes, check_hidden
 from evaluation.final_model import final_model
 from evaluation.guarded import Bench
 from evaluation.inversion.reconstructor import Reconstructor
+from evaluation.jury import can_be_drawn, check_jury
 from evaluation.known_others import Informed, known_others
 from evaluation.membership import MembershipAttack, NotApplicable, gallery
 from evaluation.membership.lira import log_likelihood_ratio
 from evaluation.membership.signal import outputs_of, signal
 from evaluation.membership.vulnerability import FALSE_POSITIVE_RATE, by_chance, exposure, save, vulnerability
 from evaluation.plan import ATTACKS, EvaluationPlan
-from evaluation.reconstructions import can_be_drawn, check_jury, reconstructions
+from evaluation.reconstructions import reconstructions
 from evaluation.result import AttackResult, Calibration, Exposure, Measure, RunResult, Variant, read_run, write
 from evaluation.secrets import secrets
 from evaluation.target import Kind, Target, kind_of, model_of
@@ -108,7 +109,6 @@ def evaluate(
         plan=dataclasses.replace(stated, steps=max(until, 1)),
         evaluation=plan,
         seed=int(identity.get("seed", 0)),
-        recipe=recipe,
         views=views,
         folder=folder,
         recipe=recipe,

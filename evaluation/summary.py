@@ -11,13 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
-from evaluation.metrics import over_seeds
+from evaluation.metrics import Subjects, difference, over_seeds
 from evaluation.result import AttackResult, Exposure, Kind, Measure, RunResult, Summary, read_run
 from evaluation.utility import as_measures
 from evaluation.verdicts import of_attribute
 
 NO_TWIN = "no non-private twin ran to show what the attack can find, so this shows little"
 NOTHING_ON_TWIN = "it finds nothing on the non-private twin either, so this shows little"
+LEAST = {
+    "train_minus_held_out": -1.0,
+    "held_out_minus_imputation": -1.0,
+    "similarity_to_private_mean": -1.0,
+    "distance_held_out_less_member": -math.inf,
+}
+"""The least that a figure can be, where that is below 0."""
 ORDER = {"non_private": 0, "clip_only": 1, "regularized": 2, "dp": 3}
 
 
@@ -84,27 +91,28 @@ def _summary(runs: list[RunResult]) -> Summary:
         if not good:
             continue
         label = f"{name}/{good[0].metric}"
-        most = math.inf if in_bits(good[0].metric) else 1.0
-        measures.append(over_seeds([headline(result) for result in good], label, most=most))
+        measures.append(_mean_of([headline(result) for result in good], label))
         if good[0].permitted is not None:
             permitted[label] = good[0].permitted
         for further in good[0].metrics:
             same = [item for result in good for item in result.metrics if item.name == further.name]
-            least = -1.0 if further.name == "train_minus_held_out" else 0.0
-            measures.append(over_seeds(same, f"{name}/{further.name}", least, math.inf if in_bits(further.name) else 1.0))
+            measures.append(_mean_of(same, f"{name}/{further.name}"))
             if further.name in good[0].permitted_metrics:
                 permitted[f"{name}/{further.name}"] = good[0].permitted_metrics[further.name]
         found: dict[str, list[Measure]] = {}
-        for item in (item for result in good for item in (*result.baselines, *result.controls)):
+        for item in (item for result in good for item in _beside(result)):
             found.setdefault(item.name, []).append(item)
-        beside += [over_seeds(same, f"{name}/{item}", most=most) for item, same in found.items()]
-    worth = [over_seeds(list(same), same[0].name, most=math.inf) for same in zip(*map(utilities_of, runs), strict=True)]
+        beside += [_mean_of(same, f"{name}/{item}", good[0].metric) for item, same in found.items()]
+    worth = [
+        over_seeds(list(same), same[0].name, most=math.inf, subjects="the same")
+        for same in zip(*map(utilities_of, runs), strict=True)
+    ]
     return Summary(
         variant=runs[0].variant,
         epsilon=runs[0].epsilon,
         regularizer=runs[0].regularizer,
         seeds=tuple(run.seed for run in runs),
-        utility=over_seeds([utility_of(run) for run in runs], worth[0].name),
+        utility=over_seeds([utility_of(run) for run in runs], worth[0].name, subjects="the same"),
         further_utility=tuple(worth[1:]),
         measures=tuple(measures),
         beside=tuple(beside),
@@ -112,6 +120,31 @@ def _summary(runs: list[RunResult]) -> Summary:
         verdicts={name: _verdict(results, name, measures, permitted) for name, results in attacks.items()},
         exposure=_exposure([run.exposure for run in runs if run.exposure is not None]),
     )
+
+
+def _beside(result: AttackResult) -> tuple[Measure, ...]:
+    return (*result.judges, *result.baselines, *result.likeness_without_model, *result.controls)
+
+
+def subjects_of(label: str) -> Subjects:
+    """Whether ``<attack>/<metric>`` is of members and others whom each seed deals out anew, or of the same classes, people or
+    mechanism in all of them."""
+    return (
+        "dealt anew"
+        if label.startswith(("membership.", "extraction.")) or label.endswith("/train_minus_held_out")
+        else "the same"
+    )
+
+
+def _mean_of(same: list[Measure], label: str, beside: str = "") -> Measure:
+    """Over seeds.
+
+    Args:
+        beside: the headline that a baseline or control is of the kind of.
+    """
+    metric = label.rpartition("/")[2]
+    most = math.inf if metric.startswith("distance_") or in_bits(metric) or in_bits(beside) else 1.0
+    return over_seeds(same, label, LEAST.get(metric, 0.0), most, subjects_of(label))
 
 
 def _exposure(found: list[Exposure]) -> Exposure | None:
@@ -123,8 +156,8 @@ def _exposure(found: list[Exposure]) -> Exposure | None:
         found[0],
         examples=sum(one.examples for one in found),
         models=min(one.models for one in found),
-        flagged=over_seeds([one.flagged for one in found], found[0].flagged.name),
-        striking=over_seeds([one.striking for one in found], found[0].striking.name),
+        flagged=over_seeds([one.flagged for one in found], found[0].flagged.name, subjects="the same"),
+        striking=over_seeds([one.striking for one in found], found[0].striking.name, subjects="the same"),
         striking_by_chance=float(np.mean([one.striking_by_chance for one in found])),
         share_above=_mean([one.share_above for one in found]),
         share_by_chance=_mean([one.share_by_chance for one in found]),
@@ -198,12 +231,12 @@ def _secrets_verdict(results: list[AttackResult]) -> str:
 
 
 def _attribute_verdict(results: list[AttackResult], name: str, measures: list[Measure], permitted: dict[str, float]) -> str:
-    def over(metric: str) -> Measure:
-        return next(item for item in measures if item.name == f"{name}/{metric}")
-
+    over = {item.name.removeprefix(f"{name}/"): item for item in measures if item.name.startswith(f"{name}/")}
     imputed = [item for result in results for item in result.baselines if item.name == "imputation"]
-    leaked = f"{name}/train_minus_held_out"
-    verdict, _ = of_attribute(
-        over("guessed_held_out"), over_seeds(imputed, "imputation"), over("train_minus_held_out"), permitted.get(leaked)
-    )
+    imputation = over_seeds(imputed, "imputation", subjects="the same")
+    beyond = over.get("held_out_minus_imputation")
+    if beyond is None:  # a result of before they were paired
+        beyond = difference(over["guessed_held_out"], imputation, "held_out_minus_imputation")
+    leaked = over["train_minus_held_out"]
+    verdict, _ = of_attribute(beyond, imputation, leaked, permitted.get(f"{name}/train_minus_held_out"))
     return verdict

@@ -11,6 +11,7 @@ An attack gives distributions; this turns them into shares with intervals. Besid
   the model matters to those who have no such population,
 * **ideal**: the hidden column from all others *and the true outcome*, again learned on the population without the model. An
   attack that comes to it got from the model all that the outcome says,
+* **held-out − imputation**: the difference of the two on the same held-out people, one by one,
 * **train − held-out**: the attack's share of members less that of held-out people. This difference alone is a leak of
   training; the rest is what the model learned of the population (Jayaraman & Evans 2022, "Are Attribute Inference Attacks Just
   Imputation?").
@@ -21,13 +22,13 @@ A guess of a number counts as right within ``TOLERANCE`` of its public range.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from evaluation.inversion.attribute_knowledge import AttributeKnowledge, People
 from evaluation.inversion.columns import GRID
 from evaluation.inversion.prior_of_columns import Guesser, shares
-from evaluation.metrics import difference, proportion
+from evaluation.metrics import difference, paired_difference, proportion
 from evaluation.result import Measure
 
 TOLERANCE = 0.05
@@ -39,6 +40,8 @@ class AttributeFigures:
 
     members: Measure
     held_out: Measure
+    held_out_minus_imputation: Measure
+    """Of the same people."""
     train_minus_held_out: Measure
     prior: Measure
     imputation: Measure
@@ -65,6 +68,8 @@ def attribute_figures(
     of_members = share_right(knowledge, *members, "members")
     of_held_out = share_right(knowledge, *held_out, "held_out")
     people = knowledge.people(*held_out_rows)
+    imputed = impute(knowledge, people)
+    answers = [is_right(knowledge, posterior, truth) for posterior in (held_out[0], imputed)]
     prior = np.tile(shares(knowledge, knowledge.hidden), (len(truth), 1))
     everything = tuple(name for name in knowledge.layout.names if name != knowledge.hidden)
     same = with_outcome(knowledge, knowledge.known, *held_out_rows, classes=classes)
@@ -72,9 +77,10 @@ def attribute_figures(
     return AttributeFigures(
         members=of_members,
         held_out=of_held_out,
+        held_out_minus_imputation=paired_difference(answers[0], answers[1], "held_out_minus_imputation"),
         train_minus_held_out=difference(of_members, of_held_out, "train_minus_held_out"),
         prior=share_right(knowledge, prior, truth, "prior"),
-        imputation=share_right(knowledge, impute(knowledge, people), truth, "imputation"),
+        imputation=share_right(knowledge, imputed, truth, "imputation"),
         imputation_with_outcome=share_right(knowledge, same, truth, "imputation_with_outcome"),
         ideal=share_right(knowledge, best, truth, "ideal"),
     )
@@ -112,10 +118,17 @@ def share_right(
     name: str,
 ) -> Measure:
     """The share of people whose most probable value is the true one, with its Clopper–Pearson interval."""
+    return proportion(int(is_right(knowledge, posterior, truth).sum()), len(truth), name)
+
+
+def is_right(
+    knowledge: AttributeKnowledge, posterior: Float[np.ndarray, "people values"], truth: Int[np.ndarray, " people"]
+) -> Bool[np.ndarray, " people"]:
+    """Whether each one's most probable value is the true one."""
     apart = np.abs(posterior.argmax(1) - truth)
     column = knowledge.layout.column(knowledge.hidden)
     near = round(TOLERANCE * (GRID - 1)) if column.kind == "number" else 0
     right = apart <= near
     if column.kind == "number" and column.may_be_missing:  # missing is no number that another could be near to
         right &= (posterior.argmax(1) < GRID) == (truth < GRID)
-    return proportion(int(right.sum()), len(truth), name)
+    return right

@@ -21,6 +21,7 @@ ones; hence fewer components and a higher temper than where derivatives are know
 The settings were chosen with roles swapped, as in :mod:`~evaluation.inversion.prior`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -68,8 +69,11 @@ class ScoreInversion:
             DataError: there are fewer than two public examples.
         """
         prior = linear(knowledge.public, knowledge.public_groups, components=self.components, temper=1.0)
-        slope = self._shared(target, prior, generator)
-        means = self._step(prior, slope)
+        count = int(self.budget * self.first) // (self.widenings + 1) // 2 * 2
+        slope = slope_at_the_mean(
+            prior, lambda inputs: self._shown(target, inputs), target, count, self.spread, self.widenings, generator
+        )
+        means = stepped(prior, slope, self.temper)
         each = int(self.budget * (1 - self.first)) // (self.rounds * target.classes) // 2 * 2
         wanted = torch.arange(target.classes)
         for _ in range(self.rounds if each else 0):
@@ -79,28 +83,42 @@ class ScoreInversion:
             scores = self._shown(target, inputs).view(target.classes, each, -1)
             own = scores[wanted, :, wanted]
             slope += unit(((own - own.mean(1, keepdim=True)).float()[..., None] * noise).mean(1))
-            means = self._step(prior, slope)
+            means = stepped(prior, slope, self.temper)
         return prior.decode(means).clamp(*target.bounds)
-
-    def _shared(self, target: Target, prior: LinearGenerator, generator: torch.Generator) -> Float[Tensor, "classes latent"]:
-        """Every class's slope at the mean face, from the same queries."""
-        count = int(self.budget * self.first) // (self.widenings + 1) // 2 * 2
-        slope = torch.zeros(target.classes, len(prior.spread))
-        spread = self.spread
-        for _ in range(self.widenings + 1):
-            half = torch.randn(count // 2, len(prior.spread), generator=generator)
-            noise = torch.cat([half, -half])
-            scores = self._shown(target, prior.decode(spread * noise).clamp(*target.bounds))
-            slope += unit((scores - scores.mean(0)).float().T @ noise / count)
-            if bool((slope.norm(dim=1) == 0).any()):
-                spread *= WIDER
-        return slope
 
     def _shown(self, target: Target, inputs: Tensor) -> Float[Tensor, "inputs classes"]:
         return torch.from_numpy(np.round(target.scores(inputs), self.decimals))
 
-    def _step(self, prior: LinearGenerator, slope: Tensor) -> Tensor:
-        return prior.on_shell(slope * prior.spread ** (2 * self.temper - 2))
+
+def slope_at_the_mean(
+    prior: LinearGenerator,
+    answers: Callable[[Tensor], Tensor],
+    target: Target,
+    count: int,
+    spread: float,
+    widenings: int,
+    generator: torch.Generator,
+) -> Float[Tensor, "classes latent"]:
+    """Every class's slope at the mean face, from the same queries: ``count`` a cloud, √2 times as wide where a class has none.
+
+    Args:
+        answers: inputs to ``[inputs, classes]``, each class's score or whether it was answered.
+        spread: of the first cloud, in units of the public examples' own.
+    """
+    slope = torch.zeros(target.classes, len(prior.spread))
+    for _ in range(widenings + 1):
+        half = torch.randn(count // 2, len(prior.spread), generator=generator)
+        noise = torch.cat([half, -half])
+        shown = answers(prior.decode(spread * noise).clamp(*target.bounds))
+        slope += unit((shown - shown.mean(0)).float().T @ noise / count)
+        if bool((slope.norm(dim=1) == 0).any()):
+            spread *= WIDER
+    return slope
+
+
+def stepped(prior: LinearGenerator, slope: Float[Tensor, "classes latent"], temper: float) -> Float[Tensor, "classes latent"]:
+    """The step of another temper, on the shell."""
+    return prior.on_shell(slope * prior.spread ** (2 * temper - 2))
 
 
 def unit(slope: Float[Tensor, "classes latent"]) -> Float[Tensor, "classes latent"]:

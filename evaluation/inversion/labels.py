@@ -26,8 +26,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from evaluation.access import Access
-from evaluation.inversion.blackbox import WIDER, unit
-from evaluation.inversion.generators import LinearGenerator, linear
+from evaluation.inversion.blackbox import slope_at_the_mean, stepped, unit
+from evaluation.inversion.generators import linear
 from evaluation.inversion.knowledge import ClassKnowledge
 from evaluation.target import Target
 
@@ -58,8 +58,11 @@ class LabelInversion:
             DataError: there are fewer than two public examples.
         """
         prior = linear(knowledge.public, knowledge.public_groups, components=self.components, temper=1.0)
-        slope = self._first(target, prior, generator)
-        means = self._step(prior, slope)
+        count = int(self.budget * self.first) // (self.widenings + 1) // 2 * 2
+        slope = slope_at_the_mean(
+            prior, lambda inputs: self._answered(target, inputs), target, count, self.radius, self.widenings, generator
+        )
+        means = stepped(prior, slope, self.temper)
         each = int(self.budget * (1 - self.first)) // (self.rounds * target.classes) // 2 * 2
         wanted = torch.arange(target.classes)
         radius = torch.full((target.classes, 1, 1), self.radius)
@@ -70,27 +73,13 @@ class LabelInversion:
             own = (torch.from_numpy(target.labels(inputs)).view(target.classes, each) == wanted[:, None]).float()
             share = own.mean(1, keepdim=True)
             slope += unit(((own - share)[..., None] * noise).mean(1))
-            means = self._step(prior, slope)
+            means = stepped(prior, slope, self.temper)
             radius = torch.where((share > MOSTLY)[..., None], radius * self.growth, radius)
         return prior.decode(means).clamp(*target.bounds)
 
-    def _first(self, target: Target, prior: LinearGenerator, generator: torch.Generator) -> Float[Tensor, "classes latent"]:
-        """The mean of the prior's draws that the target puts into each class."""
-        count = int(self.budget * self.first) // (self.widenings + 1) // 2 * 2
-        slope = torch.zeros(target.classes, len(prior.spread))
-        spread = self.radius
-        for _ in range(self.widenings + 1):
-            half = torch.randn(count // 2, len(prior.spread), generator=generator)
-            noise = torch.cat([half, -half])
-            labels = torch.from_numpy(target.labels(prior.decode(spread * noise).clamp(*target.bounds)))
-            own = torch.nn.functional.one_hot(labels, target.classes).float()
-            slope += unit((own - own.mean(0)).T @ noise / count)
-            if bool((slope.norm(dim=1) == 0).any()):
-                spread *= WIDER
-        return slope
-
-    def _step(self, prior: LinearGenerator, slope: Tensor) -> Tensor:
-        return prior.on_shell(slope * prior.spread ** (2 * self.temper - 2))
+    def _answered(self, target: Target, inputs: Tensor) -> Float[Tensor, "inputs classes"]:
+        """Which class is answered."""
+        return torch.nn.functional.one_hot(torch.from_numpy(target.labels(inputs)), target.classes).float()
 
 
 MOSTLY = 0.95

@@ -98,11 +98,10 @@ class Recogniser:
         right = int((self.labels(inputs) == targets.numpy()).sum())
         return proportion(right, len(targets), "evaluator_accuracy")
 
-    def identified(self, pictures: Tensor, *, most: int = 1, shift: int = 0) -> Measure:
-        """Share of classes, one picture each, whose own class shifted by ``shift`` is among the ``most`` first ones."""
+    def identified(self, pictures: Tensor, *, most: int = 1) -> Measure:
+        """Share of classes, one picture each, whose own class is among the ``most`` first ones."""
         ranked, classes = self.ranked(pictures), len(pictures)
-        wanted = (np.arange(classes) + shift) % classes
-        right = int((ranked[:, :most] == wanted[:, None]).any(1).sum())
+        right = int((ranked[:, :most] == np.arange(classes)[:, None]).any(1).sum())
         return proportion(right, classes, f"identified_top{most}")
 
 

@@ -105,7 +105,16 @@ def _panel(axes: Axes, result: ComparisonResult, title: str, of: Of, chance: flo
     if allowed:
         places = [place[epsilon] for epsilon in sorted(allowed)]
         heights = [allowed[epsilon] for epsilon in sorted(allowed)]
-        axes.plot(places, heights, color="#000000", linestyle="--", linewidth=1.2, label="permitted by the plan")
+        axes.plot(
+            places,
+            heights,
+            color="#000000",
+            linestyle="--",
+            marker="_",
+            markersize=14,
+            linewidth=1.2,
+            label="permitted by the plan",
+        )
     middle = start + 0.25 * max(len(apart) - 1, 0)
     ticks, labels = list(range(len(budgets))), [f"{epsilon:g}" for epsilon in budgets]
     axes.set_xticks([*ticks, middle] if apart else ticks, [*labels, "∞"] if apart else labels)

@@ -105,7 +105,8 @@ def _rocs(result: ComparisonResult) -> list[dict[str, Any]]:
 
 
 def _table(result: ComparisonResult, attack: str) -> dict[str, Any]:
-    names = [name for name in wording.measure_names(result) if name.startswith(f"{attack}/")]
+    every = [name for name in wording.measure_names(result) if name.startswith(f"{attack}/")]
+    names = [name for name in every if wording.is_rate(name)]
     rows = [
         {
             "name": wording.row_name(summary),
@@ -118,15 +119,35 @@ def _table(result: ComparisonResult, attack: str) -> dict[str, Any]:
         }
         for summary in result.summary
     ]
-    about = wording.about(result, attack)
+    about, chances = wording.about(result, attack), wording.chances(result)
+    headline = wording.headlines(result).get(attack)
     return {
         "name": wording.attack_name(attack),
         "paper": about.paper if about is not None else "",
         "access": about.access if about is not None else "",
         "chance": about.chance if about is not None else None,
+        "chances": [
+            (wording.metric_name(name.split("/")[1]), chances[name])
+            for name in names
+            if name in chances and name != headline and about is not None and chances[name] != about.chance
+        ],
+        "judges": wording.judges(result, attack),
+        "chosen_on": wording.CHOSEN_ON.get((str(result.data.get("name")), attack), ""),
         "columns": [wording.metric_name(name.split("/")[1]) for name in names],
         "rows": rows,
+        "likeness": _likeness(result, attack, [name for name in every if not wording.is_rate(name)]),
     }
+
+
+def _likeness(result: ComparisonResult, attack: str, names: list[str]) -> dict[str, Any] | None:
+    """Distances and similarities of every model's pictures, and of what was to be had without one."""
+    if not names:
+        return None
+    metrics = [name.split("/")[1] for name in names]
+    rows = [(wording.row_name(item), [wording.interval(wording.find(item, name)) for name in names]) for item in result.summary]
+    for who, found in wording.likeness_without_model(result, attack).items():
+        rows.append((f"{who.replace('_', ' ')}, without a model", [wording.interval(found.get(metric)) for metric in metrics]))
+    return {"columns": [wording.metric_name(metric) for metric in metrics], "rows": rows}
 
 
 def _note(measure: Measure | None) -> str:
@@ -138,7 +159,7 @@ def _beside(result: ComparisonResult) -> list[dict[str, Any]]:
     rows = []
     for run in result.runs:
         for attack in run.attacks:
-            beside = [*attack.baselines, *attack.controls]
+            beside = [*attack.judges, *attack.baselines, *attack.controls]
             if beside:
                 shown = [(item.name.replace("_", " "), wording.interval(item)) for item in beside]
                 rows.append(

@@ -68,8 +68,10 @@ def _utility(result: ComparisonResult, width: int) -> list[str]:
                 *(wording.interval(wording.find(summary, name)) for name in worth),
             ]
         )
-    unit = next((run.guarantee.unit for run in result.runs if run.guarantee is not None), "example")
-    notes = [f"The unit of privacy is one {unit}. Intervals are 95%, over seeds."]
+    units = sorted({run.guarantee.unit for run in result.runs if run.guarantee is not None and run.variant == "dp"})
+    notes = [f"The unit of privacy is one {' or one '.join(units)}."] if units else []
+    several = any(len(summary.seeds) > 1 for summary in result.summary)
+    notes.append(f"Intervals are 95%, {'over seeds' if several else 'of one model each'}.")
     notes += wording.unit_of_value(result)
     notes += [f"{wording.metric_name(item.name)}: {wording.interval(item)}" for item in result.baselines]
     return [*_table(rows, width), *_wrapped(notes, width)]
@@ -79,14 +81,18 @@ def _attack(result: ComparisonResult, attack: str, width: int) -> list[str]:
     """One attack over all budgets: its figures, what the plan permits, and the verdict."""
     names = [name for name in wording.measure_names(result) if name.startswith(f"{attack}/")]
     permitted = any(name in summary.permitted for summary in result.summary for name in names)
-    header = ["", *(wording.metric_name(name.split("/")[1]) for name in names if wording.is_rate(name))]
+    chances, headline = wording.chances(result), wording.headlines(result).get(attack, "")
+    header = [""]
+    for name in (name for name in names if wording.is_rate(name)):
+        own = chances.get(name) if chances.get(name) != chances.get(headline) else None
+        header.append(wording.metric_name(name.split("/")[1]) + ("" if own is None else f" (chance {own:.3g})"))
     rows = [[*header, *(["permitted"] if permitted else []), "verdict"]]
     for summary in result.summary:
         cells = [wording.interval(wording.find(summary, name)) for name in names if wording.is_rate(name)]
         if permitted:
             cells.append(" / ".join(wording.number(summary.permitted.get(name)) for name in names if wording.is_rate(name)))
         rows.append([wording.row_name(summary), *cells, summary.verdicts.get(attack, "–")])
-    chance = wording.chances(result).get(wording.headlines(result).get(attack, ""))
+    chance = chances.get(headline)
     title = wording.attack_name(attack) + (f" (chance {chance:.3g})" if chance is not None else "")
     return [
         *_wrapped([title], width),
@@ -122,7 +128,7 @@ def _unmeasured(result: ComparisonResult, names: list[str]) -> list[str]:
 def _beside(result: ComparisonResult, attack: str) -> list[str]:
     """Baselines and controls: their range over all runs."""
     lines: list[str] = []
-    for kind in ("baselines", "controls"):
+    for kind in ("judges", "baselines", "controls"):
         ranges: dict[str, list[float]] = {}
         for run in result.runs:
             for found in run.attacks:

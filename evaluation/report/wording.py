@@ -66,7 +66,6 @@ METRIC_NAMES = {
     "identified_top5": "identified, top 5",
     "identified_by_linear": "identified by the linear judge",
     "identified_of_draws": "draws identified",
-    "named": "example named",
     "nearer_than_known": "nearer than any known example",
     "nearer_by_mean_example": "the mean example nearer than any known one",
     "error_of_reconstruction": "mean squared error",
@@ -76,8 +75,10 @@ METRIC_NAMES = {
     "ssim_of_reconstruction": "SSIM",
     "ssim_of_mean_example": "SSIM of the mean example",
     "ssim_of_nearest_example": "SSIM of the nearest known example",
+    "named": "candidate named",
     "guessed": "members guessed",
     "guessed_held_out": "held-out guessed",
+    "held_out_minus_imputation": "held-out − imputation",
     "train_minus_held_out": "members − held-out",
     "within_20_percent": "within 20%",
     "next_character": "next character right",
@@ -149,6 +150,21 @@ MEMBERS_THEMSELVES = (
     "do not put it into a repository, and send it to nobody who may not see the data."
 )
 
+
+HOW_NEAR = (
+    "Distances are root mean squares, in units of an input or in the embedding of whoever judges. Nearer to private than to "
+    "public examples shows the class, and of people the person: means of held-out images do so too. Nearer to members than to "
+    "held-out examples, of which there are as many, shows what was trained on. Below, the same of what needs no model."
+)
+
+CHOSEN_ON = {
+    ("faces", attack): (
+        "Its settings were chosen on models of other halves of the same forty people, in which some who are private here were "
+        "attacked: for these people it may look a little better than for others."
+    )
+    for attack in ("inversion.prior", "inversion.scores", "inversion.labels")
+}
+"""Where settings were chosen with a part of what they are now judged on, by data set and attack."""
 
 RIGHT = {
     "next_character": "right about the next character",
@@ -327,12 +343,32 @@ def applicable(result: ComparisonResult) -> list[str]:
 
 def chances(result: ComparisonResult) -> dict[str, float]:
     """``<attack>/<metric>`` to what an attack without any signal gets."""
-    return {
-        f"{attack.name}/{attack.metric}": attack.chance
-        for run in result.runs
-        for attack in run.attacks
-        if attack.status == "ok" and attack.chance is not None
-    }
+    found: dict[str, float] = {}
+    for attack in (attack for run in result.runs for attack in run.attacks if attack.status == "ok"):
+        if attack.chance is not None:
+            found[f"{attack.name}/{attack.metric}"] = attack.chance
+        found |= {f"{attack.name}/{metric}": chance for metric, chance in attack.chance_metrics.items()}
+    return found
+
+
+def judges(result: ComparisonResult, attack: str) -> list[str]:
+    """How accurate those are who judge an attack's pictures: the lowest and the highest over all runs."""
+    found: dict[str, list[float]] = {}
+    for item in (item for run in result.runs for item in run.attacks if item.name == attack):
+        for judge in item.judges:
+            found.setdefault(judge.name, []).append(judge.value or 0.0)
+    return [f"{name.replace('_', ' ')} {min(values):.2f} to {max(values):.2f}" for name, values in found.items()]
+
+
+def likeness_without_model(result: ComparisonResult, attack: str) -> dict[str, dict[str, Measure]]:
+    """Who has no model, to the distances and similarities of what he has: no model has a part in them, so the first row's."""
+    found: dict[str, dict[str, Measure]] = {}
+    for measure in result.summary[0].beside if result.summary else ():
+        name, _, rest = measure.name.partition("/")
+        who, _, metric = rest.partition("/")
+        if name == attack and metric:
+            found.setdefault(who, {})[metric] = measure
+    return found
 
 
 def levels(result: ComparisonResult, name: str) -> dict[str, float]:
@@ -523,7 +559,8 @@ def _drawn(summary: Summary) -> str:
     attack = best.name.split("/")[0]
     verdict = summary.verdicts.get(attack, "none")
     name = attack_name(attack)
-    return f"; of the classes as {name[0].lower()}{name[1:]} draws them, a judge recognises {interval(best)} ({verdict})"
+    of = f", the best of {len(rated)} inversions," if len(rated) > 1 else ""
+    return f"; of the classes as {name[0].lower()}{name[1:]}{of} draws them, a judge recognises {interval(best)} ({verdict})"
 
 
 def _strongest(summary: Summary) -> str:

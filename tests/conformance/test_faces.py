@@ -18,10 +18,13 @@ from dptrain.recipe import (
 )
 from dptrain.trainer import build_training
 from evaluation.access import Access
+from evaluation.inversion.blackbox import ScoreInversion
 from evaluation.inversion.class_ import ClassInversion
-from evaluation.inversion.evaluator import check_apart, nearest_distance
-from evaluation.inversion.knowledge import ClassKnowledge
+from evaluation.inversion.knowledge import InversionAttack
+from evaluation.inversion.labels import LabelInversion
 from evaluation.inversion.recogniser import Recogniser
+from evaluation.jury import Jury, jury_of
+from evaluation.likeness import likeness
 from evaluation.target import Target
 
 DATA = DataConfig(name="faces", split=SplitConfig(per_class=7))
@@ -40,51 +43,66 @@ def trained(recipe: Recipe, seed: int = 0) -> tuple[torch.nn.Module, float]:
     return model, float(right.float().mean())
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("shared_data")
-def test_softmax_regression_gives_its_people_away_to_a_judge_that_saw_neither_them_as_trained_nor_the_public():
-    """Over three seeds .75 top-1 and .97 top-5 on average, .60 and .95 at the least; a public face .02."""
-    data = load(DATA)
-    assert data.others is not None
-    public = data.others.inputs
-    split = draw(len(data), DATA.split, 0, targets=data.targets)
-    members, held_out = data.inputs[split.members], data.inputs[split.non_members]
-    recipe = Recipe(
+def on_pixels(model: ModelConfig) -> Recipe:
+    return Recipe(
         data=DATA,
-        model=ModelConfig(name="linear"),
+        model=model,
         optimizer=OptimizerConfig(learning_rate=0.1),
         privacy=PrivacyConfig(mechanism="none", expected_batch_size=140.0, delta=5e-4),
         training=TrainingConfig(steps=300),
     )
-    model, accuracy = trained(recipe)
-    assert accuracy >= 0.9
-    judge = Recogniser.train(held_out, data.targets[split.non_members], 20)
-    check_apart(judge.seen, members=members, public=public)
-    own = judge.accuracy(members, data.targets[split.members]).value
-    assert own is not None
-    assert own >= 0.9
-    target = Target(model, Access.GRADIENTS, bounds=data.bounds, classes=20)
-    knowledge = ClassKnowledge(data.input_shape, public, data.others.groups)
-    found = ClassInversion().run(target, knowledge, torch.Generator().manual_seed(0))
-    first, fifth = judge.identified(found).value, judge.identified(found, most=5).value
-    assert first is not None
-    assert fifth is not None
-    assert first >= 0.55
-    assert fifth >= 0.85
-    blind = judge.identified(public[torch.arange(20) * 10]).value
-    assert blind is not None
-    assert blind <= 0.15
-    nearest = [
-        float(nearest_distance(judge.embedding(found), judge.embedding(some)).mean()) for some in (members, public[:140])
-    ]
-    assert nearest[0] < nearest[1]
+
+
+def judged(recipe: Recipe, seed: int) -> tuple[Target, Jury, float]:
+    """A model of the recipe, who judges its people, and its accuracy."""
+    data = load(DATA)
+    model, accuracy = trained(recipe, seed)
+    jury = jury_of(data, draw(len(data), DATA.split, seed, targets=data.targets), seed)
+    return Target(model, Access.WEIGHTS, bounds=data.bounds, classes=20), jury, accuracy
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("shared_data")
-@pytest.mark.parametrize(("epsilon", "least"), [(8.0, 0.72), (50.0, 0.85)])
-def test_eigenfaces_of_public_people_learn_private_ones_within_a_budget(epsilon: float, least: float):
-    """Over three seeds .87 and .96 on average; of 60 images one seed has a standard error of .04."""
+def test_softmax_regression_gives_its_people_away_to_a_judge_that_saw_neither_them_as_trained_nor_the_public():
+    """Over three seeds .75 top-1 and .97 top-5 on average, with an accuracy of .972."""
+    top: list[tuple[float, ...]] = []
+    for seed in range(3):
+        target, jury, accuracy = judged(on_pixels(ModelConfig(name="linear")), seed)
+        assert isinstance(jury.judge, Recogniser)
+        assert min(measure.value or 0.0 for measure in jury.accuracy) >= 0.9
+        found = ClassInversion().run(target.behind(Access.GRADIENTS), jury.known, torch.Generator().manual_seed(seed))
+        blind = jury.right(jury.without_model["public_mean"]).mean()
+        assert blind == 0.05
+        shown = {measure.name: measure.value or 0.0 for measure in likeness(found, jury.originals)}
+        assert shown["distance_to_nearest_private_embedded"] < shown["distance_to_nearest_public_embedded"]
+        top.append((accuracy, float(jury.right(found).mean()), jury.further(found)[5].value or 0.0))
+    accuracy, first, fifth = (math.fsum(values) / 3 for values in zip(*top, strict=True))
+    assert accuracy >= 0.95
+    assert first >= 0.70
+    assert fifth >= 0.90
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shared_data")
+@pytest.mark.parametrize("model", [ModelConfig(name="linear"), ModelConfig(name="mlp", hidden=(100,))], ids=["linear", "mlp"])
+def test_rounded_scores_and_labels_alone_give_the_people_away_to_a_linear_judge(model: ModelConfig):
+    """Over three seeds .88 from rounded scores and .87 from labels of softmax regression, .85 and .88 of the network."""
+    attacks: tuple[InversionAttack, ...] = (ScoreInversion(), LabelInversion())
+    found: list[list[float]] = [[] for _ in attacks]
+    for seed in range(3):
+        target, jury, _ = judged(on_pixels(model), seed)
+        for shares, attack in zip(found, attacks, strict=True):
+            pictures = attack.run(target.behind(attack.access), jury.known, torch.Generator().manual_seed(seed))
+            shares.append(jury.further(pictures)[1].value or 0.0)
+    assert min(math.fsum(shares) / 3 for shares in found) >= 0.75
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shared_data")
+@pytest.mark.parametrize(("epsilon", "least", "seeds"), [(8.0, 0.80, 10), (50.0, 0.95, 30)])
+def test_eigenfaces_of_public_people_learn_private_ones_within_a_budget(epsilon: float, least: float, seeds: int):
+    """Over thirty seeds .855 and .961 on average, with standard deviations of .050 and .022: the noise is fresh, and the mean
+    of so many lies below the least once in some hundreds of times."""
     recipe = Recipe(
         data=DATA,
         model=ModelConfig(name="public_pca", hidden=(), components=64),
@@ -92,5 +110,5 @@ def test_eigenfaces_of_public_people_learn_private_ones_within_a_budget(epsilon:
         privacy=PrivacyConfig(epsilon=epsilon, delta=5e-4, clipping_norm=0.5, expected_batch_size=140.0),
         training=TrainingConfig(steps=40),
     )
-    accuracies = [trained(recipe, seed)[1] for seed in range(3)]
-    assert math.fsum(accuracies) / 3 >= least
+    accuracies = [trained(recipe, seed)[1] for seed in range(seeds)]
+    assert math.fsum(accuracies) / seeds >= least

@@ -247,7 +247,13 @@ def _inversion(strength: float, classes: int) -> AttackResult:
         paper="Synthetic et al. 2001",
         verdict="nothing beyond public",
         reason="the mean of public examples of the class is identified 1.00",
-        metrics=(Measure(name="distance_to_private_mean", value=0.31, note="root mean square, input units"),),
+        metrics=(
+            Measure(name="identified_top5", value=1.0, low=0.69, high=1.0),
+            Measure(name="distance_to_private_mean", value=0.31, note="root mean square, input units"),
+        ),
+        chance_metrics={"identified_top5": min(1.0, 5 / classes)},
+        judges=(Measure(name="evaluator_accuracy", value=0.961, low=0.92, high=0.98),),
+        likeness_without_model=(Measure(name="public_mean/distance_to_private_mean", value=0.277),),
         baselines=(
             Measure(name="public_class_mean", value=1.0, low=0.69, high=1.0),
             Measure(name="public_sample", value=0.9, low=0.55, high=1.0),

@@ -96,19 +96,19 @@ def test_the_permitted_difference_is_that_of_the_gaussian_curve():
 
 
 @pytest.mark.parametrize(
-    ("leaked", "held_out", "permitted", "verdict"),
+    ("leaked", "beyond", "permitted", "verdict"),
     [
-        ((0.20, 0.15, 0.25), 0.5, None, "leak"),
-        ((0.20, 0.15, 0.25), 0.5, 0.3, "within the plan"),
-        ((0.20, 0.15, 0.25), 0.5, 0.1, "above the plan"),
-        ((0.00, -0.02, 0.02), 0.7, None, "of the population"),
-        ((0.00, -0.02, 0.02), 0.5, None, "nothing beyond public"),
+        ((0.20, 0.15, 0.25), -0.1, None, "leak"),
+        ((0.20, 0.15, 0.25), -0.1, 0.3, "within the plan"),
+        ((0.20, 0.15, 0.25), -0.1, 0.1, "above the plan"),
+        ((0.00, -0.02, 0.02), 0.1, None, "of the population"),
+        ((0.00, -0.02, 0.02), 0.01, None, "nothing beyond public"),
     ],
 )
-def test_the_verdict_says_whose_secret_it_was(leaked, held_out: float, permitted: float | None, verdict: str):
+def test_the_verdict_says_whose_secret_it_was(leaked, beyond: float, permitted: float | None, verdict: str):
     value, low, high = leaked
     found, _ = of_attribute(
-        Measure(name="held_out", value=held_out, low=held_out - 0.02, high=held_out + 0.02),
+        Measure(name="beyond", value=beyond, low=beyond - 0.02, high=beyond + 0.02),
         Measure(name="imputation", value=0.6),
         Measure(name="difference", value=value, low=low, high=high),
         permitted,

@@ -67,7 +67,7 @@ def test_a_row_is_held_against_the_same_seeds_and_its_interval_is_students_t():
 def test_seeds_that_agree_by_luck_do_not_make_the_interval_narrower_than_the_single_figures_allow():
     found = row(three("clip_only", [0.90, 0.91, 0.92], [0.60, 0.61, 0.62]))
     assert found.accuracy_given_up.value == pytest.approx(1.0)
-    assert found.accuracy_given_up.high == pytest.approx(1.0 + 0.1 * math.sqrt(2) / math.sqrt(3))
+    assert found.accuracy_given_up.high == pytest.approx(1.0 + 0.1 * math.sqrt(2))  # the test examples may be the same
 
 
 def test_a_seed_without_a_twin_or_whose_attack_failed_is_left_out():

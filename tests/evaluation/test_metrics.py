@@ -129,6 +129,65 @@ def test_seeds_that_agree_by_luck_do_not_shrink_the_interval():
     assert together.high == pytest.approx(0.5 + 0.1 / 2)
 
 
+def test_an_interval_near_an_end_is_as_lopsided_over_seeds_as_on_one():
+    """20 of 20, three times: 60 of 60 of them has .940 at least, and what is known of twenty people is .832."""
+    single = metrics.proportion(20, 20)
+    apart, same = (metrics.over_seeds([single] * 3, "a", subjects=subjects) for subjects in ("dealt anew", "the same"))
+    assert (apart.value, apart.high, same.high) == (1.0, 1.0, 1.0)
+    assert apart.low == pytest.approx(1 - (1 - 0.8316) / np.sqrt(3), abs=1e-3)
+    assert (apart.low or 1.0) < (metrics.proportion(60, 60).low or 0.0)
+    assert same.low == single.low
+
+
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.9, 0.95])
+def test_the_mean_over_seeds_of_the_same_people_is_within_its_interval_19_times_of_20(share: float):
+    """Where the person decides whether he is recognised, three seeds know no more than one: √3 narrower they are wrong once in
+    four times."""
+    generator = np.random.default_rng(0)
+    draws = [[metrics.proportion(count, 20)] * 3 for count in generator.binomial(20, share, 800).tolist()]
+    assert covered(draws, share, "the same") >= 0.94
+    assert covered(draws, share, "dealt anew") < 0.94
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9, 0.95, 0.98])
+def test_the_mean_over_independent_seeds_is_within_its_interval_19_times_of_20(share: float):
+    generator = np.random.default_rng(0)
+    draws = [[metrics.proportion(count, 20) for count in seeds] for seeds in generator.binomial(20, share, (800, 3)).tolist()]
+    assert covered(draws, share, "dealt anew") >= 0.95
+
+
+def covered(draws: list[list[Measure]], truth: float, subjects: metrics.Subjects) -> float:
+    found = [metrics.over_seeds(seeds, "a", subjects=subjects) for seeds in draws]
+    return float(np.mean([(one.low or 0.0) <= truth <= (one.high or 0.0) for one in found]))
+
+
+def test_two_that_are_equally_often_right_are_told_apart_once_in_forty_times():
+    """Whether they err together or not; against the other's share alone, without its error, it was 7.7%."""
+    generator = np.random.default_rng(0)
+    for together in (0.0, 0.7):
+        above = alone = 0
+        for _ in range(1500):
+            first, other = generator.random((2, 1000)) < 0.64
+            second = np.where(generator.random(1000) < together, first, other)
+            above += (metrics.paired_difference(first, second, "d").low or 0.0) > 0
+            alone += (metrics.proportion(int(first.sum()), 1000).low or 0.0) > second.mean()
+        assert above / 1500 <= 0.035
+        if not together:
+            assert alone / 1500 > 0.05
+
+
+def test_a_paired_difference_is_narrower_the_more_two_err_together():
+    first = np.arange(100) < 60
+    apart, alike = np.arange(100) % 2 == 0, np.arange(100) < 50
+    wide, narrow = (metrics.paired_difference(first, second, "d") for second in (apart, alike))
+    assert wide.value == narrow.value == pytest.approx(0.1)
+    assert (narrow.low or 0.0) > 0 > (wide.low or 0.0)
+    unrelated = metrics.difference(metrics.proportion(60, 100), metrics.proportion(50, 100), "d")
+    assert (wide.low, wide.high) == (pytest.approx(unrelated.low), pytest.approx(unrelated.high))
+    with pytest.raises(ScoreError, match="of the same examples"):
+        metrics.paired_difference(first, first[:50], "d")
+
+
 def test_seeds_that_differ_widen_the_interval_by_students_t():
     values = [Measure(name="a", value=value, low=value, high=value) for value in (0.4, 0.5, 0.6)]
     together = metrics.over_seeds(values, "a")

@@ -51,8 +51,8 @@ def test_a_linear_form_learns_by_the_same_loop_and_is_another_model(judge: Recog
 def test_identification_counts_the_first_most_classes(judge: Recogniser):
     pictures = people(1, 2)[0]
     assert judge.identified(pictures).value == 1.0
-    assert judge.identified(pictures, shift=1).value == 0.0
-    assert judge.identified(pictures, most=CLASSES, shift=1).value == 1.0
+    assert judge.identified(pictures.roll(1, 0)).value == 0.0
+    assert judge.identified(pictures.roll(1, 0), most=CLASSES).value == 1.0
     assert judge.identified(pictures, most=CLASSES).name == "identified_top4"
 
 

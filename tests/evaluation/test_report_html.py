@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from evaluation.report import figures, html
+from evaluation.report import figures, html, wording
+from evaluation.summary import summarize
 from tests.evaluation.report_fixture import INVERSION, LIRA, STEP, THRESHOLD, synthetic
 
 
@@ -62,7 +63,7 @@ def test_every_budget_stands_beside_its_unit_its_relation_and_both_accountants(t
 def test_every_drawing_is_well_formed_and_described(tmp_path: Path):
     text = html.render(synthetic(tmp_path), tmp_path)
     drawings = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
-    assert len(drawings) == 7  # accuracy, two AUC, one rate (the other was refused), inversion; two ROC
+    assert len(drawings) == 8  # accuracy, two AUC, one rate (the other was refused), two of an inversion; two ROC
     for drawing in drawings:
         ET.fromstring(drawing)
     assert text.count('<figure role="img" aria-label="') == len(drawings)
@@ -137,3 +138,51 @@ def test_a_result_without_facts_of_its_data_is_shown(tmp_path: Path):
     assert "not stated" in html.render(result, tmp_path)
     nothing = dataclasses.replace(result, runs=(), summary=(), checkpoints=())
     assert "No model was trained" in html.render(nothing, tmp_path)
+
+
+def test_the_verdict_stands_before_the_figures_and_distances_are_folded_beside_those_without_a_model(tmp_path: Path):
+    result = synthetic(tmp_path, attacks=(INVERSION,), seeds=(0,), classes=tuple("abcdefghijklmnopqrst"))
+    page = html.render(result, tmp_path)
+    table = page[page.index("<h3>Class inversion</h3>") :]
+    assert re.findall(r'<th scope="col">([^<]*)</th>', table)[:5] == [
+        "Model", "Verdict", "Test accuracy", "identified", "identified, top 5",
+    ]  # fmt: skip
+    assert "Chance: 0.05, of identified, top 5 0.25. Evaluator accuracy 0.96 to 0.96." in table
+    folded = table[table.index("<details>") : table.index("</details>")]
+    assert "public mean, without a model</th><td>0.277</td>" in folded
+    assert "distance to private mean" in folded
+    assert "distance to private mean" not in table[: table.index("<details>")]
+
+
+def test_attacks_whose_settings_saw_some_of_the_people_say_so(tmp_path: Path):
+    result = synthetic(tmp_path, attacks=(INVERSION,), seeds=(0,))
+    prior = tuple(
+        dataclasses.replace(run, attacks=(*run.attacks, dataclasses.replace(run.attacks[0], name="inversion.prior")))
+        for run in result.runs
+    )
+    faces = dataclasses.replace(result, runs=prior, summary=summarize(prior), data={**result.data, "name": "faces"})
+    assert html.render(faces, tmp_path).count("were chosen on models of other halves of the same forty people") == 1
+    assert "same forty people" not in html.render(dataclasses.replace(faces, data=result.data), tmp_path)
+
+
+def test_one_of_a_thousand_is_no_chance_of_nothing(tmp_path: Path):
+    page = html.render(synthetic(tmp_path, attacks=(INVERSION,), classes=tuple(map(str, range(1000)))), tmp_path)
+    assert "Chance: 0.001, of identified, top 5 0.005." in page
+
+
+def test_what_one_budget_permits_is_drawn_too(tmp_path: Path):
+    figure = figures.tradeoff(synthetic(tmp_path, budgets=(8.0,)), f"{LIRA}/auc")
+    (line,) = [line for line in figure.axes[0].get_lines() if line.get_label() == "permitted by the plan"]
+    assert np.asarray(line.get_xdata()).shape == (1,)
+    assert line.get_marker() not in ("", "None", None)
+
+
+def test_the_answer_says_out_of_how_many_inversions_it_took_the_best(tmp_path: Path):
+    result = synthetic(tmp_path, attacks=(INVERSION,), broken=False)
+    assert not any("inversions" in sentence for sentence in wording.answer(result))
+    several = tuple(
+        dataclasses.replace(run, attacks=(*run.attacks, dataclasses.replace(run.attacks[0], name="inversion.prior")))
+        for run in result.runs
+    )
+    answer = wording.answer(dataclasses.replace(result, runs=several, summary=summarize(several)))
+    assert ", the best of 2 inversions, draws them" in answer[0]

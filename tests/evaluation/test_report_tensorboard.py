@@ -62,7 +62,12 @@ def test_a_metric_that_one_model_lacks_is_no_axis_of_the_trials(tmp_path: Path):
     content = events(tmp_path / "tradeoff").SummaryMetadata("_hparams_/experiment").plugin_data.content
     experiment = plugin_data_pb2.HParamsPluginData.FromString(content).experiment  # pyright: ignore[reportAttributeAccessIssue]  made at run time
     metrics = {info.name.tag for info in experiment.metric_infos}
-    assert metrics == {"test_accuracy", "membership.threshold/auc", "inversion.class/identified_top1"}
+    assert metrics == {
+        "test_accuracy",
+        "membership.threshold/auc",
+        "inversion.class/identified_top1",
+        "inversion.class/identified_top5",
+    }
     assert {info.name for info in experiment.hparam_infos} == {"epsilon (64 = no DP)", "variant", "seed"}
 
 

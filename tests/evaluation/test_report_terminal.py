@@ -68,3 +68,17 @@ def test_no_interval_no_attack_and_no_model_are_drawn_all_the_same(tmp_path: Pat
 def test_the_table_of_contents_imports_neither_torch_nor_matplotlib():
     code = "import sys, evaluation.report; print({'torch', 'matplotlib', 'tensorboard'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+
+
+def test_a_unit_of_privacy_is_named_where_there_is_some_and_seeds_where_there_are_several(tmp_path: Path):
+    without = terminal.render(synthetic(tmp_path, budgets=(), seeds=(0,)), 100)
+    assert "unit of privacy" not in without
+    assert "Intervals are 95%, of one model each." in without
+    assert "The unit of privacy is one example. Intervals" in " ".join(terminal.render(synthetic(tmp_path), 100).split())
+
+
+def test_top_five_has_a_chance_of_its_own(tmp_path: Path):
+    text = terminal.render(synthetic(tmp_path, attacks=(INVERSION,), classes=tuple("abcdefghijklmnopqrst")), 120)
+    assert "identified, top 5 (chance 0.25)" in text
+    assert "Class inversion (chance 0.05)" in text
+    assert "judges (lowest–highest run): evaluator accuracy 0.96–0.96" in text

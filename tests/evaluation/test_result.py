@@ -136,6 +136,30 @@ def test_seeds_are_averaged_and_verdicts_are_of_the_mean():
     assert found["clip_only", math.inf].verdicts == {"membership.lira": "found nothing"}
 
 
+def test_seeds_share_their_people_and_test_examples_and_not_who_is_a_member():
+    """Three seeds with one figure: of members, dealt anew by coins, they know more than one; of the same twenty people not."""
+    drawn = attack(0.5, name="inversion.class", metric="identified_top1", value=0.5, low=0.3, high=0.7, chance=0.05)
+    named = attack(0.6, name="inversion.informed", metric="named", value=0.6, low=0.59, high=0.61, chance=0.1)
+    runs = tuple(run("non_private", math.inf, seed, attack(0.5, low=0.4, high=0.6), drawn, named) for seed in range(3))
+    (summary,) = summarize(runs)
+    found = {measure.name: measure for measure in summary.measures}
+    assert found["membership.lira/auc"].high == pytest.approx(0.5 + 0.1 / 3**0.5)
+    assert found["inversion.class/identified_top1"].high == pytest.approx(0.7)
+    assert found["inversion.informed/named"].high == pytest.approx(0.61)
+
+
+def test_distances_and_differences_may_leave_the_range_of_shares():
+    far = Measure(name="distance_to_private_mean", value=3.0, low=2.0, high=4.0)
+    less = Measure(name="distance_held_out_less_member", value=-2.0, low=-3.0, high=-1.0)
+    beside = Measure(name="public_mean/distance_to_private_mean", value=5.0, low=4.0, high=6.0)
+    drawn = attack(0.5, name="inversion.class", metrics=(far, less), likeness_without_model=(beside,))
+    (summary,) = summarize(tuple(run("non_private", math.inf, seed, drawn) for seed in range(2)))
+    found = {measure.name.partition("/")[2]: measure for measure in (*summary.measures, *summary.beside)}
+    assert (found[far.name].value, found[far.name].high) == (3.0, 4.0)
+    assert (found[less.name].value, found[less.name].low) == (-2.0, -3.0)
+    assert (found[beside.name].value, found[beside.name].high) == (5.0, 6.0)
+
+
 def test_a_failure_is_never_averaged_away():
     """Rule 12."""
     failed = attack(0.5, status="failed", value=None, low=None, high=None, reason="it broke", verdict="none")
