@@ -28,6 +28,7 @@ def qualifications(recipe: Recipe, plan: PrivacyPlan, model: nn.Module, data: Da
     """What a private plan's statement does not say by itself."""
     yield from _of_people(recipe, plan, data)
     yield from _of_public_examples(recipe, model, data)
+    yield from _of_secrets(data)
     if recipe.regularization.early_stopping:
         yield (
             f"When training ended was decided by the loss of its weights on public examples: ε is what had been spent by then, "
@@ -60,6 +61,15 @@ def _of_people(recipe: Recipe, plan: PrivacyPlan, data: DataSet) -> Iterator[str
         )
 
 
+def _of_secrets(data: DataSet) -> Iterator[str]:
+    if data.planted:
+        most = max(secret.insertions for secret in data.planted)
+        yield (
+            f"Made-up secrets stand among the examples, each in up to {most} of them: to such a secret the promise is that of "
+            "a group of as many, which is weaker."
+        )
+
+
 def _of_public_examples(recipe: Recipe, model: nn.Module, data: DataSet) -> Iterator[str]:
     if data.others is None:
         return
@@ -68,6 +78,11 @@ def _of_public_examples(recipe: Recipe, model: nn.Module, data: DataSet) -> Iter
         yield (
             f"The model's front was made from {count} public examples of other classes: no private example has moved it, it "
             "is no part of what ε was spent on, and ε assumes that those examples are public."
+        )
+    if recipe.pretraining.steps:
+        yield (
+            f"The weights that training began from are made of {count} public sequences in {recipe.pretraining.steps} updates: "
+            "no private example has moved them, they are no part of what ε was spent on, and ε assumes that those are public."
         )
     if recipe.regularization.freeze:
         layers = frozen.layers_of(model)

@@ -22,8 +22,8 @@ from dptrain.recipe import ModelConfig, RegularizationConfig
 HEAD_WIDTH = 24
 """Of one head of attention."""
 
-State = tuple[Tensor, ...]
-"""Keys and values of each block, ``[sequences, heads, length, head width]``, one after the other."""
+State = tuple[Tensor, Tensor]
+"""Keys and values, ``[blocks, sequences, heads, length, head width]``."""
 
 
 class Block(nn.Module):
@@ -83,12 +83,13 @@ class CharacterGPT(nn.Module):
         self, tokens: Int[Tensor, "sequences more"], state: State | None = None
     ) -> tuple[Float[Tensor, "sequences tokens"], State]:
         """Logits of what comes after ``tokens``, which come after what ``state`` was made of."""
-        held = self._embedded(tokens, 0 if state is None else state[0].shape[2])
-        kept: list[Tensor] = []
+        held = self._embedded(tokens, 0 if state is None else state[0].shape[3])
+        kept: list[tuple[Tensor, Tensor]] = []
         for number, block in enumerate(self.blocks):
-            held, both = block(held, None if state is None else (state[2 * number], state[2 * number + 1]))
-            kept += both
-        return self.head(self.last(held[:, -1])), tuple(kept)
+            held, both = block(held, None if state is None else (state[0][number], state[1][number]))
+            kept.append(both)
+        keys, values = zip(*kept, strict=True)
+        return self.head(self.last(held[:, -1])), (torch.stack(keys), torch.stack(values))
 
     def _embedded(self, tokens: Tensor, first: int) -> Tensor:
         places = torch.arange(first, first + tokens.shape[1], device=tokens.device).expand_as(tokens)

@@ -39,6 +39,10 @@ def test_what_is_read_in_pieces_is_what_is_read_at_once(name: str):
     torch.testing.assert_close(logits, whole[:, 4])
     logits, _ = model.read(tokens[:, 5:9], state)  # pyright: ignore[reportCallIssue]
     torch.testing.assert_close(logits, whole[:, 8])
+    order = torch.tensor([3, 0, 0])
+    some = tuple(part[:, order] for part in state)  # a state's second dimension is the sequences'
+    logits, _ = model.read(tokens[order, 5:6], some)  # pyright: ignore[reportCallIssue]
+    torch.testing.assert_close(logits, whole[order, 5])
 
 
 @pytest.mark.parametrize("name", ["lstm", "gpt"])
