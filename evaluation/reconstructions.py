@@ -21,7 +21,7 @@ from evaluation import metrics
 from evaluation.analysis import Case
 from evaluation.baselines import GATE
 from evaluation.inversion.class_ import ClassInversion
-from evaluation.inversion.distribution import COUNT, Distributional, distribution
+from evaluation.inversion.distribution import COUNT, OF_DRAWS, Distributional, distribution
 from evaluation.inversion.knowledge import InversionAttack
 from evaluation.inversion.other_people import taught
 from evaluation.inversion.recogniser import Recogniser
@@ -56,7 +56,7 @@ def reconstructions(case: Case, name: str, attack: InversionAttack) -> AttackRes
     value = share(right, "identified_top1")
     further = jury.further(found)
     drawn = _drawn(case, attack, jury)
-    of_draws = () if drawn is None else distribution(drawn, jury.judge.labels, jury.known)
+    of_draws = () if drawn is None else distribution(drawn, jury.judge.labels, jury.known, jury.judged)
     verdict, reason = _verdict(right, without_model, controls, 1 / classes)
     return AttackResult(
         name=name,
@@ -71,7 +71,8 @@ def reconstructions(case: Case, name: str, attack: InversionAttack) -> AttackRes
         verdict=verdict,
         reason=reason if len(right) == classes else "; ".join(filter(None, [reason, _not_judged(len(right), classes)])),
         metrics=(*further.values(), *likeness(found, jury.originals), *of_draws),
-        chance_metrics={measure.name: first / classes for first, measure in further.items()},
+        chance_metrics={measure.name: first / classes for first, measure in further.items()}
+        | ({} if drawn is None else {OF_DRAWS: 1 / classes}),
         judges=jury.accuracy,
         baselines=tuple(share(answers, who) for who, answers in without_model.items()),
         likeness_without_model=jury.likeness_without_model,

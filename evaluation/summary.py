@@ -143,8 +143,9 @@ def _mean_of(same: list[Measure], label: str, beside: str = "") -> Measure:
         beside: the headline that a baseline or control is of the kind of.
     """
     metric = label.rpartition("/")[2]
-    most = math.inf if metric.startswith("distance_") or in_bits(metric) or in_bits(beside) else 1.0
-    return over_seeds(same, label, LEAST.get(metric, 0.0), most, subjects_of(label))
+    most = math.inf if metric.startswith(("distance_", "error_of_")) or in_bits(metric) or in_bits(beside) else 1.0
+    least = -1.0 if metric.startswith("ssim_of_") else LEAST.get(metric, 0.0)
+    return over_seeds(same, label, least, most, subjects_of(label))
 
 
 def _exposure(found: list[Exposure]) -> Exposure | None:

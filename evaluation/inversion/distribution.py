@@ -20,7 +20,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from evaluation import metrics
@@ -28,6 +28,7 @@ from evaluation.inversion.knowledge import ClassKnowledge
 from evaluation.result import Measure
 from evaluation.target import Target
 
+OF_DRAWS = "identified_of_draws"
 COUNT = 20
 """Draws of each class."""
 UNITS = "root mean square of a difference of two, input units"
@@ -43,21 +44,26 @@ class Distributional(Protocol):
 
 
 def distribution(
-    drawn: Float[Tensor, "classes draws ..."], labels: Callable[[Tensor], np.ndarray], knowledge: ClassKnowledge
+    drawn: Float[Tensor, "classes draws ..."],
+    labels: Callable[[Tensor], np.ndarray],
+    knowledge: ClassKnowledge,
+    judged: Int[np.ndarray, " judged"] | None = None,
 ) -> tuple[Measure, ...]:
     """What is measured of draws.
 
     Args:
         labels: the judge's.
         knowledge: the public examples that the spread is held against.
+        judged: the classes that the model had examples of; left out, all.
     """
-    classes, draws = drawn.shape[:2]
-    right = labels(drawn.flatten(0, 1)).reshape(classes, draws) == np.arange(classes)[:, None]
+    judged = np.arange(len(drawn)) if judged is None else judged
+    drawn = drawn[torch.from_numpy(judged)]
+    right = labels(drawn.flatten(0, 1)).reshape(drawn.shape[:2]) == judged[:, None]
     groups = knowledge.public_groups
     public = knowledge.public
     people = public if groups is None else torch.stack([public[groups == person].mean(0) for person in groups.unique()])
     return (
-        mean_share(right.mean(1), "identified_of_draws"),
+        mean_share(right.mean(1), OF_DRAWS),
         Measure(name="distance_between_draws", value=pair_distance(drawn), note=UNITS),
         Measure(name="distance_between_public_people", value=pair_distance(people[None]), note=UNITS),
     )

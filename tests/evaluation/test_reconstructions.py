@@ -113,6 +113,7 @@ def test_an_attack_that_gives_a_distribution_is_also_judged_by_its_draws(tmp_pat
     result = reconstructions(case, "inversion.class", Draws(own, model))
     assert result.value == 1.0
     assert measure(result, "identified_of_draws") == 0.5
+    assert result.chance_metrics["identified_of_draws"] == 1 / PEOPLE
     assert measure(result, "distance_between_draws") == 0.0
     assert measure(result, "distance_between_public_people") > 0.1
     with np.load(tmp_path / result.figures[0]) as kept:
@@ -188,6 +189,8 @@ def test_a_class_that_the_model_never_saw_counts_neither_as_identified_nor_as_mi
     result = reconstructions(dataclasses.replace(case, split=split), "inversion.class", Gives(own, model))
     assert result.value == 1.0
     assert result.low == pytest.approx(0.025 ** (1 / (PEOPLE - 1)))
+    of_draws = reconstructions(dataclasses.replace(case, split=split), "inversion.class", Draws(own, model))
+    assert measure(of_draws, "identified_of_draws") == pytest.approx(2 / 5)
     assert result.reason == "5 of 6 classes are judged, and of the others the model had no example"
     assert all(np.isfinite(item.value or 0.0) for item in result.metrics)
 

@@ -151,12 +151,15 @@ def test_seeds_share_their_people_and_test_examples_and_not_who_is_a_member():
 def test_distances_and_differences_may_leave_the_range_of_shares():
     far = Measure(name="distance_to_private_mean", value=3.0, low=2.0, high=4.0)
     less = Measure(name="distance_held_out_less_member", value=-2.0, low=-3.0, high=-1.0)
+    wrong = Measure(name="error_of_mean_example", value=2.0, low=1.5, high=2.5)
+    alike = Measure(name="ssim_of_mean_example", value=-0.1, low=-0.2, high=0.0)
     beside = Measure(name="public_mean/distance_to_private_mean", value=5.0, low=4.0, high=6.0)
-    drawn = attack(0.5, name="inversion.class", metrics=(far, less), likeness_without_model=(beside,))
+    drawn = attack(0.5, name="inversion.class", metrics=(far, less, wrong, alike), likeness_without_model=(beside,))
     (summary,) = summarize(tuple(run("non_private", math.inf, seed, drawn) for seed in range(2)))
     found = {measure.name.partition("/")[2]: measure for measure in (*summary.measures, *summary.beside)}
     assert (found[far.name].value, found[far.name].high) == (3.0, 4.0)
     assert (found[less.name].value, found[less.name].low) == (-2.0, -3.0)
+    assert (found[wrong.name].high, found[alike.name].low) == (2.5, -0.2)
     assert (found[beside.name].value, found[beside.name].high) == (5.0, 6.0)
 
 
