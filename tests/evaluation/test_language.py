@@ -454,8 +454,8 @@ def test_a_language_model_is_trained_attacked_and_measured(world: tuple[Recipe, 
     assert result.attacks[0].baselines[0].name == "blind"
     assert not any("not found out" in note for note in result.notes)
     shown = gallery.load(tmp_path / "run" / "private" / gallery.name_of(6))
-    said = [" ".join(decode(data.targets[index]).split()) for index in shown.index]
-    assert list(shown.label) == said
+    said = [(repr(decode(data.targets[index]))[1:-1],) for index in shown.index]
+    assert list(shown.cells) == said
 
 
 def test_without_public_text_there_is_no_reference(world: tuple[Recipe, DataSet], tmp_path: Path):
