@@ -288,7 +288,7 @@ def test_the_judge_is_another_architecture_and_prints_its_own_accuracy():
     assert accuracy.value == 1.0
     assert accuracy.low is not None
     assert accuracy.low < 1.0
-    with pytest.raises(DataError, match="finds 0 examples of class 2 to learn from.*more examples of each class"):
+    with pytest.raises(DataError, match=r"finds 0 examples of class 2 to learn from.*more examples of each class"):
         Judge.train(inputs[targets != 2], targets[targets != 2], 4)
 
 
