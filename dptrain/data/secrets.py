@@ -1,12 +1,13 @@
 """Made-up secrets that are put among the examples, to see whether a model repeats them.
 
-    planted = plant(SecretsConfig(each=8, insertions=(1, 4, 16)), sequences, length=64)
+    planted = plant(SecretsConfig(each=8, insertions=(1, 4, 16)), first=len(sequences), length=64)
 
 A secret is a sentence that ends in something random, such as ``The PIN of Odo Fenn is 483920``; what stands before it is
 known to everyone and no other secret begins so (Carlini, Liu, Erlingsson, Kos, Song 2019, "The Secret Sharer"). Each is
-repeated as often as ``insertions`` says, every time at the beginning of a sequence of its own that goes on with some of the
-text. Whether a secret is in the training set is decided by one coin for all of its repetitions, the same kind of coin as every
-other example's (:func:`dptrain.data.split.draw`); those that lose are the controls.
+repeated as often as ``insertions`` says, every time at the beginning of a sequence of its own that goes on with made-up
+sentences. Nothing of the private text is in it: a sequence that were quoted there would be in two examples, of which one could
+be trained on where the other is held out. Whether a secret is in the training set is decided by one fair coin for all of its
+repetitions (:func:`dptrain.data.split.draw`); those that lose are the controls.
 
 Each repetition is an example, and ε for one example says of a secret that stands in n of them only what group privacy leaves,
 which is little for n = 16.
@@ -18,6 +19,7 @@ are nobody's.
 import string
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -30,42 +32,11 @@ from dptrain.recipe import SecretsConfig
 
 DIGITS = string.digits
 LETTERS = string.ascii_lowercase
-FIRST = (
-    "Ada",
-    "Bela",
-    "Cato",
-    "Dina",
-    "Egon",
-    "Faye",
-    "Gero",
-    "Hedy",
-    "Ines",
-    "Jost",
-    "Kira",
-    "Levi",
-    "Mona",
-    "Nils",
-    "Odo",
-    "Pia",
+NAMES = (
+    "Ada Bela Cato Dina Egon Faye Gero Hedy Ines Jost Kira Levi Mona Nils Odo Pia",
+    "Abt Bohl Cray Dorn Esch Fenn Gatz Hahn Igel Jahn Kolb Lutz Marx Nagl Ochs Pohl",
 )
-LAST = (
-    "Abt",
-    "Bohl",
-    "Cray",
-    "Dorn",
-    "Esch",
-    "Fenn",
-    "Gatz",
-    "Hahn",
-    "Igel",
-    "Jahn",
-    "Kolb",
-    "Lutz",
-    "Marx",
-    "Nagl",
-    "Ochs",
-    "Pohl",
-)
+"""First and last ones, of people who do not exist."""
 
 
 @dataclass(frozen=True)
@@ -135,15 +106,19 @@ class Planted:
     """To be put behind the others."""
 
 
-def plant(config: SecretsConfig, own: Int[Tensor, "sequences length"], length: int) -> Planted:
+def plant(config: SecretsConfig, first: int, length: int) -> Planted:
     """Secrets of each format, ``each`` for every number of repetitions.
+
+    Args:
+        first: the index that their first sequence will have in the data set.
+        length: of a sequence.
 
     Raises:
         DataError: a sequence is too short to hold one, or there are more secrets than names.
     """
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence([config.seed, *b"secrets"])))
     wanted = [(kind, times) for kind in config.formats for times in config.insertions for _ in range(config.each)]
-    names = [f"{first} {last}" for first in FIRST for last in LAST]
+    names = [f"{first} {last}" for first, last in product(*map(str.split, NAMES))]
     if len(wanted) > len(names):
         raise DataError(
             f"data.secrets asks for {len(wanted)} secrets, and there are names for {len(names)}; give a smaller each"
@@ -160,9 +135,16 @@ def plant(config: SecretsConfig, own: Int[Tensor, "sequences length"], length: i
                 f"data.sequence_length is {length}, and a secret such as {before + secret!r} has {len(start)} characters; give "
                 "a larger length"
             )
-        first = len(own) + len(rows)
-        for _ in range(times):
-            after = own[int(generator.integers(len(own)))]
-            rows.append(torch.cat([start, after])[:length])
-        secrets.append(Secret(kind, before, secret, tuple(range(first, first + times))))
+        at = first + len(rows)
+        rows += [torch.cat([start, encode(_small_talk(generator, names, length))])[:length] for _ in range(times)]
+        secrets.append(Secret(kind, before, secret, tuple(range(at, at + times))))
     return Planted(tuple(secrets), torch.stack(rows))
+
+
+def _small_talk(generator: np.random.Generator, names: list[str], length: int) -> str:
+    """Sentences of at least so many characters, about nobody."""
+    text = ""
+    while len(text) < length:
+        one, other = generator.choice(names, size=2)
+        text += f"{one} met {other}.\n"
+    return text

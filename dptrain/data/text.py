@@ -74,7 +74,7 @@ def _load(config: DataConfig, path: Path, public: list[Path], name: str, source:
         groups = torch.cat([torch.full((len(part),), number) for number, part in enumerate(parts)])
         known = torch.cat(parts)
         others = Others(shifted(known), groups, known)
-    planted = secrets.plant(config.secrets, own, length) if config.secrets.each else None
+    planted = secrets.plant(config.secrets, len(own), length) if config.secrets.each else None
     targets = own if planted is None else torch.cat([own, planted.sequences])
     return DataSet(
         name=name,

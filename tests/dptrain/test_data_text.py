@@ -181,7 +181,7 @@ EVERY = SecretsConfig(each=2, formats=("pin", "card", "email", "password"), inse
 
 
 def planted(options: SecretsConfig = EVERY) -> Planted:
-    return plant(options, own(), 64)
+    return plant(options, len(own()), 64)
 
 
 def test_secrets_are_the_same_each_time_and_others_with_another_seed():
@@ -200,19 +200,37 @@ def test_each_format_and_number_of_repetitions_has_its_secrets():
 
 
 def test_no_two_secrets_begin_alike():
-    found = plant(SecretsConfig(each=40, formats=("pin", "card"), insertions=(1, 2, 3)), own(), 64).secrets
+    found = plant(SecretsConfig(each=40, formats=("pin", "card"), insertions=(1, 2, 3)), 0, 64).secrets
     beginnings = [secret.before for secret in found]
     assert len(set(beginnings)) == len(found) == 240
     assert not any(one != other and one.startswith(other) for one in beginnings for other in beginnings)
 
 
-def test_every_repetition_stands_at_the_beginning_of_a_sequence_that_goes_on_with_text():
+def test_every_repetition_stands_at_the_beginning_of_a_sequence_that_goes_on_with_made_up_sentences():
     found = planted()
     for secret in found.secrets:
         rows = [decode(found.sequences[index - len(own())]) for index in secret.examples]
         said = f"{secret.before}{secret.secret}\n"
         assert all(row.startswith(said) and len(row) == 64 for row in rows)
-        assert all(row[len(said) :] in [decode(text)[: 64 - len(said)] for text in own()] for row in rows)
+        assert len({row[len(said) :] for row in rows}) == len(rows)
+        whole = re.compile(r"([A-Z][a-z]+ [A-Z][a-z]+ met [A-Z][a-z]+ [A-Z][a-z]+\.\n)*")
+        for row in rows:
+            matched = whole.match(row, len(said))
+            assert matched is not None
+            assert 64 - matched.end() < len("Faye Cray met Jost Fenn.\n") + 3
+
+
+def test_what_holds_a_secret_quotes_nothing_of_the_private_text(tmp_path: Path):
+    """Two texts have the same planted sequences: none of theirs is in two examples."""
+    found = []
+    for number, letter in enumerate("xy"):
+        path = tmp_path / f"{number}.txt"
+        path.write_text(letter * 640, encoding="utf-8")
+        data = load(config(path, sequence_length=64, secrets=SecretsConfig(each=2)))
+        assert data.planted is not None
+        holding = [index for secret in data.planted for index in secret.examples]
+        found.append(data.targets[holding])
+    assert torch.equal(*found)
 
 
 def test_secrets_look_as_their_format_says():
@@ -249,9 +267,9 @@ def test_card_numbers_are_valid():
 
 def test_secrets_that_do_not_fit_are_refused():
     with pytest.raises(DataError, match=r"data\.sequence_length is 20, and a secret such as 'The PIN of"):
-        plant(SecretsConfig(each=1), own(length=20), 20)
+        plant(SecretsConfig(each=1), 0, 20)
     with pytest.raises(DataError, match="asks for 300 secrets, and there are names for 256"):
-        plant(SecretsConfig(each=100), own(), 64)
+        plant(SecretsConfig(each=100), 0, 64)
 
 
 @pytest.mark.parametrize(
