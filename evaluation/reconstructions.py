@@ -7,7 +7,6 @@ part in making a reconstruction.
 """
 
 import dataclasses
-import io
 from functools import lru_cache
 
 import numpy as np
@@ -16,7 +15,6 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dptrain.data.dataset import DataSet
-from dptrain.files import write_file
 from evaluation import metrics
 from evaluation.analysis import Case
 from evaluation.baselines import GATE
@@ -28,6 +26,7 @@ from evaluation.inversion.recogniser import Recogniser
 from evaluation.jury import DEALT, Jury, can_be_drawn, jury_of, share
 from evaluation.likeness import likeness
 from evaluation.membership import NotApplicable
+from evaluation.pictures import keep_rows
 from evaluation.result import AttackResult, Verdict
 from evaluation.target import Target
 
@@ -124,7 +123,6 @@ def _keep_picture(case: Case, name: str, found: Tensor, drawn: Tensor | None, ju
     """Private pictures, reconstructions and public ones as arrays in [0, 1], for the views to draw, with what each row is."""
     if case.folder is None or case.data.kind != "image":
         return ()
-    low, high = case.data.bounds
     means = jury.originals.means
     rows = {"class mean\nof members": means, "recon-\nstruction": found}
     if drawn is not None:
@@ -136,16 +134,7 @@ def _keep_picture(case: Case, name: str, found: Tensor, drawn: Tensor | None, ju
         rows["nearest\npublic face"] = public[near]
     else:
         rows["public\nclass mean"] = jury.without_model["public_class_mean"]
-
-    def picture(tensor: Tensor) -> np.ndarray:
-        scaled = ((tensor - low) / (high - low)).clamp(0, 1).nan_to_num(0.5)
-        return (scaled[:, 0] if scaled.shape[1] == 1 else scaled.permute(0, 2, 3, 1)).numpy()
-
-    arrays = {"labels": np.array(list(rows))} | {f"row{at}": picture(row) for at, row in enumerate(rows.values())}
-    file, content = f"{name}.npz", io.BytesIO()
-    np.savez_compressed(content, **arrays)  # pyright: ignore[reportArgumentType]  no array is named allow_pickle
-    write_file(case.folder / file, content.getvalue())
-    return (file,)
+    return keep_rows(case.folder, name, rows, case.data.bounds)
 
 
 def _nearest(means: Tensor, examples: Tensor, targets: Tensor) -> Tensor:

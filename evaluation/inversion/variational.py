@@ -15,10 +15,7 @@ examples, their shifted and their mirrored copies, and a small network f that st
 
     g(z) = μ + V S (z + f(z)),        m(x) = S⁻¹Vᵀ(x − μ) + h(x).
 
-Mirrored copies are what helps most. Root mean squared errors for the mean faces of the 20 public people of ``faces``, by what
-the 20 others teach, the best latent vector being sought: 64 components .044 without and .040 with mirrored copies, 128 of them
-.035 and .031; this generator with 64 latent dimensions .043 and with 128 .033, and without its linear part (64) .059. With as
-many dimensions it is thus no nearer to unseen people than components are.
+Neither dense layers alone nor this generator was seen to come nearer to unseen people than as many components do.
 """
 
 import torch
