@@ -96,7 +96,7 @@ def evaluate(
     folder = run / "evaluation" / f"step={step:06d}"
     target = Target.open(run / "release", Access.WEIGHTS, model)
     target.bounds, target.classes = data.bounds, len(data.classes)
-    target.kind = kind_of(data)
+    target.kind = kind_of(data.targets)
     stated, identity = _plan_of(card, run), _identity_of(run)
     ended = bool((card.get("early_stopping") or {}).get("stopped"))
     until = int(card["plan"]["steps"]) if ended else step  # shadow models end by their own early stopping
@@ -274,7 +274,7 @@ def check_plan(plan: EvaluationPlan, data: DataSet, guard: str | None = None, sp
     """
     views_of(plan, data)
     check_hidden(plan, data)
-    if guard is not None and kind_of(data) != "classification":
+    if guard is not None and kind_of(data.targets) != "classification":
         what = "predicts a value" if data.value is not None else "says what comes next at each place of a sequence"
         raise ConfigError(
             f"release.guard is {guard!r}, which stands before labels and scores of one class an example, and a model of "
@@ -396,7 +396,9 @@ def _reference(case: Case) -> Target | None:
     if case.recipe is None or not case.recipe.pretraining.steps:
         return None
     model = build_model(case.recipe, case.data, 0)
-    return Target(model, Access.WEIGHTS, bounds=case.data.bounds, classes=len(case.data.classes), kind=kind_of(case.data))
+    return Target(
+        model, Access.WEIGHTS, bounds=case.data.bounds, classes=len(case.data.classes), kind=kind_of(case.data.targets)
+    )
 
 
 def _plan_of(card: dict[str, Any], run: Path) -> PrivacyPlan:

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from dptrain import models
 from dptrain.checkpoint import load_release
-from dptrain.data.dataset import DataSet
 from dptrain.errors import CheckpointError
 from dptrain.fleet import places
 from dptrain.recipe import ModelConfig, RegularizationConfig
@@ -38,9 +37,11 @@ Reading = tuple[Tensor, ...]
 """What a language model keeps of the tokens that it has read: tensors ``[layers, sequences, ...]``."""
 
 
-def kind_of(data: DataSet) -> Kind:
-    """Of the models of a data set."""
-    return "regression" if data.value is not None else "language" if data.is_language else "classification"
+def kind_of(targets: Tensor) -> Kind:
+    """Of the models of these targets: whole numbers are classes, or a sequence of them what comes next; others are values."""
+    if targets.is_floating_point():
+        return "regression"
+    return "language" if targets.dim() == 2 else "classification"
 
 
 class Target:

@@ -32,8 +32,8 @@ from torch import Tensor, nn
 
 from evaluation.access import Access
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack, NotApplicable
-from evaluation.membership.signal import NO_CLASSES, kind_of, log_likelihood, log_softmax, outputs_of, residual_scale, signal
-from evaluation.target import Target
+from evaluation.membership.signal import NO_CLASSES, log_likelihood, log_softmax, outputs_of, residual_scale, signal
+from evaluation.target import Target, kind_of
 
 PRECISIONS = 10.0 ** np.arange(-4.0, 5.0, 0.5)
 """λ is chosen from these."""

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from evaluation.access import Access
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack, NotApplicable
-from evaluation.membership.signal import NO_CLASSES, kind_of
-from evaluation.target import Target
+from evaluation.membership.signal import NO_CLASSES
+from evaluation.target import Target, kind_of
 
 
 class GradientNorm(MembershipAttack):

@@ -30,8 +30,7 @@ from torch import Tensor
 
 from evaluation.access import Access
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack, NotApplicable
-from evaluation.membership.signal import kind_of
-from evaluation.target import Target
+from evaluation.target import Target, kind_of
 
 LOWEST_SHARE = 0.2
 """k % of Min-K% and Min-K%++."""

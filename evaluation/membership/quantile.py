@@ -18,8 +18,8 @@ from torch import Tensor
 from evaluation.access import Access
 from evaluation.baselines import counted
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack, NotApplicable
-from evaluation.membership.signal import kind_of, outputs_of, signal
-from evaluation.target import Target
+from evaluation.membership.signal import outputs_of, signal
+from evaluation.target import Target, kind_of
 
 LEVELS = (0.1587, 0.5, 0.8413)
 """The quantiles of a Gaussian at −1, 0 and 1 standard deviations."""

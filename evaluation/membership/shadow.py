@@ -12,8 +12,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from dptrain.errors import UserError
 from evaluation.access import Access
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack
-from evaluation.membership.signal import features, kind_of, outputs_of
-from evaluation.target import Target
+from evaluation.membership.signal import features, outputs_of
+from evaluation.target import Target, kind_of
 
 MOST_SEEN = 20_000
 """Answers that the classifier of one class learns from, at most."""

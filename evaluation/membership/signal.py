@@ -18,17 +18,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from evaluation.membership import NotApplicable
-from evaluation.target import Kind, Target
+from evaluation.target import Target, kind_of
 
 LOWEST = -745.0
 """Of a log-probability, in nats: the logarithm of the smallest float64 above 0."""
-
-
-def kind_of(targets: Tensor) -> Kind:
-    """Whole numbers are classes, or a sequence of them what comes next; others are values to predict."""
-    if targets.is_floating_point():
-        return "regression"
-    return "language" if targets.dim() == 2 else "classification"
 
 
 NO_CLASSES = {

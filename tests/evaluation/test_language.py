@@ -49,12 +49,12 @@ from evaluation.membership.language import (
 )
 from evaluation.membership.lira import Lira, OfflineLira
 from evaluation.membership.rmia import OfflineRmia, Rmia
-from evaluation.membership.signal import features, kind_of, log_likelihood, outputs_of, residual_scale, signal
+from evaluation.membership.signal import features, log_likelihood, outputs_of, residual_scale, signal
 from evaluation.membership.threshold import LossThreshold
 from evaluation.metrics import ScoreError, area_under_roc
 from evaluation.plan import ATTACKS
 from evaluation.runner import check_plan, run_attack
-from evaluation.target import Target
+from evaluation.target import Target, kind_of
 from evaluation.utility import utility, without_model
 
 TOKENS = len(LABELS)
