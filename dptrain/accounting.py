@@ -9,7 +9,9 @@ A mechanism is a value (``dp_accounting.DpEvent``) that composes; the accountant
 * **RDP** (Mironov 2017): an upper bound and a loose one; it brackets a calibration, and is the cross-check where PRV cannot
   count: truncated Poisson batches and batches of fixed size. There PLD is reported, over the pairs of
   :mod:`dptrain.dominating`, and must lie between two figures of other origin: below RDP, and above what PRV says of plain
-  Poisson batches of the same rate, which those pairs can only exceed.
+  Poisson batches of the same rate, which those pairs can only exceed. So it is where a unit is read in examples of others
+  (:mod:`dptrain.graph.occurrences`).
+* **Pure ε** (Dwork, McSherry, Nissim, Smith 2006): what is (ε, 0)-private adds up, exactly; PLD beside it may not lie above.
 
 GDP's central limit theorem lies below the truth and is not offered.
 
@@ -50,7 +52,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from dptrain import dominating
-from dptrain.dominating import TruncatedPoissonDpEvent
+from dptrain.dominating import PairedDpEvent, PureDpEvent, TruncatedPoissonDpEvent
 from dptrain.errors import PlanError
 
 RELATIONS = {
@@ -75,13 +77,17 @@ class Counted:
 
 
 def count(event: DpEvent, delta: float, relation: str = "add_or_remove_one") -> Counted:
-    """ε as it is reported: by PRV with PLD beside it, or where PRV cannot count, by PLD with RDP above it.
+    """ε as it is reported: by PRV with PLD beside it, or where PRV cannot count, by PLD with RDP above it; pure ε as a sum.
 
     Raises:
         PlanError: the accountants contradict each other.
     """
     reported = epsilon(event, delta, relation)
-    if prv_can_count(event):
+    if is_pure(event):
+        cross_check = epsilon_pld(event, delta, relation)
+        check_between(cross_check, 0.0, reported)
+        names = "basic composition of pure ε (Dwork et al. 2006)", "PLD (Doroshenko et al. 2022), pessimistic"
+    elif prv_can_count(event):
         cross_check = epsilon_pld(event, delta, relation)
         check_agreement(reported, cross_check)
         names = "PRV (Gopi et al. 2021), upper end", "PLD (Doroshenko et al. 2022), pessimistic"
@@ -94,7 +100,15 @@ def count(event: DpEvent, delta: float, relation: str = "add_or_remove_one") -> 
 
 def epsilon(event: DpEvent, delta: float, relation: str = "add_or_remove_one") -> float:
     """The figure that :func:`count` reports, without its cross-check."""
+    if is_pure(event):
+        return sum(leaf.epsilon * times for leaf, times in _leaves(event, 1) if isinstance(leaf, PureDpEvent))
     return epsilon_prv(event, delta) if prv_can_count(event) else epsilon_pld(event, delta, relation)
+
+
+def is_pure(event: DpEvent) -> bool:
+    """Whether an event consists of one or more mechanisms of pure ε, and of nothing else."""
+    leaves = _leaves(event, 1)
+    return bool(leaves) and all(isinstance(leaf, PureDpEvent) for leaf, _ in leaves)
 
 
 def prv_can_count(event: DpEvent) -> bool:
@@ -120,8 +134,8 @@ def steps_of(event: DpEvent) -> list[Steps] | None:
     return [(sigma, rate, times) for (sigma, rate), times in merged.items() if rate]
 
 
-_PAIRED = (SampledWithoutReplacementDpEvent, TruncatedPoissonDpEvent)
-"""Events that are counted by a pair of :mod:`dptrain.dominating`."""
+_PAIRED = (SampledWithoutReplacementDpEvent, TruncatedPoissonDpEvent, PairedDpEvent)
+"""Events that are counted by a dominating pair."""
 
 
 def _leaves(event: DpEvent, times: int) -> list[tuple[DpEvent, int]]:
@@ -129,7 +143,7 @@ def _leaves(event: DpEvent, times: int) -> list[tuple[DpEvent, int]]:
     match event:
         case NoOpDpEvent():
             return []
-        case NonPrivateDpEvent() | GaussianDpEvent() | TruncatedPoissonDpEvent():
+        case NonPrivateDpEvent() | GaussianDpEvent() | TruncatedPoissonDpEvent() | PairedDpEvent():
             return [(event, times)]
         case PoissonSampledDpEvent(event=GaussianDpEvent()) | SampledWithoutReplacementDpEvent(event=GaussianDpEvent()):
             return [(event, times)]
@@ -139,12 +153,15 @@ def _leaves(event: DpEvent, times: int) -> list[tuple[DpEvent, int]]:
             return [leaf for inner in event.events for leaf in _leaves(inner, times)]
     raise PlanError(
         f"no accountant here knows the event {event}; accepted: Gaussian, by itself or over a sample that is Poisson, "
-        "truncated Poisson or of fixed size, and their compositions"
+        "truncated Poisson or of fixed size, events that bring their dominating pair, and their compositions"
     )
 
 
 def _noise_of(leaf: DpEvent) -> float:
+    """0 where a mechanism promises nothing."""
     match leaf:
+        case PairedDpEvent():
+            return 0.0 if leaf.promises_nothing else 1.0
         case GaussianDpEvent() | TruncatedPoissonDpEvent():
             return leaf.noise_multiplier
         case PoissonSampledDpEvent() | SampledWithoutReplacementDpEvent():
@@ -169,6 +186,8 @@ def _poisson_floor(event: DpEvent) -> DpEvent:
     parts: list[DpEvent] = []
     for leaf, times in _leaves(event, 1):
         match leaf:
+            case PairedDpEvent():
+                leaf = leaf.floor()
             case TruncatedPoissonDpEvent():
                 leaf = PoissonSampledDpEvent(leaf.sampling_probability, GaussianDpEvent(leaf.noise_multiplier))
             case SampledWithoutReplacementDpEvent():
@@ -233,11 +252,23 @@ def _pld(event: DpEvent, relation: str) -> PLDAccountant | _Profile:
 @functools.lru_cache(maxsize=64)
 def _paired_profile(parts: tuple[tuple[DpEvent, int], ...], relation: str) -> _Profile:
     for leaf, _ in parts:
-        needed = "add_or_remove_one" if isinstance(leaf, TruncatedPoissonDpEvent) else "replace_one"
-        if isinstance(leaf, _PAIRED) and relation != needed:
-            raise PlanError(f"relation is {relation!r}, under which nothing is proved for {leaf}; give {needed!r}")
+        proved = _proved(leaf)
+        if relation not in proved:
+            raise PlanError(f"relation is {relation!r}, under which nothing is proved for {leaf}; give {' or '.join(proved)}")
     composed = [dominating.losses(leaf).self_compose(times) for leaf, times in parts]
     return _Profile(functools.reduce(PrivacyLossDistribution.compose, composed))
+
+
+def _proved(leaf: DpEvent) -> tuple[str, ...]:
+    """The relations under which a mechanism's pair is proved."""
+    match leaf:
+        case PairedDpEvent():
+            return leaf.relations
+        case TruncatedPoissonDpEvent():
+            return ("add_or_remove_one",)
+        case SampledWithoutReplacementDpEvent():
+            return ("replace_one",)
+    return tuple(RELATIONS)
 
 
 def epsilon_pld(event: DpEvent, delta: float, relation: str = "add_or_remove_one") -> float:
@@ -299,7 +330,7 @@ def check_between(reported: float, floor: float, ceiling: float) -> None:
         return
     if not floor - (0.02 + 0.01 * floor) <= reported <= ceiling + 0.01:
         raise PlanError(
-            f"the accountants disagree: PLD says ε = {reported:.4f}, outside of {floor:.4f} (PRV, without truncation) to "
+            f"the accountants disagree: PLD says ε = {reported:.4f}, outside of {floor:.4f} (PRV, of less) to "
             f"{ceiling:.4f} (RDP), so it is not reported; use a larger δ or less extreme noise"
         )
 

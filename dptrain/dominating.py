@@ -43,17 +43,25 @@ apart, whatever the others are, and so dominated by a Gaussian of sensitivity 2,
 From there on the derivation for a fixed size, above, holds word for word with γ = q: the pair is that of its h, at σ/2. Where a
 user's examples are a random subset, g and g′ are drawn too; a mixture over them is dominated as each pair is, by convexity.
 At q = 1 nothing is lost: g = −g′ of norm 1 are Gaussians that are 2 apart.
+
+**Pure ε.** Whatever is (ε, 0)-differentially private is dominated by one answer of randomised response, which is true with
+probability e^ε/(1 + e^ε) (Kairouz, Oh, Viswanath 2015, "The Composition Theorem for Differential Privacy").
+
+A mechanism elsewhere in the house brings its pair with it: :class:`PairedDpEvent`.
 """
 
 import functools
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from dp_accounting import (
     DpEvent,
     GaussianDpEvent,
     NeighboringRelation,
+    NoOpDpEvent,
     PoissonSampledDpEvent,
     SampledWithoutReplacementDpEvent,
 )
@@ -67,6 +75,62 @@ from dptrain.errors import PlanError
 
 INTERVAL = 1e-4
 """Width of the grid of privacy losses, in nats, as ``dp-accounting`` takes it."""
+
+
+class PairedDpEvent(DpEvent):
+    """A mechanism that brings its dominating pair; hashable, as accounts are kept for reuse."""
+
+    relations: ClassVar[tuple[str, ...]]
+    """Under which the pair is proved."""
+
+    @property
+    @abstractmethod
+    def promises_nothing(self) -> bool:
+        """Whether there is no noise."""
+
+    @abstractmethod
+    def losses(self) -> PrivacyLossDistribution:
+        """Privacy losses of one application, in both directions, on a grid of :data:`INTERVAL`, rounded up."""
+
+    @abstractmethod
+    def renyi(self, orders: tuple[int, ...]) -> np.ndarray:
+        """Upper bounds on its Rényi divergences, by code and proofs that share nothing with these losses, ``[orders]``."""
+
+    @abstractmethod
+    def floor(self) -> DpEvent:
+        """Gaussians, Poisson-sampled or not, that cost no more, as PRV counts them; nothing, if there are none."""
+
+
+@dataclass(frozen=True)
+class PureDpEvent(PairedDpEvent):
+    """Anything that is (ε, 0)-differentially private.
+
+    ``dp_accounting``'s event of randomised response is not used: blanking, for it, is an answer that is drawn uniformly, and an
+    edge that is blanked is a cell that holds 0.
+    """
+
+    epsilon: float
+
+    relations = ("add_or_remove_one", "zero_out_one", "replace_one")
+
+    @property
+    def promises_nothing(self) -> bool:
+        return math.isinf(self.epsilon)
+
+    def losses(self) -> PrivacyLossDistribution:
+        top = math.ceil(self.epsilon / INTERVAL)
+        deltas = -np.expm1(np.arange(-top, top + 1) * INTERVAL - self.epsilon) / (1 + math.exp(-self.epsilon))
+        grid = np.arange(-top, top + 1) * INTERVAL
+        return PrivacyLossDistribution(rounded(-top, top, np.maximum(deltas, -np.expm1(np.minimum(grid, 0.0)))))
+
+    def renyi(self, orders: tuple[int, ...]) -> np.ndarray:
+        """Mironov 2017, proposition 5."""
+        a, likely = np.asarray(orders), -math.log1p(math.exp(-self.epsilon))
+        unlikely = likely - self.epsilon
+        return np.logaddexp(a * likely + (1 - a) * unlikely, a * unlikely + (1 - a) * likely) / (a - 1)
+
+    def floor(self) -> DpEvent:
+        return NoOpDpEvent()
 
 
 @dataclass(frozen=True)
@@ -117,7 +181,7 @@ def _widest(rate: float, sigma: float) -> int:
     return math.ceil(float(np.logaddexp(0.0, math.log(rate) + 0.5 / sigma**2 + 9.6 / sigma)) / INTERVAL)
 
 
-def _rounded(lower: int, upper: int, deltas: np.ndarray) -> pld_pmf.PLDPmf:
+def rounded(lower: int, upper: int, deltas: np.ndarray) -> pld_pmf.PLDPmf:
     """Losses on the grid whose profile touches the given one at its points and lies above it between ("Connect the Dots")."""
     clean = np.minimum.accumulate(np.clip(deltas, 0.0, 1.0))
     return pld_pmf.create_pmf_pessimistic_connect_dots_fixed_gap(INTERVAL, lower, upper, clean)
@@ -128,7 +192,7 @@ def without_replacement(share: float, sigma: float) -> PrivacyLossDistribution:
     """Privacy losses of one Gaussian step over a share γ = B/N of the examples, drawn without replacement."""
     top = _widest(share, sigma)
     grid = np.arange(-top, top + 1) * INTERVAL
-    return PrivacyLossDistribution(_rounded(-top, top, without_replacement_profile(grid, share, sigma)))
+    return PrivacyLossDistribution(rounded(-top, top, without_replacement_profile(grid, share, sigma)))
 
 
 def exchanged_in_poisson(rate: float, sigma: float) -> PrivacyLossDistribution:
@@ -143,7 +207,7 @@ def poisson(rate: float, sigma: float) -> PrivacyLossDistribution:
     end = top if rate == 1 else min(top, math.ceil(-math.log1p(-rate) / INTERVAL) + 1)  # no loss of one side lies beyond
     remove, _ = poisson_profiles(np.arange(-end, top + 1) * INTERVAL, rate, sigma)
     _, add = poisson_profiles(np.arange(-top, end + 1) * INTERVAL, rate, sigma)
-    return PrivacyLossDistribution(_rounded(-end, top, remove), _rounded(-top, end, add))
+    return PrivacyLossDistribution(rounded(-end, top, remove), rounded(-top, end, add))
 
 
 def truncated_poisson(rate: float, weight: float, sigma: float) -> PrivacyLossDistribution:
@@ -155,6 +219,8 @@ def truncated_poisson(rate: float, weight: float, sigma: float) -> PrivacyLossDi
 def losses(event: DpEvent) -> PrivacyLossDistribution:
     """Privacy losses of one step, rounded up."""
     match event:
+        case PairedDpEvent():
+            return event.losses()
         case TruncatedPoissonDpEvent():
             return truncated_poisson(event.sampling_probability, event.truncation_probability, event.noise_multiplier)
         case SampledWithoutReplacementDpEvent(event=GaussianDpEvent() as inner):
@@ -172,6 +238,8 @@ def renyi(event: DpEvent, orders: tuple[int, ...]) -> np.ndarray:
     Without replacement: Wang, Balle, Kasiviswanathan 2019, theorem 27. Truncated: the Rényi divergence of a mixture whose part
     is revealed, log((1−w) e^{(a−1)R₁} + w e^{(a−1)R₂}) / (a−1), of the parts' own (Mironov, Talwar, Zhang 2019).
     """
+    if isinstance(event, PairedDpEvent):
+        return event.renyi(orders)
     if isinstance(event, SampledWithoutReplacementDpEvent):
         return RdpAccountant(orders, NeighboringRelation.REPLACE_ONE).compose(event).rdp
     if not isinstance(event, TruncatedPoissonDpEvent):

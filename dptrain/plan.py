@@ -16,6 +16,19 @@ The mechanism is DP-SGD (Abadi et al. 2016, "Deep Learning with Differential Pri
 with C the clipping norm, σ the noise multiplier and Δ the sensitivity, the most by which neighbours' sums differ in L2 norm:
 C, and 2 C where one example is replaced by another (``replace_one``). Dividing by the public *expected* batch size keeps the
 divisor free of private facts. Where the unit is the user, i counts users, and g_i is one gradient made of a user's examples.
+
+Of a graph the unit is a node or an edge, and the roster of nodes is public (``zero_out_one``): *blanking a node* takes its
+features, its label and all its edges; *blanking an edge* removes it. What is released before the first update, sums over
+neighbours or a perturbed graph (:mod:`dptrain.graph`), is part of the plan and of its ε:
+
+    >>> nodes = PrivacyPlan(
+    ...     unit="node", relation="zero_out_one", max_degree=10, aggregations=2, aggregation_noise=2.0,
+    ...     sampling_rate=0.25, expected_batch_size=340, steps=100, clipping_norm=1.0, delta=1e-5, noise_multiplier=4.0,
+    ... )
+    >>> [type(part).__name__ for part in nodes.event().events]
+    ['SelfComposedDpEvent', 'SelfComposedDpEvent']
+
+Under ``edge`` updates read edges through that release alone: they are neither clipped nor noised, and cost nothing.
 """
 
 import dataclasses
@@ -29,7 +42,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from dptrain.errors import PlanError, unknown_name
-from dptrain.recipe import Clipping, Noise, PrivacyConfig, Relation, Sampling, Unit
+from dptrain.recipe import Clipping, EdgeRelease, Noise, PrivacyConfig, Relation, Sampling, Unit
 from dptrain.statement import RELATIONS, statement
 
 if TYPE_CHECKING:
@@ -70,7 +83,8 @@ class PrivacyPlan:
     steps: int
     """Optimizer updates, whole."""
     clipping_norm: float
-    """C, the most that one example can contribute, in L2 norm. Infinity clips nothing, and then nothing is promised."""
+    """C, the most that one example can contribute, in L2 norm. Infinity clips nothing, and then nothing is promised, except
+    to an ``edge``, under which updates are never clipped."""
     delta: float
     noise_multiplier: float = 0.0
     """σ, the noise's standard deviation over the sensitivity: C, or 2 C under ``replace_one``. 0 adds no noise, and then
@@ -94,6 +108,17 @@ class PrivacyPlan:
     """Whether steps have noise of their own, or share it over ``bands`` steps."""
     bands: int = 1
     """Of ``cyclic_poisson``: the number of groups that take turns, and the bands of ``banded`` noise."""
+    max_degree: int | None = None
+    """Of ``node``: D, the most edges of a node in the graph that is trained on. Others are left out beforehand."""
+    aggregations: int = 0
+    """Of ``node`` and ``edge``: noised sums over neighbours, one a hop, that are released before the first update."""
+    aggregation_noise: float = 1.0
+    """Their noise multiplier over that of the updates: σ_a = aggregation_noise · noise_multiplier."""
+    occurrences: int = 0
+    """Of ``node``: in how many examples of other nodes one node's features and edges are read, at most. One hop is proved, a
+    node's neighbours reading it, so that it is at most ``max_degree``."""
+    edge_release: EdgeRelease = "none"
+    """Of ``edge``: how the graph is perturbed, once, before the first update. Its ε is 1 / noise_multiplier."""
 
     def __post_init__(self) -> None:
         for name in ("sampling_rate", "expected_batch_size", "clipping_norm", "delta", "noise_multiplier"):
@@ -109,7 +134,7 @@ class PrivacyPlan:
         _require(0 < self.delta < 1, "delta", self.delta, "a number above 0 and below 1/N, such as 1e-5")
         _require(self.relation in RELATIONS, "relation", self.relation, " or ".join(RELATIONS))
         _check_choices(self)
-        if self.noise_multiplier > 0 and math.isinf(self.clipping_norm):
+        if self.noise_multiplier > 0 and math.isinf(self.clipping_norm) and self.unit != "edge":
             raise PlanError(
                 f"noise_multiplier is {self.noise_multiplier} and clipping_norm is infinite: noise hides nothing that is "
                 "unbounded; give a finite clipping_norm, such as 1.0"
@@ -117,7 +142,7 @@ class PrivacyPlan:
         from dptrain.sampling import sampler_for
 
         sampler_for(self)  # a plan is known by its sampler; the sampler refuses what it cannot do
-        if self.is_private:
+        if self.is_private and self.unit != "edge":  # how many edges there are only the data can say
             self.check_delta(self.public_examples)
 
     @classmethod
@@ -132,7 +157,7 @@ class PrivacyPlan:
             for item in dataclasses.fields(cls)
             if item.name not in ("steps", "noise_multiplier", "clipping_norm")
         }
-        norm = math.inf if config.mechanism == "none" else config.clipping_norm
+        norm = math.inf if config.mechanism == "none" or config.unit == "edge" else config.clipping_norm
         plan = cls(steps=steps, clipping_norm=norm, **shared)
         if config.mechanism != "gaussian":
             return plan
@@ -142,7 +167,7 @@ class PrivacyPlan:
 
     @property
     def public_examples(self) -> float:
-        """The publicly stated number of examples (of units) that the plan implies. Not the private N."""
+        """The publicly stated number of examples (of units) that the plan implies. Not the private N. Under ``edge``, nodes."""
         return self.expected_batch_size / self.sampling_rate
 
     @property
@@ -152,11 +177,27 @@ class PrivacyPlan:
 
     @property
     def is_private(self) -> bool:
-        """Whether the plan promises anything: both clipping and noise."""
-        return self.noise_multiplier > 0 and math.isfinite(self.clipping_norm)
+        """Whether the plan promises anything: both clipping and noise; or under ``edge``, noise in what is released first."""
+        if self.unit == "edge":
+            return self.noise_multiplier > 0 and (self.aggregations > 0 or self.edge_release != "none")
+        return self.noise_multiplier > 0 and self.clips
+
+    @property
+    def clips(self) -> bool:
+        """Whether what one unit adds to an update is clipped."""
+        return math.isfinite(self.clipping_norm)
+
+    @property
+    def noises_updates(self) -> bool:
+        """Whether updates are noised: in every private plan, except one for an ``edge``."""
+        return self.is_private and self.unit != "edge"
 
     def check_delta(self, examples: float) -> None:
-        """Refuses δ ≥ 1/N, for which publishing one random example whole would count as private; warns above 1/(10 N)."""
+        """Refuses δ ≥ 1/N, for which publishing one random example whole would count as private; warns above 1/(10 N).
+
+        Args:
+            examples: the number of units. Under ``edge``, of edges: whoever has the data calls this, as no plan knows it.
+        """
         if self.delta >= 1 / examples:
             raise PlanError(
                 f"delta is {self.delta:g}, not below 1/N = {1 / examples:.3g}: such a δ would allow whole examples to be "
@@ -200,8 +241,19 @@ class PrivacyPlan:
             )
 
     def event(self, steps: int | None = None, first: int = 0) -> "DpEvent":
-        """What the updates ``first`` to ``steps - 1`` (all, if not given) release, as the sampler states it."""
-        from dp_accounting import GaussianDpEvent, NonPrivateDpEvent
+        """What the updates ``first`` to ``steps - 1`` (all, if not given) release, and what was released before the first one.
+
+        That is released once and kept with the model's state: a training that is resumed later has it already.
+        """
+        from dp_accounting import ComposedDpEvent, NoOpDpEvent
+
+        updates = self.update_event(steps, first)
+        before = self._release_event() if first == 0 and (self.steps if steps is None else steps) > 0 else NoOpDpEvent()
+        return updates if isinstance(before, NoOpDpEvent) else ComposedDpEvent([before, updates])
+
+    def update_event(self, steps: int | None = None, first: int = 0) -> "DpEvent":
+        """What the updates alone release, as the sampler states it. Under ``edge`` that is nothing."""
+        from dp_accounting import GaussianDpEvent, NonPrivateDpEvent, NoOpDpEvent
 
         from dptrain.sampling import sampler_for
 
@@ -210,7 +262,23 @@ class PrivacyPlan:
             raise PlanError(f"the steps {first} to {steps} are no range; give whole numbers, the smaller first")
         if not self.is_private:
             return NonPrivateDpEvent()
+        if not self.noises_updates:
+            return NoOpDpEvent()
         return sampler_for(self).event(GaussianDpEvent(self.noise_multiplier), steps, first)
+
+    def _release_event(self) -> "DpEvent":
+        """What is released before the first update."""
+        from dp_accounting import GaussianDpEvent, NoOpDpEvent, SelfComposedDpEvent
+
+        from dptrain.dominating import PureDpEvent
+
+        if not self.is_private:
+            return NoOpDpEvent()  # the updates say already that nothing is promised
+        if self.edge_release != "none":
+            return PureDpEvent(1 / self.noise_multiplier)
+        if self.aggregations:
+            return SelfComposedDpEvent(GaussianDpEvent(self.aggregation_noise * self.noise_multiplier), self.aggregations)
+        return NoOpDpEvent()
 
     def guarantee(self, steps: int | None = None, drawn: tuple[tuple[int, int], ...] | None = None) -> Guarantee:
         """ε after ``steps`` updates (all, if not given), by two accountants; see ``accounting.count``.
@@ -230,7 +298,7 @@ class PrivacyPlan:
             raise PlanError(f"epsilon is {epsilon}; give a number above 0, such as 8, or inf for no guarantee")
         if math.isinf(epsilon):
             return dataclasses.replace(self, noise_multiplier=0.0)
-        if math.isinf(self.clipping_norm):
+        if self.unit != "edge" and not self.clips:
             raise PlanError(f"epsilon is {epsilon:g} and clipping_norm is infinite; give a finite one, such as 1.0")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "delta is")  # each noise that is tried is a plan; the one returned speaks
@@ -255,10 +323,30 @@ class PrivacyPlan:
         Where the unit is the example, that is what the methods above say. Where it is the user, they say it of a user who is
         there or is not, and an example that is taken away leaves its user behind with all others: the user's one gradient, of
         norm at most C, is exchanged for another one, up to 2 C away, and the curve is a higher one. It is needless only for a
-        user who has no other example and so leaves with this one. ``max_examples_per_unit = 1`` is no such case: which one
-        of a user's examples is used is drawn, and the others take its place.
+        user who has no other example and so leaves with this one. ``max_examples_per_unit = 1`` is no such case: which one of a
+        user's examples is used is drawn, and the others take its place.
+
+        Where the unit is the node, an example is a node's own, and goes with it. Where it is the edge, examples are not
+        protected, and everything is permitted.
         """
+        if self.unit == "edge":
+            return _permits_everything()
         return _example_tradeoff(self) if self.unit == "user" else _tradeoff(self)
+
+    def edge_curve(self) -> "TradeoffCurve":
+        """The most that any attack on the presence of one *edge* can reach.
+
+        Where the unit is the edge, that is the plan's own. Where it is the node, what an edge can move is counted by itself:
+        blanking a node is another change, and does not bound it. A noised sum has noise for the sensitivity √(2 D) of a
+        node; an edge moves two of its rows by at most 1 each, so that to an edge it is a Gaussian with noise σ_a √D. The
+        updates read edges through these sums alone, and add nothing, unless ``occurrences`` are given: a model whose examples
+        read neighbours also reads them, exactly, when it predicts, and then everything is permitted, as under the other units.
+        """
+        if self.unit == "edge":
+            return _tradeoff(self)
+        if self.unit != "node" or self.occurrences or not self.is_private:
+            return _permits_everything()
+        return _edge_tradeoff(self)
 
 
 def _require(holds: bool, name: str, given: object, accepted: str) -> None:
@@ -268,7 +356,13 @@ def _require(holds: bool, name: str, given: object, accepted: str) -> None:
 
 def _check_choices(plan: PrivacyPlan) -> None:
     """Each choice is known, each has the numbers that it needs and no others, and they go together."""
-    for name, kinds in (("unit", Unit), ("sampling", Sampling), ("clipping", Clipping), ("noise", Noise)):
+    for name, kinds in (
+        ("unit", Unit),
+        ("sampling", Sampling),
+        ("clipping", Clipping),
+        ("noise", Noise),
+        ("edge_release", EdgeRelease),
+    ):
         if getattr(plan, name) not in get_args(kinds):
             raise unknown_name(name, getattr(plan, name), get_args(kinds), PlanError)
     stability = plan.automatic_stability
@@ -296,6 +390,7 @@ def _check_choices(plan: PrivacyPlan) -> None:
         )
     if user and plan.sampling != "poisson":
         raise PlanError(f"unit is 'user' and sampling is {plan.sampling!r}; users are drawn by 'poisson' alone, so give that")
+    _check_graph(plan)
     proved = {
         "truncated_poisson": ("add_or_remove_one",),
         "fixed_size": ("replace_one",),
@@ -308,6 +403,71 @@ def _check_choices(plan: PrivacyPlan) -> None:
         )
     if (truncated or fixed) and plan.max_examples is not None:
         _check_sizes(plan, plan.max_examples, fixed=fixed)
+
+
+def _check_graph(plan: PrivacyPlan) -> None:
+    """What is of a node or of an edge is given there alone, and there under the one relation that is proved."""
+    node, edge = plan.unit == "node", plan.unit == "edge"
+    _check_number(plan, "max_degree", node, "unit is 'node'")
+    for name in ("aggregations", "occurrences"):
+        _require(_is_whole(getattr(plan, name), 0), name, getattr(plan, name), "a whole number from 0 up")
+    share = plan.aggregation_noise
+    _require(isinstance(share, Real) and not isinstance(share, bool) and math.isfinite(share) and share > 0,
+             "aggregation_noise", share, "a finite number above 0, such as 1.0")  # fmt: skip
+    if plan.aggregation_noise != 1.0 and not plan.aggregations:
+        raise PlanError(f"aggregation_noise is {share} and aggregations is 0; leave it out, or give aggregations from 1 up")
+    for name, holds, where in (
+        ("aggregations", node or edge, "unit is 'node' or 'edge'"),
+        ("occurrences", node, "unit is 'node'"),
+        ("edge_release", edge, "unit is 'edge'"),
+    ):
+        if getattr(plan, name) not in (0, "none") and not holds:
+            given = getattr(plan, name)
+            raise PlanError(f"{name} is {given!r} and has a meaning only where {where}; leave it out, or give that")
+    if not (node or edge):
+        return
+    if plan.relation != "zero_out_one":
+        raise PlanError(
+            f"unit is {plan.unit!r} and relation is {plan.relation!r}; the roster of nodes is public, and what is proved is "
+            "the blanking of one of them or of an edge, so give 'zero_out_one'"
+        )
+    if node:
+        _check_node(plan)
+    else:
+        _check_edge(plan)
+
+
+def _check_node(plan: PrivacyPlan) -> None:
+    if plan.sampling != "poisson":
+        raise PlanError(f"unit is 'node' and sampling is {plan.sampling!r}; nodes are drawn by 'poisson' alone, so give that")
+    if plan.occurrences > (plan.max_degree or 0):
+        raise PlanError(
+            f"occurrences is {plan.occurrences} and max_degree is {plan.max_degree}; one hop is proved, and over one hop a "
+            f"node is read in the examples of its neighbours alone: give at most {plan.max_degree}"
+        )
+
+
+def _check_edge(plan: PrivacyPlan) -> None:
+    if plan.clips:
+        raise PlanError(
+            f"unit is 'edge' and clipping_norm is {plan.clipping_norm}; updates read edges only through what was released "
+            "before, and are not clipped: give math.inf"
+        )
+    for name, plain in (("clipping", "flat"), ("noise", "independent")):
+        if getattr(plan, name) != plain:
+            raise PlanError(
+                f"unit is 'edge' and {name} is {getattr(plan, name)!r}; updates are neither clipped nor noised: leave it out"
+            )
+    if plan.aggregations and plan.edge_release != "none":
+        raise PlanError(
+            f"aggregations is {plan.aggregations} and edge_release is {plan.edge_release!r}, and each is a way of its own to "
+            "release edges; give one of them"
+        )
+    if plan.noise_multiplier > 0 and not plan.is_private:
+        raise PlanError(
+            f"unit is 'edge' and noise_multiplier is {plan.noise_multiplier}, with nothing to add the noise to; give "
+            "aggregations from 1 up, or edge_release 'randomised_response' or 'laplace'"
+        )
 
 
 def _check_number(plan: PrivacyPlan, name: str, needed: bool, where: str) -> None:
@@ -333,8 +493,8 @@ def _check_sizes(plan: PrivacyPlan, examples: int, *, fixed: bool) -> None:
         )
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+def _is_whole(value: object, least: int = 1) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 @functools.lru_cache(maxsize=64)
@@ -349,6 +509,24 @@ def _example_tradeoff(plan: PrivacyPlan) -> "TradeoffCurve":
     from dptrain.accounting import exchange_curve
 
     return exchange_curve(plan.event())
+
+
+@functools.lru_cache(maxsize=64)
+def _edge_tradeoff(plan: PrivacyPlan) -> "TradeoffCurve":
+    from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
+
+    from dptrain.accounting import tradeoff_curve
+
+    noise = plan.aggregation_noise * plan.noise_multiplier * math.sqrt(plan.max_degree or 0)
+    return tradeoff_curve(SelfComposedDpEvent(GaussianDpEvent(noise), plan.aggregations), plan.relation)
+
+
+def _permits_everything() -> "TradeoffCurve":
+    from dp_accounting import NonPrivateDpEvent
+
+    from dptrain.accounting import tradeoff_curve
+
+    return tradeoff_curve(NonPrivateDpEvent())
 
 
 @functools.lru_cache(maxsize=256)

@@ -23,7 +23,8 @@ from dptrain.registry import DATASETS, GUARDS, LOSSES, MODELS, OPTIMIZERS
 Mechanism = Literal["gaussian", "clip_only", "none"]
 Relation = Literal["add_or_remove_one", "zero_out_one", "replace_one"]
 Sampling = Literal["poisson", "truncated_poisson", "fixed_size", "cyclic_poisson", "balls_in_bins"]
-Unit = Literal["example", "user"]
+Unit = Literal["example", "user", "node", "edge"]
+EdgeRelease = Literal["none", "randomised_response", "laplace"]
 Clipping = Literal["flat", "per_layer", "automatic"]
 Noise = Literal["independent", "banded"]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -224,7 +225,8 @@ class PrivacyConfig:
     delta: float = 1e-4
     """Must be below 1/N; better below 1/(10 N)."""
     unit: Unit = "example"
-    """Whose presence is hidden: one `example` (a row, a picture), or one `user` with all that they contributed."""
+    """Whose presence is hidden: one `example` (a row, a picture), one `user` with all that they contributed, one `node` of a
+    graph with its features, label and edges, or one `edge`."""
     max_examples_per_unit: int | None = None
     """`user`: the most examples of one user that are used each time they are drawn, a fresh random subset."""
     relation: Relation = "add_or_remove_one"
@@ -249,6 +251,16 @@ class PrivacyConfig:
     """`independent`: anew in each step; `banded`: correlated over `bands` steps, with `cyclic_poisson`."""
     bands: int = 1
     """`cyclic_poisson`: the number of groups that take turns, and of steps over which banded noise is correlated."""
+    max_degree: int | None = None
+    """`node`: the most edges that a node has in the graph that is trained on; others are left out beforehand."""
+    aggregations: int = 0
+    """`node`, `edge`: noised sums over neighbours, one a hop, that are released before the first update."""
+    aggregation_noise: float = 1.0
+    """The noise multiplier of these sums, over that of the updates."""
+    occurrences: int = 0
+    """`node`: in how many examples of other nodes one node's features and edges are read, at most."""
+    edge_release: EdgeRelease = "none"
+    """`edge`: how the graph is perturbed once, before the first update: by `randomised_response` or by `laplace` noise."""
 
     def __post_init__(self) -> None:
         if self.epsilon is not None and not self.epsilon > 0:

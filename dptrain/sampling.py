@@ -7,7 +7,8 @@ that no proof of amplification covers states the event of the mechanism without 
 examples, or users where the plan's unit is the user.
 
 * **Poisson**: every unit is in every batch with probability q, independently. Batches vary in size and may be empty;
-  an empty batch is a batch (Abadi et al. 2016; Mironov, Talwar, Zhang 2019).
+  an empty batch is a batch (Abadi et al. 2016; Mironov, Talwar, Zhang 2019). Where a unit is read in examples of others as
+  well, as a node is by its neighbours, each of them is drawn by a coin of its own: :mod:`dptrain.graph.occurrences`.
 * **Truncated Poisson**: the same, and of more than `max_batch_size` a uniform subset is kept, so that memory is bounded (Chua
   et al. 2024, "Scalable DP-SGD: Shuffling vs. Poisson Subsampling"). Truncation lets one example push out another; what
   that costs is proved in :mod:`dptrain.dominating`.
@@ -78,6 +79,12 @@ class PoissonSampler(Sampler):
     """Every example in every batch with probability q, independently."""
 
     by_example = True
+    occurrences: int = 0
+    """In how many examples of others a unit is read, at most."""
+
+    @classmethod
+    def of(cls, plan: "PrivacyPlan") -> Self:
+        return cls(plan.sampling_rate, plan.occurrences)
 
     @property
     def takes_all(self) -> bool:
@@ -88,9 +95,16 @@ class PoissonSampler(Sampler):
             yield np.flatnonzero(generator.random(examples) < self.sampling_rate)
 
     def event(self, mechanism: "DpEvent", steps: int, first: int = 0) -> "DpEvent":
-        from dp_accounting import PoissonSampledDpEvent, SelfComposedDpEvent
+        from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
 
-        return SelfComposedDpEvent(PoissonSampledDpEvent(self.sampling_rate, mechanism), steps - first)
+        from dptrain.graph.occurrences import OccurrencesDpEvent
+
+        if not self.occurrences:
+            return SelfComposedDpEvent(PoissonSampledDpEvent(self.sampling_rate, mechanism), steps - first)
+        if not isinstance(mechanism, GaussianDpEvent):
+            raise PlanError(f"units that others read are proved for Gaussian noise alone, not for {mechanism}")
+        step = OccurrencesDpEvent(self.sampling_rate, self.occurrences, mechanism.noise_multiplier)
+        return SelfComposedDpEvent(step, steps - first)
 
 
 @dataclass(frozen=True)
