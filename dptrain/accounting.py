@@ -86,7 +86,7 @@ def count(event: DpEvent, delta: float, relation: str = "add_or_remove_one") -> 
     if is_pure(event):
         cross_check = epsilon_pld(event, delta, relation)
         check_between(cross_check, 0.0, reported)
-        names = "basic composition of pure ε (Dwork et al. 2006)", "PLD (Doroshenko et al. 2022), pessimistic"
+        names = "Pure ε, summed (Dwork et al. 2006)", "PLD (Doroshenko et al. 2022), pessimistic"
     elif prv_can_count(event):
         cross_check = epsilon_pld(event, delta, relation)
         check_agreement(reported, cross_check)
