@@ -76,6 +76,7 @@ def make_private(
     performance: Performance | None = None,
     ledger: str | Path | None = None,
     average: float | None = None,
+    before: Callable[[np.random.Generator], None] | None = None,
     insecure_seed: int | None = None,
 ) -> "PrivateTraining":
     """Binds a plan to a model, its optimizer and the private examples.
@@ -94,6 +95,9 @@ def make_private(
         performance: what may change the speed, never the mechanism.
         ledger: file in which steps are announced before they are taken.
         average: decay of a moving average of the weights, such as 0.99; then that average is what :meth:`save` releases.
+        before: makes what the plan releases before its first update (``aggregations``, ``edge_release``), with the secret
+            generator that it is given. It is called once, when the ledger has announced the first steps, and may write into the
+            model; the plan counts it with the first update.
         insecure_seed: repeatable batches and noise, for tests alone: whoever knows the seed can remove the noise.
 
     Raises:
@@ -112,8 +116,14 @@ def make_private(
     examples = _examples_of(dataset, units, plan)
     plan.check_examples(examples.units)
     plan.check_batch_size(examples.units)
-    if plan.is_private:
+    if plan.is_private and plan.unit != "edge":
         plan.check_delta(examples.units)
+    if before is None and plan.is_private and (plan.aggregations or plan.edge_release != "none"):
+        raise PlanError(
+            f"the plan counts releases before the first update (aggregations {plan.aggregations}, edge_release "
+            f"{plan.edge_release!r}), and nothing is given that makes them; give before=, as dptrain.graph.release.releases() "
+            "does"
+        )
     performance = performance or Performance()
     if not isinstance(views, int) or isinstance(views, bool) or views < 1:
         raise PlanError(f"views is {views!r}; give a whole number from 1 up")
@@ -135,6 +145,7 @@ def make_private(
         None if ledger is None else Path(ledger),
         insecure_seed,
         average=average,
+        before=before,
         views=views,
         augment=augment,
     )
@@ -170,6 +181,7 @@ class PrivateTraining:
         insecure_seed: int | None,
         *,
         average: float | None = None,
+        before: Callable[[np.random.Generator], None] | None = None,
         views: int = 1,
         augment: Augment | None = None,
     ):
@@ -186,6 +198,7 @@ class PrivateTraining:
         self._performance = performance
         self._clipper = Clipper(model, loss, Clipping.of(plan), performance, divisor=plan.expected_batch_size)
         self._views, self._augment = views, augment
+        self._before, self._began, self._begun = before, False, False
         self._chunk_size = performance.max_physical_batch
         """Rows that are in memory at once; halved where it runs out."""
         self._insecure_seed = insecure_seed
@@ -242,9 +255,10 @@ class PrivateTraining:
 
     @property
     def _drawn(self) -> tuple[tuple[int, int], ...]:
-        """Ranges of steps whose batches were drawn in one go, for the accounting event."""
-        own = ((self._first, self._taken),) if self._taken > self._first else ()
-        return self._earlier + own
+        """Ranges of steps whose batches were drawn in one go, for the accounting event. What was released before the first
+        update counts with that update, also where it was not taken."""
+        end = max(self._taken, self._first + 1) if self._began else self._taken
+        return (*self._earlier, *(((self._first, end),) if end > self._first else ()))
 
     @property
     def _pending(self) -> Batch | None:
@@ -267,6 +281,7 @@ class PrivateTraining:
             return
         block = self.ranks.first(f"steps {self._taken} to {last}", lambda: self._reserve(last))
         try:
+            self._begin()
             while self._taken < last:
                 batch = self._pending or self._draw()
                 yield batch
@@ -280,6 +295,18 @@ class PrivateTraining:
         finally:
             if walk is self._walk:
                 self._settle(block, last)
+
+    def _begin(self) -> None:
+        """What is released before the first update; once, and anew only where an interrupt cut it off."""
+        if self._before is None or self._begun or self._taken > 0:
+            return
+        if self.ranks.size > 1:
+            raise PlanError("what is released before the first update is made in one process; train without torchrun")
+        self._began = True  # counted before it is made
+        self._before(secret_generator(self._insecure_seed, f"releases before update {self._first}"))
+        self._begun = True
+        if self._watch is not None:
+            self._watch.renew(self._model)
 
     def _draw(self) -> Batch:
         """The next batch. One stream serves the object's whole life: where batches of an epoch are drawn together,
@@ -339,7 +366,7 @@ class PrivateTraining:
         claim((value for group in self._optimizer.param_groups for value in group["params"]), self._owner)
         clipped = self.ranks.sum(f"step {batch.step}", lambda: self._own_sum(batch))
         check_sensitivity(clipped, self.plan)
-        event = self.plan.event(batch.step + 1, batch.step)
+        event = self.plan.update_event(batch.step + 1, batch.step)
         update = Update.of(self._noise.add(clipped), event=event)
         if isinstance(self._optimizer, NoiseAware):
             self._optimizer.noise_deviation = update.standard_deviation

@@ -51,6 +51,10 @@ class SplitConfig:
     """What measures utility: the non-members, or the test part that came with the data set, which then does nothing else and
     trains no shadow model either: figures compare with published ones, and members differ from non-members in nothing but
     their coins."""
+    members_are: Literal["drawn", "published"] = "drawn"
+    """Who is trained on: drawn as the shares say, or the training part that came with the data set, with its validation part as
+    population, its test part to measure utility, and all others as non-members. No coins, so membership attacks are not judged
+    on it: figures compare with published ones."""
     per_class: int | None = None
     """So many members of each class, drawn at random, in place of the four shares; all others are non-members, and there is no
     population and no public part. Balanced, so no coins of their own: membership attacks are not judged on such a split. For
@@ -62,6 +66,11 @@ class SplitConfig:
         if self.per_class is not None and self.test != "non_members":
             raise ConfigError(
                 f"data.split.test is {self.test!r}, and with data.split.per_class the non-members measure utility; leave it out"
+            )
+        if self.members_are == "published" and (self.test != "published" or self.per_class is not None):
+            raise ConfigError(
+                "data.split.members_are is 'published', which goes with the published test part alone; give data.split.test = "
+                "'published' and leave per_class out"
             )
         shares = (self.members, self.non_members, self.population, self.public)
         if any(not 0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > 1e-9:
@@ -112,12 +121,13 @@ class DataConfig:
     """A registered data set; `dptrain list` shows them."""
     path: str | None = None
     """File or folder of your own data (`table`, `images`, `faces`, `text`), the folder with the files of `mnist` or `cifar10`,
-    or the file of `sms` or `shakespeare`."""
+    or the file of `sms`, `shakespeare`, `cora` or `graph`."""
     target: str | None = None
     """`table`: the name of the column to predict, whose values are `classes`; or a number with its public bounds,
     `dose:number[0,150]`."""
     classes: tuple[str, ...] = ()
-    """`table`: the values that the target can take, known without looking at the data; none where it is a number."""
+    """`table`: the values that the target can take, known without looking at the data; none where it is a number. `graph`: the
+    names of what its labels count."""
     unit: str = ""
     """`table`: of a target that is a number, such as `mg a week`."""
     scale: Scale = "linear"
@@ -133,11 +143,17 @@ class DataConfig:
     public: tuple[str, ...] = ()
     """`shakespeare`, `text`: files with public text, for `pretraining`."""
     secrets: SecretsConfig = field(default_factory=SecretsConfig)
+    held_out_edges: float = 0.0
+    """`cora`, `graph`: the share of edges that no model's graph has, against which attacks on edges are judged."""
+    max_degree: int | None = None
+    """`cora`, `graph`: of a node's edges beyond so many, a random choice is left out before anything is trained."""
     split: SplitConfig = field(default_factory=SplitConfig)
 
     def __post_init__(self) -> None:
         DATASETS.check(self.name)
-        for name in ("sequence_length", "characters"):
+        if not 0 <= self.held_out_edges < 1:
+            raise ConfigError(f"data.held_out_edges is {self.held_out_edges}; give a share from 0 to below 1, such as 0.1")
+        for name in ("sequence_length", "characters", "max_degree"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"data.{name} is {value}; give a whole number from 1 up")
@@ -154,6 +170,11 @@ class ModelConfig:
     classes. `lstm`: of its one layer. `embedding_bag`: of an embedding, then of hidden layers."""
     components: int = 64
     """`public_pca`: principal axes of the public examples that are kept; fewer than there are such examples."""
+    hops: int = 1
+    """`gap`: how often sums over neighbours are taken; as many as `privacy.aggregations`."""
+    encoder: Literal["labels", "projection"] = "labels"
+    """`gap`: what of a node is summed: the scores of a network that learned from labels and saw no edge, or a fixed projection
+    of its features, which the unit `node` needs."""
     activation: Literal["tanh", "relu"] = "tanh"
     """tanh keeps activations bounded, which helps under clipping (Papernot et al. 2021)."""
 
@@ -161,6 +182,8 @@ class ModelConfig:
         MODELS.check(self.name)
         if any(width < 1 for width in self.hidden):
             raise ConfigError(f"model.hidden is {self.hidden}; give widths of at least 1, such as 64 32")
+        if self.hops < 1:
+            raise ConfigError(f"model.hops is {self.hops}; give a whole number from 1 up, such as 1")
         if self.components < 1:
             raise ConfigError(f"model.components is {self.components}; give a whole number from 1 up, such as 64")
 

@@ -97,6 +97,10 @@ DATASETS: Registry[Callable[..., Any]] = Registry(
         ),
         "text": Builtin("dptrain.data.text:load_text", "your own text file, cut into sequences of characters"),
         "sms": Builtin("dptrain.data.sms:load", "5,171 text messages, ham or spam (DPTRAIN_DATA, or data.path)"),
+        "cora": Builtin(
+            "dptrain.data.graph:load_cora", "2,708 papers and who cites whom, 7 subjects (DPTRAIN_DATA, or data.path)"
+        ),
+        "graph": Builtin("dptrain.data.graph:load_graph", "your own graph: an .npz in the Planetoid layout"),
         "table": Builtin("dptrain.data.table:load", "your own CSV or Parquet file, columns and bounds stated"),
         "images": Builtin("dptrain.data.images:load", "your own pictures: a folder a class, or .npz"),
     },
@@ -114,6 +118,12 @@ MODELS: Registry[Callable[..., Any]] = Registry(
         ),
         "lstm": Builtin("dptrain.models.lstm:build", "a language model of characters, one LSTM layer of model.hidden"),
         "embedding_bag": Builtin("dptrain.models.embedding_bag:build", "short texts: the mean of hashed words' embeddings"),
+        "gcn": Builtin("dptrain.models.gcn:build_gcn", "a graph convolutional network over exact edges (extra `graph`)"),
+        "sage": Builtin("dptrain.models.gcn:build_sage", "GraphSAGE, means over exact neighbours (extra `graph`)"),
+        "gap": Builtin("dptrain.models.gap:build", "graphs: noised sums over neighbours, a head of model.hidden layers"),
+        "stars": Builtin(
+            "dptrain.models.stars:build", "graphs: a node and the mean of its neighbours, a head of model.hidden layers"
+        ),
         "scattering": Builtin("dptrain.models.scattering:build", "a fixed wavelet transform and a head of model.hidden layers"),
     },
 )

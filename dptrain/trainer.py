@@ -37,6 +37,7 @@ from dptrain.distillation import released_model
 from dptrain.distributed import Ranks
 from dptrain.errors import CheckpointError, ConfigError, DataError
 from dptrain.files import write_file
+from dptrain.graph.release import releases
 from dptrain.models import front
 from dptrain.optimizers import follow_schedule
 from dptrain.plain import as_plain
@@ -140,6 +141,9 @@ def build_training(
     model = build_model(recipe, data, seed)
     if initial is not None:
         model.load_state_dict(initial)
+    before = releases(model, data, members, seed, plan)
+    if plan.is_private and plan.unit == "edge" and data.graph is not None:
+        plan.check_delta(data.graph.edges.shape[1])
     inputs = functools.partial(front.made, model.front, data) if isinstance(model, front.WithFront) else None
     examples: Any = Examples(data, members, units=_users(plan, data, members), inputs=inputs)
     loss_function = LOSSES[recipe.training.loss]
@@ -160,6 +164,7 @@ def build_training(
         performance=performance,
         ledger=ledger,
         average=recipe.training.average,
+        before=before,
         insecure_seed=insecure_seed,
     )
     follow_schedule(optimizer, recipe.optimizer, plan.steps, lambda: training.steps_taken - 1)  # counted before it is made
@@ -278,6 +283,7 @@ class Trainer:
                 "bounds": list(self.data.bounds),
                 "features": list(self.data.features),
                 "source": self.data.source,
+                **({} if self.data.graph is None else {"graph": {"features": self.data.graph.features.shape[1]}}),
                 "commitment": commitment_of(self.data, self.split),
             },
             "split_commitment": self.split.digest,

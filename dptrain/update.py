@@ -46,7 +46,7 @@ class Update:
         Raises:
             ProtocolError: the sum was clipped and not noised, or the event is none or belongs to another noise.
         """
-        from dp_accounting import DpEvent, NonPrivateDpEvent
+        from dp_accounting import DpEvent, NonPrivateDpEvent, NoOpDpEvent
 
         if isinstance(noised, ClippedSum):
             raise ProtocolError(
@@ -63,9 +63,10 @@ class Update:
                 "plan.event(step + 1, step)"
             )
         counted = _noise_of(event)
-        if noised.standard_deviation == 0 and not isinstance(event, NonPrivateDpEvent):
+        nothing = isinstance(event, NonPrivateDpEvent) or (isinstance(event, NoOpDpEvent) and noised.standard_deviation == 0)
+        if noised.standard_deviation == 0 and not nothing:
             raise ProtocolError(f"the sum holds no noise and the event says {event}; without noise it is NonPrivateDpEvent()")
-        if not isinstance(event, NonPrivateDpEvent) and counted != {noised.noise_multiplier}:
+        if not nothing and counted != {noised.noise_multiplier}:
             raise ProtocolError(
                 f"the noise of this sum is {noised.noise_multiplier:g} times its sensitivity and the event counts "
                 f"{', '.join(f'{value:g}' for value in sorted(counted)) or 'none'}; give the event of the same plan"

@@ -43,6 +43,8 @@ class Case:
     evaluation: EvaluationPlan
     seed: int
     fleet: Fleet | None = None
+    without_graph: Target | None = None
+    """Of a model of nodes: one of the same members that never saw an edge (:mod:`evaluation.without_graph`)."""
     reference: Target | None = None
     """What the target began from: a model that has seen public examples alone."""
     views: Views | None = None
@@ -61,13 +63,18 @@ class Case:
         return self.plan is not None and self.plan.is_private
 
     @property
+    def covers_examples(self) -> bool:
+        """Whether the plan promises anything to one example; where the unit is the edge, it says nothing of nodes."""
+        return self.plan is not None and self.plan.is_private and self.plan.unit != "edge"
+
+    @property
     def example_curve(self) -> "TradeoffCurve | None":
         """What the plan permits an attack on whether one example was trained on; None without a guarantee.
 
         Attacks here guess at one example, whatever the unit is: where it is the user, the example's user may be in the training
         set with others, see :meth:`~dptrain.plan.PrivacyPlan.example_curve`.
         """
-        return self.plan.example_curve() if self.plan is not None and self.plan.is_private else None
+        return self.plan.example_curve() if self.plan is not None and self.covers_examples else None
 
 
 # -- membership -----------------------------------------------------------------------------------------------------
@@ -121,7 +128,7 @@ def membership(case: Case, name: str, attack: MembershipAttack) -> AttackResult:
             return _with(result, "withheld", f"{what} has an AUC of {measure.value:.3f}, which chance does not explain")
     looked_at = tuple(sorted({*metrics.CROSSING_RATES, *rates}))
     crossing = None if allowed is None else metrics.crossing(scores, is_member, allowed.true_positive_rates, looked_at)
-    plan = case.plan if case.is_private else None
+    plan = case.plan if case.covers_examples else None
     return _with(result, *_membership_verdict(result, plan, int((~is_member).sum()), crossing))
 
 
@@ -145,7 +152,8 @@ def _permitted_rates(allowed: "TradeoffCurve", rates: tuple[float, ...]) -> dict
 def _blind(data: DataSet, split: Split, seed: int) -> Measure:
     """The blind baseline of a split: the same for every attack on every model that was trained on it."""
     index = torch.from_numpy(split.audited)
-    scores, is_member = blind_scores(data.inputs[index], data.targets[index], split.is_member, len(data.classes), seed)
+    inputs = data.inputs if data.graph is None else data.graph.features
+    scores, is_member = blind_scores(inputs[index], data.targets[index], split.is_member, len(data.classes), seed)
     return metrics.area_under_roc(scores, is_member, "blind")
 
 

@@ -32,6 +32,7 @@ from dptrain.files import write_file
 from dptrain.fleet import Fleet, Views, named_views, retrain_fleet, train_fleet
 from dptrain.models.front import WithFront
 from dptrain.models.frozen import frozen_weights
+from dptrain.models.gcn import GraphNetwork
 from dptrain.plain import from_plain
 from dptrain.plan import Guarantee, PrivacyPlan
 from dptrain.recipe import Performance, Recipe
@@ -55,6 +56,8 @@ from evaluation.result import AttackResult, Calibration, Exposure, Measure, RunR
 from evaluation.secrets import secrets
 from evaluation.target import Kind, Target, kind_of, model_of
 from evaluation.utility import as_numbers, by_statistics, calibration, utility
+from evaluation.without_graph import GAINED, floor, without_graph
+from evaluation.without_graph import worth as what_it_is_worth
 
 
 def evaluate(
@@ -97,13 +100,18 @@ def evaluate(
     target = Target.open(run / "release", Access.WEIGHTS, model)
     target.bounds, target.classes = data.bounds, len(data.classes)
     target.kind = kind_of(data.targets)
+    untrained = _untrained(card, run, weights)
+    if data.graph is not None:
+        for model_of_nodes in (target, untrained):
+            if model_of_nodes is not None:
+                model_of_nodes.bind(data.graph)
     stated, identity = _plan_of(card, run), _identity_of(run)
     ended = bool((card.get("early_stopping") or {}).get("stopped"))
     until = int(card["plan"]["steps"]) if ended else step  # shadow models end by their own early stopping
     started = time.monotonic()
     case = Case(
         target=target,
-        untrained=_untrained(card, run, weights),
+        untrained=untrained,
         data=data,
         split=split,
         plan=dataclasses.replace(stated, steps=max(until, 1)),
@@ -112,6 +120,7 @@ def evaluate(
         views=views,
         folder=folder,
         recipe=recipe,
+        without_graph=None if data.graph is None else without_graph(recipe, data, split, int(identity.get("seed", 0))),
     )
     worth = _utility(case)  # first: of a model that training lost no attack says anything
     without_coins, rate = _coins(split, recipe)
@@ -162,7 +171,13 @@ def evaluate(
         recipe_digest=str(card.get("recipe_digest", "")),
         split_digest=split.digest,
         data_fingerprint=data.fingerprint,
-        notes=(*_notes(card), *_of_examples(case), *unsaid, *(() if target.guard is None else (target.guard.statement(),))),
+        notes=(
+            *_notes(card),
+            *_of_examples(case),
+            *_of_graph(case, worth),
+            *unsaid,
+            *(() if target.guard is None else (target.guard.statement(),)),
+        ),
         release_digest=attacked,
         exposure=exposed,
         calibration=_calibration(case),
@@ -186,11 +201,14 @@ def _attempt(case: Case, name: str, fleets: "Callable[[], Fleet | None]") -> Att
     try:
         attack: Any = ATTACKS[name]()
         if isinstance(attack, MembershipAttack) or name.startswith("membership."):
-            if case.split.drawn == "per_class":
+            if case.split.drawn != "coins":
+                how = {
+                    "per_class": "has as many members of each class (data.split.per_class)",
+                    "published": "is the published one (data.split.members_are)",
+                }[case.split.drawn]
                 raise NotApplicable(
-                    "the split has as many members of each class (data.split.per_class), so membership was not decided by a "
-                    "coin for each example, and such a figure could be held against neither chance nor the plan's bound; "
-                    "split by shares to have membership attacks"
+                    f"the split {how}, so membership was not decided by a coin for each example, and such a figure could be "
+                    "held against neither chance nor the plan's bound; split by shares to have membership attacks"
                 )
             if attack.needs & {"fleet", "weights"}:
                 case = dataclasses.replace(case, fleet=fleets())
@@ -380,9 +398,9 @@ def _untrained(card: dict[str, Any], run: Path, weights: dict[str, Tensor]) -> T
             model = model_of(card, run / "release")
     except CheckpointError:
         return None
-    if isinstance(model, WithFront):
-        ahead = {name.removeprefix("front."): value for name, value in weights.items() if name.startswith("front.")}
-        model.front.load_state_dict(ahead)
+    fixed = {name: value for name, value in weights.items() if name.startswith("front.") or name in ("released", "is_released")}
+    if isinstance(model, (WithFront, GraphNetwork)):
+        model.load_state_dict(fixed, strict=False)
     freeze = card["recipe"]["regularization"].get("freeze", 0)
     if freeze:
         model.load_state_dict({name: weights[name] for name in frozen_weights(model, freeze)}, strict=False)
@@ -433,6 +451,8 @@ def _calibration(case: Case) -> Calibration | None:
 def _utility(case: Case) -> tuple[Measure, ...]:
     held_out = case.examples(case.split.held_out)
     found = utility(case.target, held_out.inputs, held_out.targets, case.data)
+    if case.without_graph is not None:
+        found = (*found, *floor(case.target, case.without_graph, held_out.inputs, held_out.targets))
     if case.plan is None or not case.is_private:
         return found
     members, others = (torch.from_numpy(part) for part in (case.split.members, case.split.held_out))
@@ -450,6 +470,12 @@ def _of_examples(case: Case) -> tuple[str, ...]:
         "the training set with others: what is permitted there is what the plan permits where a user's contribution is "
         "exchanged for another, which is more than where a user is added or removed.",
     )
+
+
+def _of_graph(case: Case, worth: tuple[Measure, ...]) -> tuple[str, ...]:
+    """Where the graph is not worth its noise."""
+    said = [what_it_is_worth(measure, case.is_private) for measure in worth if measure.name == GAINED]
+    return tuple(sentence for sentence in said if sentence is not None)
 
 
 def _notes(card: dict[str, Any]) -> tuple[str, ...]:

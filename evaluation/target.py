@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from dptrain import models
 from dptrain.checkpoint import load_release
-from dptrain.errors import CheckpointError
+from dptrain.data.graph import Graph
+from dptrain.errors import CheckpointError, UserError
 from dptrain.fleet import places
+from dptrain.models.on_graph import OnGraph
 from dptrain.recipe import ModelConfig, RegularizationConfig
 from dptrain.release import Guard
 from evaluation.access import Access, AccessError
@@ -92,6 +94,47 @@ class Target:
         kind: Kind = data.get("models", "classification" if data.get("value") is None else "regression")
         return cls(model, access, bounds=(bounds[0], bounds[1]), classes=len(data.get("classes", ())), kind=kind)
 
+    def bind(self, graph: Graph) -> None:
+        """Of a model of nodes: from here on they are those of this graph, which no release holds."""
+        model: Any = self._model
+        model.bind(graph)
+
+    def answers(self, features: Float[Tensor, "nodes features"]) -> Float[np.ndarray, "nodes classes"]:
+        """Of a model of nodes: the scores of all of them, where the asker gives every node's features and the owner holds the
+        edges, or what was released of them."""
+        self._require(Access.SCORES)
+        self.queries += len(features)
+        with torch.no_grad():
+            logits = self._nodes().answers(features).double().numpy()
+        return _scores(logits)
+
+    def embeddings(self, ids: Int[Tensor, "n 1"]) -> Float[np.ndarray, "n width"]:
+        """Of a model of nodes: their last hidden layer."""
+        self._require(Access.LOGITS)
+        self.queries += len(ids)
+        with torch.no_grad():
+            return self._nodes().embeddings(ids).double().numpy()
+
+    def on_adjacency(
+        self, features: Float[Tensor, "nodes features"], adjacency: Float[Tensor, "nodes nodes"]
+    ) -> Float[Tensor, "nodes classes"]:
+        """Of a network over exact edges: logits over a dense symmetric adjacency without loops; differentiable in it.
+
+        Raises:
+            UserError: the model reads no exact edges.
+        """
+        self._require(Access.WEIGHTS)
+        self.queries += len(features)
+        model: Any = self._nodes()
+        if not hasattr(model, "on_adjacency"):
+            raise UserError(f"the model reads edges as {model.reads!r}, and no adjacency can be put into it")
+        return model.on_adjacency(features, adjacency)
+
+    def _nodes(self) -> OnGraph:
+        if not isinstance(self._model, OnGraph):
+            raise UserError(f"{type(self._model).__name__} is no model of nodes; give one with bind, answers and embeddings")
+        return self._model
+
     def behind(self, access: Access) -> "Target":
         """The same model for an attacker of this level."""
         return Target(self._model, access, bounds=self.bounds, classes=self.classes, kind=self.kind, guard=self.guard)
@@ -113,8 +156,7 @@ class Target:
             return logits
         if self.guard is not None and self.access <= Access.SCORES:
             return self.guard.answers(inputs, logits)
-        raised = np.exp(logits - logits.max(-1, keepdims=True))
-        return raised / raised.sum(-1, keepdims=True)
+        return _scores(logits)
 
     def log_likelihoods(self, inputs: Tensor, targets: Tensor) -> Float[np.ndarray, "examples length"]:
         """Of a language model: the log-probability in nats of what is at each place, given what stands before."""
@@ -221,6 +263,11 @@ class Target:
             )
 
 
+def _scores(logits: np.ndarray) -> np.ndarray:
+    raised = np.exp(logits - logits.max(-1, keepdims=True))
+    return raised / raised.sum(-1, keepdims=True)
+
+
 def model_of(card: dict[str, Any], where: Path) -> nn.Module:
     """The untrained model that a release card describes.
 
@@ -232,6 +279,8 @@ def model_of(card: dict[str, Any], where: Path) -> nn.Module:
         config = ModelConfig(**{**recipe["model"], "hidden": tuple(recipe["model"]["hidden"])})
         regularization = RegularizationConfig(**recipe["regularization"])
         shape, outputs = tuple(data["input_shape"]), len(data["classes"]) or 1
+        if data.get("graph") is not None:
+            return models.build(config, (data["graph"]["features"],), outputs, regularization, "nodes")
     except (KeyError, TypeError) as error:
         raise CheckpointError(
             f"the card in {where} does not say how to build the model ({error}); pass the architecture as model=..."

@@ -48,6 +48,10 @@ NOT_COVERED = (
 SEVERAL_OF_ONE_PERSON = {
     "example": "People with several examples: the guarantee hides one example, and weakens with every further one of the same "
     "person.",
+    "node": "People who are behind several nodes: the guarantee hides one node with its edges, and weakens with every further "
+    "one of the same person.",
+    "edge": "Everything but edges: the features and labels of nodes, and who is one of them, are hidden by nothing. Of several "
+    "edges of one person the guarantee hides one, and weakens with every further one.",
     "user": "People whose examples are held under several users: the guarantee hides one user, and weakens with every further "
     "one of the same person.",
 }

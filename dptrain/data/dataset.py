@@ -17,6 +17,7 @@ from dptrain.data.values import Values
 from dptrain.errors import DataError
 
 if TYPE_CHECKING:
+    from dptrain.data.graph import Graph
     from dptrain.data.secrets import Secret
 
 SHOWN = 10
@@ -45,7 +46,7 @@ class DataSet:
 
     name: str
     inputs: Shaped[Tensor, "examples ..."]
-    """In floating point; of a text whole numbers, one a token."""
+    """In floating point; of a text whole numbers, one a token; of a graph the node's number, ``[nodes, 1]``."""
     targets: Shaped[Tensor, "targets ..."]
     """One an example: whole numbers, the index into ``classes``, or the encoded ``value`` in floating point. Of text that a
     language model learns, one for each place of the sequence, ``[examples, length]``."""
@@ -53,7 +54,7 @@ class DataSet:
     """Empty where there is a ``value`` to predict."""
     bounds: tuple[float, float]
     """Public lowest and highest value of an input, after the loader's scaling by public constants."""
-    kind: Literal["image", "table", "text"] = "image"
+    kind: Literal["image", "table", "text", "graph"] = "image"
     features: tuple[str, ...] = ()
     """Of a table: the name of each input."""
     columns: tuple[str, ...] = ()
@@ -64,6 +65,10 @@ class DataSet:
     """Where the data come from, and on what terms."""
     published_test: int = 0
     """How many examples, the last ones, are the test part that the data set was published with."""
+    published_members: int = 0
+    """How many examples, the first ones, are the training part that it was published with."""
+    published_validation: int = 0
+    """How many examples, those after them, are its published validation part."""
     users: Int[Tensor, " users"] | None = None
     """Whose each example is, where one user has several: private, and by it examples are grouped where the unit is the user."""
     classes_are: Literal["kinds", "users"] = "kinds"
@@ -72,6 +77,8 @@ class DataSet:
     """Public examples of other classes, or of public text, known to everyone."""
     planted: "tuple[Secret, ...] | None" = None
     """Made-up secrets that stand in some of the examples."""
+    graph: "Graph | None" = None
+    """Whose nodes the examples are."""
     fingerprint: str = field(init=False)
     """A hash of the content, not of the path."""
 
@@ -107,11 +114,22 @@ class DataSet:
                 f"data set {self.name!r} has {len(self.inputs)} examples and a published test part of {self.published_test}; "
                 "give a whole number from 0 up that leaves some to train on"
             )
+        if (self.kind == "graph") != (self.graph is not None):
+            raise DataError(
+                f"data set {self.name!r} is of kind {self.kind!r} and has {'a' if self.graph else 'no'} graph; give both"
+            )
+        if self.graph is not None and (
+            self.graph.nodes != len(self) or not torch.equal(self.inputs[:, 0], torch.arange(len(self)))
+        ):
+            raise DataError(
+                f"data set {self.name!r} has inputs that are not the numbers of its graph's {self.graph.nodes} nodes"
+            )
         if self.others is not None:
             self._check(self.others)
         content = hashlib.sha256()
         others = () if self.others is None else (self.others.inputs, self.others.groups, self.others.targets)
-        for tensor in (self.inputs, self.targets, *(part for part in others if part is not None)):
+        graph = () if self.graph is None else (self.graph.features, self.graph.edges, self.graph.held_out)
+        for tensor in (self.inputs, self.targets, *graph, *(part for part in others if part is not None)):
             content.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
             content.update(tensor.contiguous().numpy().tobytes())
         object.__setattr__(self, "fingerprint", content.hexdigest())

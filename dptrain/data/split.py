@@ -37,7 +37,7 @@ SHARED = ("members", "non_members", "population", "public")
 PARTS = (*SHARED, "test")
 SALT_BYTES = 16
 
-Drawn = Literal["coins", "per_class"]
+Drawn = Literal["coins", "per_class", "published"]
 """How it was decided who is a member."""
 
 
@@ -57,7 +57,8 @@ class Split:
     """At least 16 secret bytes."""
     seed: int | None = None
     drawn: Drawn = "coins"
-    """`per_class`: so many members of each class; one example's part then tells something of the others'."""
+    """`per_class`: so many members of each class; one example's part then tells something of the others'. `published`: the data
+    set's own training part."""
     test: Int[np.ndarray, " test"] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     """The data set's published test part, where it is used for utility and for nothing else."""
     planted: Int[np.ndarray, " planted"] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
@@ -119,6 +120,8 @@ class Split:
 
 def split_of(data: DataSet, shares: SplitConfig, seed: int) -> Split:
     """A split of a data set; see :func:`draw`."""
+    if shares.members_are == "published":
+        return _published(data, seed)
     planted = [] if data.planted is None else [secret.examples for secret in data.planted]
     return draw(len(data), shares, seed, data.published_test, data.targets, planted)
 
@@ -165,6 +168,20 @@ def draw(
             )
     hold = np.array(sorted(index for repetitions in planted for index in repetitions), dtype=np.int64)
     return Split(**lists, salt=_salt(), seed=seed, drawn="coins", test=np.arange(first_of_test, examples), planted=hold)
+
+
+def _published(data: DataSet, seed: int) -> Split:
+    """The training part as members, the validation part as population, the test part for utility, the others held out."""
+    if not data.published_members or not data.published_test:
+        raise DataError(
+            f"data.split.members_are is 'published', and the data set {data.name!r} came without a training and a test part of "
+            "its own; give 'drawn'"
+        )
+    first, last = data.published_members, len(data) - data.published_test
+    parts = np.split(np.arange(len(data)), [first, first + data.published_validation, last])
+    nobody = np.empty(0, dtype=np.int64)
+    lists = {"members": parts[0], "population": parts[1], "non_members": parts[2], "test": parts[3], "public": nobody}
+    return Split(**lists, salt=_salt(), seed=seed, drawn="published")
 
 
 def _balanced(

@@ -7,4 +7,6 @@
 * ``bounded.py``: a graph with at most so many edges a node
 * ``perturbation.py``: the whole graph, perturbed, under ``edge``: randomised response and Laplace noise
 * ``occurrences.py``: DP-SGD where a node is read in the examples of others, and its account
+* ``encoder.py``: a network of features and labels that sees no edge
+* ``release.py``: what a model has released before its first update
 """

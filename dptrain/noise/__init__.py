@@ -35,7 +35,7 @@ def noise_for(plan: "PrivacyPlan", insecure_seed: int | None = None, first: int 
     """
     generator = secret_generator(insecure_seed, f"noise from {first}")
     if plan.noise == "independent":
-        return GaussianNoise(plan.noise_multiplier, generator)
+        return GaussianNoise(plan.noise_multiplier if plan.noises_updates else 0.0, generator)
     if plan.noise != "banded":
         raise PlanError(f"noise is {plan.noise!r}; give independent or banded")
     if plan.sampling != "cyclic_poisson":
