@@ -254,7 +254,8 @@ def _paired_profile(parts: tuple[tuple[DpEvent, int], ...], relation: str) -> _P
     for leaf, _ in parts:
         proved = _proved(leaf)
         if relation not in proved:
-            raise PlanError(f"relation is {relation!r}, under which nothing is proved for {leaf}; give {' or '.join(proved)}")
+            accepted = " or ".join(repr(name) for name in proved)
+            raise PlanError(f"relation is {relation!r}, under which nothing is proved for {leaf}; give {accepted}")
     composed = [dominating.losses(leaf).self_compose(times) for leaf, times in parts]
     return _Profile(functools.reduce(PrivacyLossDistribution.compose, composed))
 
