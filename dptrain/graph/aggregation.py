@@ -57,7 +57,7 @@ def noised_sums(
     """
     if not plan.aggregations:
         raise PlanError(f"aggregations is {plan.aggregations}, so no sum is released; give the number of hops, such as 2")
-    _check_edges(edges, len(features), plan.max_degree)
+    check_edges(edges, len(features), plan.max_degree)
     noise = NormalSource(generator, ahead=False)
     scale = ROUNDING_MARGIN * plan.aggregation_noise * plan.noise_multiplier * sensitivity(plan) if plan.is_private else 0.0
     rows, hops = at_most_unit(features.detach().double()), list[Tensor]()
@@ -97,7 +97,12 @@ def unit(rows: Float[Tensor, "nodes width"]) -> Float[Tensor, "nodes width"]:
     return torch.nn.functional.normalize(rows, dim=1)
 
 
-def _check_edges(edges: Int[Tensor, "2 edges"], nodes: int, max_degree: int | None) -> None:
+def check_edges(edges: Int[Tensor, "2 edges"], nodes: int, max_degree: int | None = None) -> None:
+    """Refuses edges for which no sensitivity is stated.
+
+    Raises:
+        DataError: a self-loop, an edge given twice, or a node with more than ``max_degree`` edges.
+    """
     low, high = edges.min(dim=0).values, edges.max(dim=0).values
     if bool((low == high).any()):
         raise DataError("an edge leads from a node to itself; leave self-loops out, a model adds its own")

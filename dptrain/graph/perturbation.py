@@ -26,6 +26,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from dptrain.errors import PlanError
+from dptrain.graph.aggregation import check_edges
 
 if TYPE_CHECKING:
     from dptrain.plan import PrivacyPlan
@@ -40,18 +41,20 @@ def perturbed(
     """The graph as the plan releases it; as it is, where the plan promises nothing.
 
     Args:
-        edges: undirected, each once, smaller node first, without self-loops.
+        edges: undirected, each once, without self-loops.
         generator: a secret one, which nobody else draws from (:func:`dptrain.noise.secret_generator`).
 
     Returns:
-        Edges of that form, sorted.
+        Edges, smaller node first, sorted.
 
     Raises:
         PlanError: a plan that releases no graph.
+        DataError: a self-loop, or an edge given twice.
     """
     if plan.edge_release == "none":
         raise PlanError("edge_release is 'none', so no graph is released; give 'randomised_response' or 'laplace'")
-    cells = np.sort(to_cells(edges.numpy(force=True), nodes))
+    check_edges(edges, nodes)
+    cells = np.sort(to_cells(np.sort(edges.numpy(force=True), axis=0), nodes))
     if plan.is_private:
         release = randomised_response if plan.edge_release == "randomised_response" else laplace
         cells = release(cells, nodes * (nodes - 1) // 2, 1 / plan.noise_multiplier, generator)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, chi2
 
-from dptrain.errors import PlanError
+from dptrain.errors import DataError, PlanError
 from dptrain.graph.perturbation import from_cells, laplace, perturbed, randomised_response, to_cells
 from dptrain.noise import secret_generator
 from dptrain.plan import PrivacyPlan
@@ -102,6 +102,17 @@ def test_released_graphs_are_not_repeated():
     edges = torch.tensor([[0, 0, 1], [1, 2, 2]])
     graphs = {str(perturbed(edges, 30, PLAN, secret_generator()).tolist()) for _ in range(3)}
     assert len(graphs) == 3
+
+
+@pytest.mark.parametrize(("edges", "said"), [([[0, 1], [1, 0]], "more than once"), ([[2], [2]], "to itself")])
+def test_an_edge_that_stands_in_more_than_one_cell_is_refused(edges: list[list[int]], said: str):
+    with pytest.raises(DataError, match=said):
+        perturbed(torch.tensor(edges), 4, PLAN, secret_generator())
+
+
+def test_either_order_of_an_edges_nodes_is_the_same_edge():
+    exact = dataclasses.replace(PLAN, noise_multiplier=0.0)
+    assert perturbed(torch.tensor([[3, 0], [1, 2]]), 4, exact, secret_generator()).T.tolist() == [[0, 2], [1, 3]]
 
 
 def test_a_plan_that_releases_no_graph_is_refused():
