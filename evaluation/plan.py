@@ -2,7 +2,8 @@
 
 An attack is registered under ``family.name``; the family says how it is judged. ``membership.*`` gives a score an example
 (higher means member); ``inversion.*`` gives one reconstruction a class; ``extraction.*`` asks a language model for the made-up
-secrets that it may have been trained on::
+secrets that it may have been trained on; ``link.*`` scores pairs of nodes of a graph (higher means linked); ``node.*`` reads
+what a model says of a node, from which its hidden words are guessed::
 
     from evaluation.plan import ATTACKS
     from evaluation.membership import MembershipAttack
@@ -210,10 +211,38 @@ ATTACKS: Registry[Any] = Registry(
             "evaluation.extraction.attacks:GenerationAttack",
             "a made-up secret from the words before it (Carlini et al. 2019, 2021)",
         ),
+        "link.posteriors": Builtin(
+            "evaluation.graph.posteriors:Posteriors",
+            "graph: the nearer the scores of two nodes, the more linked (He et al. 2021)",
+        ),
+        "link.labels": Builtin(
+            "evaluation.graph.posteriors:Labels",
+            "graph: linked are nodes of the same label",
+        ),
+        "link.supervised": Builtin(
+            "evaluation.graph.posteriors:Supervised",
+            "graph: a classifier of two scores that learned where edges are known (He et al. 2021)",
+        ),
+        "link.influence": Builtin(
+            "evaluation.graph.influence:Influence",
+            "graph: whose scores move with whose features (LinkTeller, Wu et al. 2022)",
+        ),
+        "link.weights": Builtin(
+            "evaluation.graph.optimised:Optimised",
+            "graph: one under which the weights give these labels (GraphMI, Zhang et al. 2021)",
+        ),
+        "node.attribute": Builtin(
+            "evaluation.graph.words:FromScores",
+            "graph: a hidden word of a node from its scores",
+        ),
+        "node.embedding": Builtin(
+            "evaluation.graph.words:FromEmbedding",
+            "graph: the same from its last hidden layer (Duddu et al. 2020)",
+        ),
     },
 )
 
-FAMILIES = ("membership", "inversion", "attribute", "extraction")
+FAMILIES = ("membership", "inversion", "attribute", "extraction", "link", "node")
 
 
 @dataclass(frozen=True, kw_only=True)

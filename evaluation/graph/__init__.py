@@ -17,7 +17,7 @@ it.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from evaluation.access import Access
 from evaluation.graph.pairs import PairScores
 
 
+@runtime_checkable
 class GraphTarget(Protocol):
     """What these attacks ask of a target; :class:`evaluation.target.Target` says from which access level on."""
 

@@ -28,8 +28,8 @@ GROUPS = 30
 LEAST = 10
 """Pairs of each kind without which an area is not measured."""
 
-Figure = Callable[[Bool[np.ndarray, " pairs"]], float]
-"""Of the pairs that are kept; NaN where they are too few."""
+Figure = Callable[[Bool[np.ndarray, " items"]], float]
+"""Of the items that are kept; NaN where they are too few."""
 
 
 def dealt(nodes: int, generator: np.random.Generator, groups: int = GROUPS) -> Int[np.ndarray, " nodes"]:
@@ -38,14 +38,18 @@ def dealt(nodes: int, generator: np.random.Generator, groups: int = GROUPS) -> I
 
 
 def jackknife(
-    figure: Figure, pairs: Int[np.ndarray, "pairs 2"], group: Int[np.ndarray, " nodes"], name: str, confidence: float = 0.95
+    figure: Figure, nodes: Int[np.ndarray, "items ends"], group: Int[np.ndarray, " nodes"], name: str, confidence: float = 0.95
 ) -> Measure:
-    """A figure of pairs and its interval; without one where a group is all there is of some kind of pairs."""
-    groups, ends = int(group.max()) + 1, group[pairs]
-    value = figure(np.ones(len(pairs), dtype=bool))
+    """A figure and its interval; without one where a group is all there is of some kind of items.
+
+    Args:
+        nodes: which nodes each item is of, two for a pair.
+    """
+    groups, ends = int(group.max()) + 1, group[nodes]
+    value = figure(np.ones(len(nodes), dtype=bool))
     without = np.array([figure((ends != one).all(1)) for one in range(groups)])
     if not np.isfinite(without).all():
-        return Measure(name=name, value=value, note="too few pairs for an interval")
+        return Measure(name=name, value=value, note="too few for an interval")
     spread = np.sqrt((groups - 1) / groups * np.square(without - without.mean()).sum())
     half = float(student.ppf(0.5 + confidence / 2, groups - 1) * spread)
     return Measure(name=name, value=value, low=value - half, high=value + half, confidence=confidence)
@@ -68,7 +72,7 @@ class Contrast:
 
     @property
     def is_enough(self) -> bool:
-        return min(self.positive.sum(), (~self.positive).sum()) >= LEAST
+        return LEAST <= int(self.positive.sum()) <= len(self.positive) - LEAST
 
     def area(self, scores: Float[np.ndarray, " pairs"], name: str, confidence: float = 0.95) -> Measure:
         """P(score of a positive pair > score of another), ties counted half."""

@@ -13,11 +13,13 @@ He, Jia, Backes, Gong, Zhang 2021, "Stealing Links from Graph Neural Networks". 
   (e + e')/2, e e', |e − e'| and (e − e')². The classifier is a small MLP.
 """
 
+import warnings
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -116,7 +118,9 @@ class Supervised(LinkAttack):
         seen = described(answers, np.concatenate([linked, unlinked]))
         is_linked = np.arange(len(seen)) < len(linked)
         network = MLPClassifier(HIDDEN, random_state=int(generator.integers(2**31)), max_iter=200)
-        classifier = make_pipeline(StandardScaler(), network).fit(seen, is_linked)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # so many passes are enough to rank pairs by
+            classifier = make_pipeline(StandardScaler(), network).fit(seen, is_linked)
         return Learned(Coverage.among(~known), answers, classifier)
 
 
