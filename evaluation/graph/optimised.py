@@ -10,8 +10,8 @@ small, sums over unordered pairs: the labels, smooth features, few edges. The mi
 features of length 1, up to a factor. It is minimised by projected gradient steps in their lazy form (dual averaging; Nesterov
 2009, "Primal-dual subgradient methods for convex problems"): what is kept is the sum of all steps, and A is its projection on
 [0, 1]. By plain projection nearly all pairs end at exactly 0, where they are tied; the lazy sum orders them too, and the score
-of a pair is its entry. The paper's last two stages, an autoencoder over the result and the drawing of single graphs by the
-relaxed values, only serve to name edges; an order of all pairs needs neither.
+of a pair is its entry. The paper's two further stages are left out: an autoencoder that
+smooths the result, and the drawing of single graphs by the relaxed values, which an order of all pairs does not need.
 
 On a large graph the attack is made on a random part of its nodes, as if there were no others.
 """
