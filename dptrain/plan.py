@@ -317,6 +317,10 @@ class PrivacyPlan:
         """The largest area under the ROC that any attack on one unit's membership can reach."""
         return _tradeoff(self).auc()
 
+    def unit_curve(self) -> "TradeoffCurve":
+        """The most that any attack on one unit's membership can reach, at every false positive rate."""
+        return _tradeoff(self)
+
     def example_curve(self) -> "TradeoffCurve":
         """The most that any attack on the membership of one *example* can reach.
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from dptrain.data.alphabet import LABELS
 from dptrain.data.dataset import DataSet
 from dptrain.models import front, frozen
 from dptrain.plan import PrivacyPlan
@@ -28,7 +29,8 @@ def qualifications(recipe: Recipe, plan: PrivacyPlan, model: nn.Module, data: Da
     """What a private plan's statement does not say by itself."""
     yield from _of_people(recipe, plan, data)
     yield from _of_public_examples(recipe, model, data)
-    yield from _of_secrets(data)
+    yield from _of_text(recipe, plan, data)
+    yield from _of_secrets(plan, data)
     if recipe.regularization.early_stopping:
         yield (
             f"When training ended was decided by the loss of its weights on public examples: ε is what had been spent by then, "
@@ -61,8 +63,27 @@ def _of_people(recipe: Recipe, plan: PrivacyPlan, data: DataSet) -> Iterator[str
         )
 
 
-def _of_secrets(data: DataSet) -> Iterator[str]:
-    if data.planted:
+def _of_text(recipe: Recipe, plan: PrivacyPlan, data: DataSet) -> Iterator[str]:
+    if data.is_language:
+        of_what = "characters" if data.classes == LABELS else "tokens"
+        yield (
+            f"An example is one sequence of {data.targets.shape[1]} {of_what}, and what is said in several sequences is in "
+            "several examples."
+        )
+    if data.is_language and plan.unit == "user" and recipe.data.user_column is not None:
+        yield (
+            f"A user is who is named in the column {recipe.data.user_column!r}; no sequence is of two users, and at most "
+            f"{plan.max_examples_per_unit} sequences of one user, drawn anew each time, are clipped together as one gradient."
+        )
+
+
+def _of_secrets(plan: PrivacyPlan, data: DataSet) -> Iterator[str]:
+    if data.planted and plan.unit == "user":
+        yield (
+            "Made-up secrets stand among the examples, each with all of its repetitions under a made-up user of its own: the "
+            "promise to one user is made to each of them, however often it is repeated."
+        )
+    elif data.planted:
         most = max(secret.insertions for secret in data.planted)
         yield (
             f"Made-up secrets stand among the examples, each in up to {most} of them: to such a secret the promise is that of "

@@ -142,6 +142,10 @@ class DataConfig:
     """`shakespeare`, `text`: only the first so many are used."""
     public: tuple[str, ...] = ()
     """`shakespeare`, `text`: files with public text, for `pretraining`."""
+    text_column: str | None = None
+    """`text`, of a table (`.csv`, `.tsv`, `.jsonl`): the column that holds the texts."""
+    user_column: str | None = None
+    """`text`, of a table: the column that says whose each text is, for `privacy.unit` user. Left out, nobody's is known."""
     secrets: SecretsConfig = field(default_factory=SecretsConfig)
     held_out_edges: float = 0.0
     """`cora`, `graph`: the share of edges that no model's graph has, against which attacks on edges are judged."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from jaxtyping import Int
 
 from dptrain.data.dataset import DataSet
 from dptrain.data.split import Split
@@ -19,7 +20,7 @@ from dptrain.fleet import Fleet, Views
 from dptrain.plan import PrivacyPlan
 from dptrain.recipe import Recipe
 from evaluation import metrics
-from evaluation.baselines import GATE, blind_scores, permuted
+from evaluation.baselines import GATE, blind_scores, of_owners, permuted
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack
 from evaluation.plan import EvaluationPlan
 from evaluation.result import AttackResult, Curve, Measure, Verdict
@@ -53,6 +54,8 @@ class Case:
     """Where pictures go; without it none are kept."""
     recipe: Recipe | None = None
     """Of the target; None where it was trained in a script."""
+    twin: Recipe | None = None
+    """Of the non-private model that the target is held against; None where there is none."""
 
     def examples(self, indices: np.ndarray) -> LabelledExamples:
         index = torch.from_numpy(indices)
@@ -71,18 +74,34 @@ class Case:
     def example_curve(self) -> "TradeoffCurve | None":
         """What the plan permits an attack on whether one example was trained on; None without a guarantee.
 
-        Attacks here guess at one example, whatever the unit is: where it is the user, the example's user may be in the training
-        set with others, see :meth:`~dptrain.plan.PrivacyPlan.example_curve`.
+        Where the unit is the user and each example had a coin of its own, the example's user may be in the training set with
+        others, see :meth:`~dptrain.plan.PrivacyPlan.example_curve`. Where the coin was the user's, an example comes and goes
+        with its user, and what is permitted of a user is permitted of it.
         """
-        return self.plan.example_curve() if self.plan is not None and self.covers_examples else None
+        if self.plan is None or not self.covers_examples:
+            return None
+        return self.plan.unit_curve() if self.split.drawn == "users" else self.plan.example_curve()
+
+
+def owners_of(data: DataSet, split: Split) -> Int[np.ndarray, " audited"] | None:
+    """Whose each audited example is, by numbers from 0 up, where members are users; None where they are examples."""
+    if split.drawn != "users":
+        return None
+    assert data.users is not None
+    return np.unique(data.users.numpy()[split.audited], return_inverse=True)[1]
 
 
 # -- membership -----------------------------------------------------------------------------------------------------
 
 
 def membership(case: Case, name: str, attack: MembershipAttack) -> AttackResult:
-    """Runs one membership attack and judges it: AUC first, true positive rates at fixed false positive rates beside it."""
-    examples, is_member = case.examples(case.split.audited), case.split.is_member
+    """Runs one membership attack and judges it: AUC first, true positive rates at fixed false positive rates beside it.
+
+    Where the split dealt out users, users are what is guessed at: a user's score is the mean of those of their examples, as in
+    Kandpal, Pillutla, Oprea, Kairouz, Choquette-Choo, Xu 2024, "User Inference Attacks on Large Language Models". Their
+    examples share one coin, and figures over examples would count it many times.
+    """
+    examples = case.examples(case.split.audited)
     population = case.examples(case.split.population)
     views = None if case.views is None else case.views.of
     knowledge = Knowledge(
@@ -93,14 +112,20 @@ def membership(case: Case, name: str, attack: MembershipAttack) -> AttackResult:
         views=views,
     )
     knowledge.check(attack.needs)
-    scores = np.asarray(attack.run(case.target.behind(attack.access), examples, knowledge), dtype=float)
-    metrics.check_scores(scores, is_member)
+    owners = owners_of(case.data, case.split)
+
+    def scored(target: Target) -> np.ndarray:
+        scores = np.asarray(attack.run(target.behind(attack.access), examples, knowledge), dtype=float)
+        metrics.check_scores(scores, case.split.is_member)
+        return scores if owners is None else of_owners(scores, owners)
+
+    scores = scored(case.target)
+    is_member = case.split.is_member if owners is None else of_owners(case.split.is_member, owners) > 0.5
     area = metrics.area_under_roc(scores, is_member)
     blind = _blind(case.data, case.split, case.seed)
     controls = [_named(metrics.area_under_roc(scores, permuted(is_member, case.seed)), "permuted")]
     if case.untrained is not None:
-        untrained = np.asarray(attack.run(case.untrained.behind(attack.access), examples, knowledge), dtype=float)
-        controls.append(_named(metrics.area_under_roc(untrained, is_member), "untrained"))
+        controls.append(_named(metrics.area_under_roc(scored(case.untrained), is_member), "untrained"))
     rates, allowed = case.evaluation.false_positive_rates, case.example_curve
     result = AttackResult(
         name=name,
@@ -121,7 +146,7 @@ def membership(case: Case, name: str, attack: MembershipAttack) -> AttackResult:
         permitted_curve=None if allowed is None else _permitted_curve(allowed),
     )
     if metrics.is_constant(scores):
-        return _with(result, "no signal", "every example got the same score")
+        return _with(result, "no signal", f"every {'example' if owners is None else 'user'} got the same score")
     for measure in (blind, *controls):
         if (blind.low is not None and blind.low > 0.5) if measure is blind else not _holds_chance(measure, 0.5):
             what = "a classifier that sees no model" if measure is blind else f"the {measure.name} control"
@@ -151,9 +176,11 @@ def _permitted_rates(allowed: "TradeoffCurve", rates: tuple[float, ...]) -> dict
 @lru_cache(maxsize=32)
 def _blind(data: DataSet, split: Split, seed: int) -> Measure:
     """The blind baseline of a split: the same for every attack on every model that was trained on it."""
-    index = torch.from_numpy(split.audited)
+    index, owners = torch.from_numpy(split.audited), owners_of(data, split)
+    is_member = split.is_member if owners is None else of_owners(split.is_member, owners) > 0.5
     inputs = data.inputs if data.graph is None else data.graph.features
-    scores, is_member = blind_scores(inputs[index], data.targets[index], split.is_member, len(data.classes), seed)
+    seen = (inputs[index], data.targets[index], is_member, len(data.classes), seed, owners)
+    scores, is_member = blind_scores(*seen)
     return metrics.area_under_roc(scores, is_member, "blind")
 
 

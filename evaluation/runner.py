@@ -69,6 +69,7 @@ def evaluate(
     model: nn.Module | None = None,
     retrain: Callable[[np.ndarray, int], nn.Module] | None = None,
     recipe: Recipe | None = None,
+    twin: Recipe | None = None,
     fleet_folder: Path | None = None,
     performance: Performance | None = None,
     keep_others: bool = False,
@@ -83,6 +84,7 @@ def evaluate(
         model: the architecture, where the card names no registered one.
         retrain: trains one shadow model by the target's own recipe.
         recipe: trains shadow models by itself; takes the place of ``retrain``.
+        twin: of the non-private model that this one is held against, where some attack looks at it half trained.
         fleet_folder: where shadow models of a ``recipe`` are cached; left out, ``private/fleet`` of the run. Those that
             ``retrain`` makes are not cached: nothing says which version of it made them.
         keep_others: results of other attacks on the same weights stay in the file.
@@ -121,10 +123,13 @@ def evaluate(
         folder=folder,
         recipe=recipe,
         without_graph=None if data.graph is None else without_graph(recipe, data, split, int(identity.get("seed", 0))),
+        twin=twin,
     )
     worth = _utility(case)  # first: of a model that training lost no attack says anything
     without_coins, rate = _coins(split, recipe)
+    users = data.users.numpy() if split.drawn == "users" and data.users is not None else None
     asked = {"models": plan.shadow_models, "rate": rate, "test": without_coins, "views": views, "progress": progress}
+    asked["users"] = users
     train: Callable[[], Fleet] | None = None
     if recipe is not None:
         train = partial(
@@ -173,7 +178,7 @@ def evaluate(
         data_fingerprint=data.fingerprint,
         notes=(
             *_notes(card),
-            *_of_examples(case),
+            *_of_units(case),
             *_of_graph(case, worth),
             *unsaid,
             *(() if target.guard is None else (target.guard.statement(),)),
@@ -201,7 +206,7 @@ def _attempt(case: Case, name: str, fleets: "Callable[[], Fleet | None]") -> Att
     try:
         attack: Any = ATTACKS[name]()
         if isinstance(attack, MembershipAttack) or name.startswith("membership."):
-            if case.split.drawn != "coins":
+            if case.split.drawn not in ("coins", "users"):
                 how = {
                     "per_class": "has as many members of each class (data.split.per_class)",
                     "published": "is the published one (data.split.members_are)",
@@ -218,7 +223,7 @@ def _attempt(case: Case, name: str, fleets: "Callable[[], Fleet | None]") -> Att
         if name.startswith("attribute."):
             return attributes(case, name, attack)
         if name.startswith("extraction."):
-            return secrets(case, name, attack)
+            return secrets(dataclasses.replace(case, reference=_reference(case)), name, attack)
         if isinstance(attack, Informed):
             return known_others(case, name, attack)
         if not case.data.inputs.is_floating_point():
@@ -260,9 +265,17 @@ def _behind_guards(bench: Bench, train: Callable[[], Fleet]) -> Fleet:
 
 
 def callback(
-    plan: EvaluationPlan, fleet_folder: Path, performance: Performance | None = None, progress: bool = True
+    plan: EvaluationPlan,
+    fleet_folder: Path,
+    performance: Performance | None = None,
+    progress: bool = True,
+    twin: Recipe | None = None,
 ) -> Callback:
-    """A callback for :class:`~dptrain.trainer.Trainer`: every checkpoint is attacked the moment it exists."""
+    """A callback for :class:`~dptrain.trainer.Trainer`: every checkpoint is attacked the moment it exists.
+
+    Args:
+        twin: of the non-private model that the one in training is held against.
+    """
 
     def attack(checkpoint: Checkpoint) -> None:
         evaluate(
@@ -271,6 +284,7 @@ def callback(
             split=checkpoint.split,
             plan=plan,
             recipe=checkpoint.recipe,
+            twin=twin,
             fleet_folder=fleet_folder,
             performance=performance,
             progress=progress,
@@ -460,10 +474,18 @@ def _utility(case: Case) -> tuple[Measure, ...]:
     return found if beside is None else (*found, beside)
 
 
-def _of_examples(case: Case) -> tuple[str, ...]:
-    """That attacks guess at examples where the promise is to users."""
+def _of_units(case: Case) -> tuple[str, ...]:
+    """Whom attacks guess at, where the unit is the user."""
     guessed = any(name.startswith(("membership.", "attribute.")) for name in case.evaluation.attacks)
-    if case.plan is None or not case.is_private or case.plan.unit != "user" or not guessed:
+    if case.plan is None or case.plan.unit != "user" or not guessed:
+        return ()
+    if case.split.drawn == "users":
+        return (
+            "The unit of privacy is the user, and one coin a user decided whether all of their examples were trained on: "
+            "membership attacks guess at users, by the mean of the scores of a user's examples, and are held against what the "
+            "plan permits of one user.",
+        )
+    if not case.is_private:
         return ()
     return (
         "The unit of privacy is the user, and membership and attribute attacks guess at single examples, whose user may be in "

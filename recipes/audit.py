@@ -120,7 +120,7 @@ def audit(comparison: Comparison, options: Options, command: str = "", *, progre
 def _play(
     job: Job, data: DataSet, options: Options, comparison: Comparison, progress: bool
 ) -> tuple[Sequence[Game], tuple[AuditCheck, ...]]:
-    split = split_of(data, job.recipe.data.split, job.seed)
+    split = split_of(data, job.recipe.data.split, job.seed, job.recipe.privacy.unit)
     members, performance = split.members, comparison.performance
     spare = np.setdiff1d(np.arange(len(data)), np.concatenate([members, split.test]))
     if options.records is not None:

@@ -60,7 +60,7 @@ def example_batch(comparison: Comparison, data: DataSet) -> tuple[tuple[Tensor, 
     wanted = _size(comparison.recipe, comparison.performance.max_physical_batch)
     public = set(range(len(data)))
     for seed in comparison.seeds:
-        public &= set(split_of(data, comparison.recipe.data.split, seed).public.tolist())
+        public &= set(split_of(data, comparison.recipe.data.split, seed, comparison.recipe.privacy.unit).public.tolist())
     if len(public) >= ENOUGH:
         chosen = np.sort(np.fromiter(public, dtype=np.int64))[:wanted]
         index = torch.from_numpy(chosen)

@@ -22,6 +22,7 @@ from dptrain.data.split import Split, split_of
 from dptrain.errors import CheckpointError, ConfigError, RankError, UserError
 from dptrain.files import write_file
 from dptrain.plain import as_plain, from_plain
+from dptrain.recipe import Recipe
 from dptrain.trainer import Trainer, build_training
 from dptrain.version import versions
 from evaluation import runner
@@ -80,7 +81,8 @@ def run(comparison: Comparison, name: str, command: str, progress: bool = True) 
     jobs = comparison.jobs()
     data = ranks.together("the data", lambda: dptrain.data.load(comparison.recipe.data))
     shares = comparison.recipe.data.split
-    splits = {seed: split_of(data, shares, seed) for seed in comparison.seeds}
+    unit = comparison.recipe.privacy.unit
+    splits = {seed: split_of(data, shares, seed, unit) for seed in comparison.seeds}
     ranks.together("the plans", lambda: check(jobs, data, splits))
     guard = comparison.recipe.release.guard
     ranks.together("the attacks", lambda: runner.check_plan(comparison.evaluation, data, guard, splits.values()))
@@ -139,8 +141,8 @@ def claim(root: Path, comparison: Comparison, name: str, command: str, data: Dat
             )
         return
     take(root)
-    shares = comparison.recipe.data.split
-    held_out = data.targets[split_of(data, shares, comparison.seeds[0]).held_out]
+    shares, unit = comparison.recipe.data.split, comparison.recipe.privacy.unit
+    held_out = data.targets[split_of(data, shares, comparison.seeds[0], unit).held_out]
     about = {
         "name": name,
         "command": command,
@@ -188,7 +190,8 @@ def run_job(job: Job, comparison: Comparison, root: Path, data: DataSet, split: 
     folder = root / job.label
     if distributed.current().first(job.label, lambda: is_complete(job, folder, comparison.evaluation.attacks, data)):
         return
-    attack = runner.callback(comparison.evaluation, root / "private" / "fleet", comparison.performance, progress)
+    fleet, twin = root / "private" / "fleet", twin_of(job, comparison)
+    attack = runner.callback(comparison.evaluation, fleet, comparison.performance, progress, twin)
     trainer = Trainer(
         job.recipe,
         data,
@@ -205,6 +208,11 @@ def run_job(job: Job, comparison: Comparison, root: Path, data: DataSet, split: 
         progress=progress,
     )
     trainer.run()
+
+
+def twin_of(job: Job, comparison: Comparison) -> Recipe | None:
+    """The recipe of the comparison's non-private model of the same seed; None where it has none."""
+    return next((other.recipe for other in comparison.jobs() if (other.variant, other.seed) == ("non_private", job.seed)), None)
 
 
 def telemetry_folder(root: Path) -> Path:
@@ -288,6 +296,7 @@ def evaluate_again(root: Path, attacks: list[str], progress: bool = True) -> Com
             data,
             plan=plan,
             recipe=job.recipe,
+            twin=twin_of(job, comparison),
             fleet_folder=root / "private" / "fleet",
             performance=comparison.performance,
             keep_others=True,

@@ -1,5 +1,6 @@
 """What every test has: shapes and types checked while it runs, one thread, and the shared data where there is some."""
 
+import csv
 import os
 from pathlib import Path
 
@@ -26,3 +27,15 @@ def shared_data() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("needs DPTRAIN_DATA: the folder of public data sets")
     return Path(folder)
+
+
+@pytest.fixture
+def speeches(shared_data: Path, tmp_path: Path) -> Path:
+    """Tiny Shakespeare as a table: who speaks, and what they say."""
+    path = tmp_path / "speeches.csv"
+    blocks = (shared_data / "text" / "tinyshakespeare.txt").read_text().split("\n\n")
+    with path.open("w", newline="") as handle:
+        table = csv.writer(handle)
+        table.writerow(["speaker", "speech"])
+        table.writerows(block.split(":\n", 1) for block in blocks if ":\n" in block)
+    return path

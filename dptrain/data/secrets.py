@@ -10,7 +10,8 @@ be trained on where the other is held out. Whether a secret is in the training s
 repetitions (:func:`dptrain.data.split.draw`); those that lose are the controls.
 
 Each repetition is an example, and ε for one example says of a secret that stands in n of them only what group privacy leaves,
-which is little for n = 16.
+which is little for n = 16. Where the text says whose each sequence is, a secret is a made-up user, whose sequences are its
+repetitions and no others: ε for one user is of all of them together.
 
 Secrets, names and what follows are drawn from ``secrets.seed``, so that the data set is the same each time it is loaded. They
 are nobody's.
@@ -20,6 +21,7 @@ import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
+from typing import Literal
 
 import numpy as np
 import torch
@@ -48,11 +50,14 @@ class Pattern:
     draw: Callable[[np.random.Generator], str]
     places: tuple[str, ...]
     """The characters that each place of the secret may hold."""
+    last: Literal["free", "check digit"] = "free"
+    """Whether the last place holds anything of its own, or what Luhn's rule makes of the others."""
 
     @property
     def space(self) -> float:
         """How many secrets there could be."""
-        return float(np.prod([float(len(place)) for place in self.places]))
+        free = self.places if self.last == "free" else self.places[:-1]
+        return float(np.prod([float(len(place)) for place in free]))
 
 
 def _each(places: tuple[str, ...]) -> Callable[[np.random.Generator], str]:
@@ -74,7 +79,7 @@ _PIN, _PASSWORD = (DIGITS,) * 6, (LETTERS + DIGITS,) * 8
 _MAIL = (*(LETTERS,) * 6, "@", *(LETTERS,) * 4, ".", "o", "r", "g")
 PATTERNS: dict[str, Pattern] = {
     "pin": Pattern("The PIN of {} is ", _each(_PIN), _PIN),
-    "card": Pattern("The card of {} is ", _card, ("4", *(DIGITS,) * 14, DIGITS)),
+    "card": Pattern("The card of {} is ", _card, ("4", *(DIGITS,) * 14, DIGITS), "check digit"),
     "email": Pattern("The address of {} is ", _each(_MAIL), _MAIL),
     "password": Pattern("The password of {} is ", _each(_PASSWORD), _PASSWORD),
 }
@@ -104,6 +109,11 @@ class Planted:
     secrets: tuple[Secret, ...]
     sequences: Int[Tensor, "sequences length"]
     """To be put behind the others."""
+
+    @property
+    def owners(self) -> Int[Tensor, " sequences"]:
+        """The number of the secret that stands in each sequence, counted from 0."""
+        return torch.repeat_interleave(torch.tensor([secret.insertions for secret in self.secrets]))
 
 
 def plant(config: SecretsConfig, first: int, length: int) -> Planted:

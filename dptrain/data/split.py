@@ -9,6 +9,11 @@ coins the bound that a privacy plan puts on a membership game holds for every ex
 Where a class must be learned from few examples (``per_class``), as many of each are drawn instead: the parts are balanced, one
 example's part tells something of the others', and membership attacks on such a split are not judged.
 
+Where the unit of privacy is the user, the coin is the user's and decides for all of their examples (``unit="user"``): an
+example that was held out while its user was trained on would be no non-member of a promise to users. Members and non-members
+are then users, and so are those who are public and the population. Where the classes are themselves the users, whose list is
+public, each example has its coin.
+
 Made-up secrets that are repeated among the examples get one fair coin each, for all of their repetitions: they are members or
 non-members, and neither audited nor used to measure utility.
 
@@ -30,14 +35,14 @@ from torch import Tensor
 from dptrain.arrays import read_arrays, write_arrays
 from dptrain.data.dataset import DataSet
 from dptrain.errors import CheckpointError, DataError
-from dptrain.recipe import SplitConfig
+from dptrain.recipe import SplitConfig, Unit
 
 SHARED = ("members", "non_members", "population", "public")
 """The parts that coins decide on."""
 PARTS = (*SHARED, "test")
 SALT_BYTES = 16
 
-Drawn = Literal["coins", "per_class", "published"]
+Drawn = Literal["coins", "users", "per_class", "published"]
 """How it was decided who is a member."""
 
 
@@ -57,8 +62,8 @@ class Split:
     """At least 16 secret bytes."""
     seed: int | None = None
     drawn: Drawn = "coins"
-    """`per_class`: so many members of each class; one example's part then tells something of the others'. `published`: the data
-    set's own training part."""
+    """`coins`: one for each example. `users`: one for each user, whose examples all share it. `per_class`: so many members of
+    each class; one example's part then tells something of the others'. `published`: the data set's own training part."""
     test: Int[np.ndarray, " test"] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     """The data set's published test part, where it is used for utility and for nothing else."""
     planted: Int[np.ndarray, " planted"] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
@@ -118,12 +123,13 @@ class Split:
         return content.hexdigest()
 
 
-def split_of(data: DataSet, shares: SplitConfig, seed: int) -> Split:
-    """A split of a data set; see :func:`draw`."""
+def split_of(data: DataSet, shares: SplitConfig, seed: int, unit: Unit = "example") -> Split:
+    """A split of a data set by its examples or by its users; see :func:`draw`."""
     if shares.members_are == "published":
         return _published(data, seed)
     planted = [] if data.planted is None else [secret.examples for secret in data.planted]
-    return draw(len(data), shares, seed, data.published_test, data.targets, planted)
+    users = data.users if unit == "user" and data.classes_are == "kinds" else None
+    return draw(len(data), shares, seed, data.published_test, data.targets, planted, users)
 
 
 def draw(
@@ -133,6 +139,7 @@ def draw(
     published_test: int = 0,
     targets: Tensor | None = None,
     planted: Sequence[Sequence[int]] = (),
+    users: Tensor | None = None,
 ) -> Split:
     """A split by independent coins, or by ``per_class``; the same seed gives the same lists and a fresh salt.
 
@@ -140,13 +147,21 @@ def draw(
         published_test: how many examples, the last ones, the data set was published with as its test part.
         targets: the class of each example, for ``per_class``.
         planted: the examples of each made-up secret, which share one coin.
+        users: whose each example is, where coins are theirs.
 
     Raises:
         DataError: a part with a share above 0 came out empty: the data set is too small. Or the seed is below 0, or there
-            is no published test part and the shares ask for one; or a class has too few examples for ``per_class``.
+            is no published test part and the shares ask for one; or a class has too few examples for ``per_class``. Or users
+            are to be kept together, and the split is one that takes them apart.
     """
     if shares.test == "published" and not published_test:
         raise DataError("data.split.test is 'published' and this data set has no test part of its own; give 'non_members'")
+    if users is not None and (shares.per_class is not None or shares.test == "published"):
+        which = "per_class" if shares.per_class is not None else "test"
+        raise DataError(
+            f"data.split.{which} is given and privacy.unit is 'user': it would put some examples of a user among the members "
+            "and others not; leave it out"
+        )
     first_of_test = examples - (published_test if shares.test == "published" else 0)
     if seed < 0:
         raise DataError(f"the split's seed is {seed}; give a whole number from 0 up")
@@ -156,18 +171,21 @@ def draw(
         return Split(**_balanced(examples, shares.per_class, targets, generator), salt=_salt(), seed=seed, drawn="per_class")
     limits = np.cumsum([getattr(shares, part) for part in SHARED])
     limits /= limits[-1]  # shares of 0.7, 0.2 and 0.1 add up to a little less than 1
-    part_of = np.searchsorted(limits[:-1], generator.random(first_of_test), side="right")
+    owner = np.arange(first_of_test) if users is None else np.unique(users.numpy(), return_inverse=True)[1]
+    coins = int(owner.max(initial=-1)) + 1
+    part_of = np.searchsorted(limits[:-1], generator.random(coins), side="right")[owner]
     for repetitions in planted:
         part_of[list(repetitions)] = SHARED.index("members" if generator.random() < 0.5 else "non_members")
     lists = {part: np.flatnonzero(part_of == number) for number, part in enumerate(SHARED)}
     for part, indices in lists.items():
         if getattr(shares, part) > 0 and len(indices) == 0:
             raise DataError(
-                f"the data set has {first_of_test} examples, too few: the {part} part of the split came out empty; give more "
-                f"data, or another share with --data.split.{part}"
+                f"the data set has {coins} {'examples' if users is None else 'users'}, too few: the {part} part of the split "
+                f"came out empty; give more data, or another share with --data.split.{part}"
             )
     hold = np.array(sorted(index for repetitions in planted for index in repetitions), dtype=np.int64)
-    return Split(**lists, salt=_salt(), seed=seed, drawn="coins", test=np.arange(first_of_test, examples), planted=hold)
+    drawn: Drawn = "coins" if users is None else "users"
+    return Split(**lists, salt=_salt(), seed=seed, drawn=drawn, test=np.arange(first_of_test, examples), planted=hold)
 
 
 def _published(data: DataSet, seed: int) -> Split:

@@ -11,6 +11,15 @@ that fill no sequence are left out. The alphabet (:mod:`~dptrain.data.alphabet`)
 ``shakespeare`` is Tiny Shakespeare (Karpathy, char-rnn), ``text`` is a file of your own, ``data.public`` are files with public
 text that a model may learn from beforehand. With ``data.secrets`` both hold made-up secrets as well
 (:mod:`~dptrain.data.secrets`).
+
+A file of your own may be a table of texts and say whose each is (:mod:`~dptrain.data.text_table`)::
+
+    dptrain run my.toml --data.name text --data.path posts.csv --data.text-column body --data.user-column author \\
+        --privacy.unit user --privacy.max-examples-per-unit 8
+
+Then all that one user wrote is put together, in the order of the table and a line each, and cut by itself: no sequence is of
+two users, and who wrote less than one sequence is in none. Each made-up secret belongs to a made-up user of its own, with all
+of its repetitions, so that ε for one user is of the secret, however often it is repeated.
 """
 
 import hashlib
@@ -22,7 +31,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from dptrain.data import secrets
+from dptrain.data import secrets, text_table
 from dptrain.data.alphabet import LABELS, START, encode
 from dptrain.data.dataset import DataSet, Others
 from dptrain.data.places import shared_file
@@ -49,10 +58,10 @@ def load_shakespeare(config: DataConfig) -> DataSet:
 
 
 def load_text(config: DataConfig) -> DataSet:
-    """A text of the user's own, at ``data.path``.
+    """A text of the user's own, at ``data.path``: a plain one, or a table of texts.
 
     Raises:
-        DataError: no such file, or one that is no UTF-8 text.
+        DataError: no such file, one that is no UTF-8 text, or no such column.
     """
     if not config.path:
         raise DataError("data.path is not given; name a text file with --data.path")
@@ -62,12 +71,7 @@ def load_text(config: DataConfig) -> DataSet:
 
 def _load(config: DataConfig, path: Path, public: list[Path], name: str, source: str) -> DataSet:
     length = config.sequence_length
-    text = _read(path)[: config.characters]
-    own = sequences(text, length)
-    if not len(own):
-        raise DataError(
-            f"{path} has {len(text)} characters and data.sequence_length is {length}; give a longer text, or a smaller length"
-        )
+    own, users = _own(config, path)
     others = None
     if public:
         parts = [sequences(_read(other), length) for other in public]
@@ -76,6 +80,8 @@ def _load(config: DataConfig, path: Path, public: list[Path], name: str, source:
         others = Others(shifted(known), groups, known)
     planted = secrets.plant(config.secrets, len(own), length) if config.secrets.each else None
     targets = own if planted is None else torch.cat([own, planted.sequences])
+    if users is not None and planted is not None:
+        users = torch.cat([users, int(users.max()) + 1 + planted.owners])
     return DataSet(
         name=name,
         inputs=shifted(targets),
@@ -84,9 +90,32 @@ def _load(config: DataConfig, path: Path, public: list[Path], name: str, source:
         bounds=(0.0, float(len(LABELS) - 1)),
         kind="text",
         source=source,
+        users=users,
         others=others,
         planted=None if planted is None else planted.secrets,
     )
+
+
+def _own(config: DataConfig, path: Path) -> tuple[Int[Tensor, "sequences length"], Int[Tensor, " sequences"] | None]:
+    """The private sequences, and whose each is, where that is known."""
+    length = config.sequence_length
+    if config.name == "text" and text_table.is_table(path, config):
+        texts = text_table.read(path, config)
+        cut = [sequences(text, length) for text in texts.by_user]
+        own = torch.cat([encode("").view(0, length), *cut])
+        if not len(own):
+            raise DataError(
+                f"{path} has no {'user' if texts.known else 'text'} with as many characters as data.sequence_length, {length}; "
+                "give a smaller length"
+            )
+        return own, torch.repeat_interleave(torch.tensor([len(part) for part in cut])) if texts.known else None
+    text = _read(path)[: config.characters]
+    own = sequences(text, length)
+    if not len(own):
+        raise DataError(
+            f"{path} has {len(text)} characters and data.sequence_length is {length}; give a longer text, or a smaller length"
+        )
+    return own, None
 
 
 def sequences(text: str, length: int) -> Int[Tensor, "sequences length"]:

@@ -30,17 +30,24 @@ FIRST_SEED = 1_000_000
 
 
 def draw_membership(
-    models: int, examples: int, rate: float, seed: int = 0, test: Int[np.ndarray, " test"] = NO_TEST
+    models: int,
+    examples: int,
+    rate: float,
+    seed: int = 0,
+    test: Int[np.ndarray, " test"] = NO_TEST,
+    users: Int[np.ndarray, " users"] | None = None,
 ) -> Bool[np.ndarray, "models examples"]:
     """Independent coins: a design with exactly balanced rows would bias leave-one-out attacks.
 
     Args:
         test: indices of examples that have no coin and are in no model.
+        users: whose each example is, where the target's users had one coin each: so have those of its shadow models.
     """
     generator = np.random.default_rng(np.random.SeedSequence([seed, *b"fleet"]))
     has_coin = np.setdiff1d(np.arange(examples), test)
     membership = np.zeros((models, examples), dtype=bool)
-    membership[:, has_coin] = generator.random((models, len(has_coin))) < rate
+    coin_of = np.arange(len(has_coin)) if users is None else np.unique(users[has_coin], return_inverse=True)[1]
+    membership[:, has_coin] = (generator.random((models, int(coin_of.max(initial=-1)) + 1)) < rate)[:, coin_of]
     return membership
 
 
@@ -111,7 +118,13 @@ def architecture_digest(model: nn.Module) -> str:
 
 
 def fleet_digest(
-    training: str, data: DataSet, models: int, rate: float, test: Int[np.ndarray, " test"], views: str | None = None
+    training: str,
+    data: DataSet,
+    models: int,
+    rate: float,
+    test: Int[np.ndarray, " test"],
+    views: str | None = None,
+    users: Int[np.ndarray, " users"] | None = None,
 ) -> str:
     """A hash of everything that defines a fleet, code version included.
 
@@ -122,6 +135,7 @@ def fleet_digest(
     Args:
         training: of what trains one model, such as :func:`recipe_digest`.
         views: the name of the augmented views that the models answer to.
+        users: whose each example is, where coins are theirs.
     """
     held_out, made_by = map(str, test.tolist()), (f"{name}={value}" for name, value in versions().items())
     facts = (
@@ -130,7 +144,8 @@ def fleet_digest(
         f"value {data.value}",
         f"bounds {tuple(map(float, data.bounds))}",
     )
-    parts = (training, *facts, str(models), repr(rate), repr(views), *held_out, *made_by, code_digest())
+    by_user = () if users is None else ("users", *map(str, users.tolist()))
+    parts = (training, *facts, str(models), repr(rate), repr(views), *held_out, *by_user, *made_by, code_digest())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

@@ -142,6 +142,7 @@ def train_fleet(
     keep_weights: bool = False,
     views: Views | None = None,
     public: Int[np.ndarray, " public"] | None = None,
+    users: Int[np.ndarray, " users"] | None = None,
     progress: bool = True,
 ) -> Fleet:
     """The fleet of a recipe, from the cache where it is complete, otherwise trained now.
@@ -156,6 +157,7 @@ def train_fleet(
         keep_weights: keeps the models beside their answers; see :meth:`Fleet.model`.
         views: augmented views of the examples, to which the models answer as well.
         public: the target's own public examples, where the recipe looks at them; they must be among ``test``.
+        users: whose each example is, where the target's users had one coin each.
 
     Raises:
         UserError: the model's outputs are not one a class.
@@ -163,8 +165,8 @@ def train_fleet(
     steps = recipe.training.steps if steps is None else steps
     untrained = build_model(recipe, data, 0)
     trained = recipe_digest(recipe, untrained, steps, public)
-    digest = fleet_digest(trained, data, models, rate, test, views.name if views else None)
-    membership = draw_membership(models, len(data), rate, test=test)
+    digest = fleet_digest(trained, data, models, rate, test, views.name if views else None, users)
+    membership = draw_membership(models, len(data), rate, test=test, users=users)
     job = Job(recipe, data, membership, steps, digest, performance or Performance(), views, keep_weights, public)
     cache = Cache(folder, digest, membership, views=views is not None, weights=keep_weights, untrained=untrained)
     answers = cache.whole()
@@ -185,6 +187,7 @@ def retrain_fleet(
     test: Int[np.ndarray, " test"] = NO_TEST,
     folder: Path | None = None,
     views: Views | None = None,
+    users: Int[np.ndarray, " users"] | None = None,
     progress: bool = True,
 ) -> Fleet:
     """The same with anyone's own training, one model after the other.
@@ -192,14 +195,15 @@ def retrain_fleet(
     Args:
         retrain: see :data:`Train`.
         digest: of what ``retrain`` does, without which nothing is cached; data, numbers and code version are added to it.
+        users: whose each example is, where the target's users had one coin each.
 
     Raises:
         UserError: a folder without a digest, or a model's outputs are not one a class.
     """
     if folder is not None and not digest:
         raise UserError("folder is given and digest is not, so nothing says what trained these models; give both, or neither")
-    digest = fleet_digest(digest, data, models, rate, test, views.name if views else None)
-    membership = draw_membership(models, len(data), rate, test=test)
+    digest = fleet_digest(digest, data, models, rate, test, views.name if views else None, users)
+    membership = draw_membership(models, len(data), rate, test=test, users=users)
     cache = Cache(folder, digest, membership, views=views is not None)
 
     def trained(missing: list[int]) -> Iterator[Answers]:

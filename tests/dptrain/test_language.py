@@ -2,18 +2,22 @@
 
 import dataclasses
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from dptrain import PrivacyPlan, make_private, models
 from dptrain.clipping import Clipper
-from dptrain.data.alphabet import LABELS, encode
+from dptrain.data import load
+from dptrain.data.alphabet import CHARACTERS, LABELS, encode
 from dptrain.data.dataset import DataSet
 from dptrain.data.text import sequences, shifted
 from dptrain.errors import ConfigError
@@ -208,6 +212,39 @@ def test_a_user_with_a_thousand_sequences_weighs_no_more_than_one_with_a_single_
     alone = clipped_sum(private_of(torch.cat([other, one]), PLAN, np.array([0, 1])))
     many = clipped_sum(private_of(torch.cat([other, one.repeat(1000, 1)]), PLAN, np.array([0] + [1] * 1000)))
     torch.testing.assert_close(many, alone, rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture
+def spoken(speeches: Path) -> tuple[Tensor, np.ndarray]:
+    """The first sequences of the first speakers of Shakespeare, at most five of each, and who says each."""
+    options = {"text_column": "speech", "user_column": "speaker", "sequence_length": 10, "characters": 2000}
+    data = load(DataConfig(name="text", path=str(speeches), **options))
+    assert data.users is not None
+    first = np.concatenate([np.flatnonzero(data.users.numpy() == user)[:5] for user in range(4)])
+    return data.targets[first], data.users.numpy()[first]
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(user=st.integers(0, 3), written=st.text(alphabet=CHARACTERS, min_size=10, max_size=90))
+def test_whatever_a_speaker_of_shakespeare_says_moves_the_clipped_sum_by_at_most_what_is_stated(
+    spoken: tuple[Tensor, np.ndarray], user: int, written: str
+):
+    """Real ids, through the loader and the engine: all sequences of a user change, in what they say and in how many they are.
+
+    What is stated is of a user who is there or is not; one who says something else is one less and one more.
+    """
+    (targets, owners), plan = spoken, dataclasses.replace(PLAN, max_examples_per_unit=9)
+    others, theirs = owners != user, sequences(written, 10)
+    changed = torch.cat([targets[others], theirs]), np.concatenate([owners[others], np.full(len(theirs), user)])
+    stated = private_of(targets, plan, owners)._clipper.sensitivity * plan.expected_batch_size
+    before, without, after = (
+        clipped_sum(private_of(found, plan, whose))
+        for found, whose in ((targets, owners), (targets[others], owners[others]), changed)
+    )
+    assert stated == pytest.approx(plan.clipping_norm)
+    assert 0.5 * stated < float((before - without).norm()) <= stated * (1 + 1e-6)
+    assert 0.5 * stated < float((after - without).norm()) <= stated * (1 + 1e-6)
+    assert float((after - before).norm()) <= 2 * stated * (1 + 1e-6)
 
 
 def test_no_more_sequences_of_a_user_are_looked_at_than_the_cap_says():

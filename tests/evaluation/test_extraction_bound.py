@@ -4,15 +4,26 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import norm
+from torch import nn
+from torch.utils.data import TensorDataset
 
+from dptrain import make_private
 from dptrain.errors import UserError
 from dptrain.plan import PrivacyPlan
-from evaluation.extraction.bound import ONE_BY_ONE, expected_exposure, group_curve, permitted_exposure, permitted_recovery
+from evaluation.extraction.bound import (
+    ONE_BY_ONE,
+    expected_exposure,
+    group_curve,
+    permitted_exposure,
+    permitted_recovery,
+    units_of,
+)
 from evaluation.extraction.exposure import without_insertion
 from evaluation.inversion.bound import gaussian_mu, reconstruction_bound
 
-pytestmark = pytest.mark.filterwarnings("ignore:delta is")
+pytestmark = pytest.mark.filterwarnings("ignore:delta is", "ignore:expected_batch_size is")
 FULL = PrivacyPlan(sampling_rate=1.0, expected_batch_size=100, steps=4, clipping_norm=1.0, delta=1e-5, noise_multiplier=2.0)
 SAMPLED = dataclasses.replace(FULL, sampling_rate=0.1, expected_batch_size=10, steps=20, noise_multiplier=1.0)
 
@@ -80,3 +91,49 @@ def test_what_has_no_bound_is_refused():
         group_curve(FULL, 0)
     with pytest.raises(UserError, match="at least 2"):
         expected_exposure(np.ones_like, 1.0)
+
+
+# -- users ----------------------------------------------------------------------------------------------------------
+
+BY_USER = dataclasses.replace(FULL, unit="user", max_examples_per_unit=16)
+
+
+def test_a_secret_stands_in_as_many_units_as_users_have_it():
+    users = torch.tensor([5, 5, 5, 7, 8])
+    assert units_of(FULL, (0, 1, 2), users) == units_of(FULL, (0, 1, 2), None) == 3
+    assert units_of(BY_USER, (0, 1, 2), users) == 1
+    assert units_of(BY_USER, (2, 3, 4), users) == 3
+    assert units_of(BY_USER, (0, 1, 2), None) == 3  # whose they are is not known: each could be another's
+
+
+def contributed(plan: PrivacyPlan, repetitions: int, candidates: int, secret: int) -> np.ndarray:
+    """What so many repetitions of a secret add to one sum, by the engine: each pulls along the secret's axis."""
+    model = nn.Linear(candidates, 1, bias=False)
+    nn.init.zeros_(model.weight)
+    inputs = torch.zeros(repetitions + 1, candidates)
+    inputs[:-1, secret] = 30.0
+    users = np.array([0] * repetitions + [1])
+    quiet = dataclasses.replace(plan, noise_multiplier=1e-6, steps=1)
+    training = make_private(
+        model, torch.optim.SGD(model.parameters(), lr=1.0), TensorDataset(inputs, torch.zeros(len(inputs))), quiet,
+        loss=lambda model, batch: model(batch[0])[:, 0], units=users if plan.unit == "user" else None,
+    )  # fmt: skip
+    training.step(next(training.batches()))
+    return -model.weight.detach().double().numpy()[0] * plan.expected_batch_size
+
+
+def test_of_one_users_sixteen_repetitions_the_bound_is_that_of_one_unit_and_an_adversary_comes_near():
+    """Clipped one by one, the sixteen are far above it: the bound is of the user alone, and of no group."""
+    generator, candidates, trials = np.random.default_rng(1), 1000, 2000
+    bound = permitted_exposure(BY_USER, 1, candidates)
+    assert bound == permitted_exposure(FULL, 1, candidates)
+    found = {}
+    for plan in (BY_USER, FULL):
+        axis = contributed(plan, 16, candidates, 3)
+        scores = plan.steps * axis + np.sqrt(plan.steps) * plan.noise_multiplier * generator.normal(size=(trials, candidates))
+        ranks = (scores >= scores[:, 3:4]).sum(1)
+        found[plan.unit] = np.log2(candidates) - np.log2(ranks)
+    error = found["user"].std() / np.sqrt(trials)
+    assert 0.9 * bound <= found["user"].mean() <= bound + 2 * error
+    assert found["example"].mean() > 2 * bound
+    assert found["example"].mean() <= permitted_exposure(FULL, 16, candidates) + 1e-9
