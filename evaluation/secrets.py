@@ -13,7 +13,14 @@ uniform rank.
 with Clopper and Pearson's interval; chance is one guess among all candidates. Other methods stand beside it, and how many
 strings that look like a secret the model says without being asked, out of its training text and not out of the public one.
 
-**What a plan permits** is :mod:`evaluation.extraction.bound`'s, with one example of the plan for each insertion. A rank r of N
+**Controls.** Of secrets that no model saw (``never_inserted``) and of inserted ones as models without them rank or name them
+(``untrained``: fresh weights; ``public_only``: what training began from, where public text taught it) every figure is as by
+chance; where one is not, the verdict is withheld. Of a private model, ``equal_loss`` is the exposure in its non-private twin,
+stopped where it was worth as much (:mod:`evaluation.equal_loss`): a model that has learned little gives away little, noise or
+not, and only what lies below this control was bought by noise.
+
+**What a plan permits** is :mod:`evaluation.extraction.bound`'s, with one unit of the plan for each insertion, or one for all of
+them where the unit is the user and they are one made-up user's. A rank r of N
 is a p-value T(r/N) against the plan, and twice the mean of p-values is one, however they depend on each other (Rüschendorf
 1982; Vovk and Wang 2020, "Combining p-values via averaging"): secrets of one model share its noise. Each number of insertions
 is tested so, with an equal part of the error of one in twenty.
@@ -30,6 +37,7 @@ from dptrain.data.alphabet import decode, encode
 from dptrain.data.secrets import PATTERNS, Secret
 from evaluation.analysis import Case
 from evaluation.baselines import GATE
+from evaluation.equal_loss import Stopped, stopped_twin
 from evaluation.extraction import bound, exposure, generation, patterns
 from evaluation.extraction.attacks import ExposureAttack, GenerationAttack, Ranked, said
 from evaluation.extraction.generation import METHODS, SAMPLES, Tries
@@ -43,6 +51,11 @@ SHOWN = 2
 """Secrets of each number of insertions, inserted or not, whose texts are kept: the first ones."""
 UNPROMPTED = 500
 """Sequences that the model writes without being asked for anything."""
+KNOW_NOTHING = {
+    "never_inserted": "secrets that were never inserted",
+    "untrained": "inserted secrets, ranked by fresh weights,",
+    "public_only": "inserted secrets, ranked by what has seen public text alone,",
+}
 
 
 def secrets(case: Case, name: str, attack: ExposureAttack | GenerationAttack) -> AttackResult:
@@ -73,6 +86,11 @@ class _Planted:
         self.secrets = case.data.planted
         self.inserted = np.array([set(secret.examples) <= members for secret in self.secrets])
         self.insertions = np.array([secret.insertions for secret in self.secrets])
+        held = [
+            bound.units_of(case.plan, one.examples, case.data.users) if case.plan else one.insertions for one in self.secrets
+        ]
+        self.units = {count: max(np.array(held)[self.insertions == count].tolist()) for count in set(self.insertions.tolist())}
+        """In how many of the plan's units a secret of so many insertions stands."""
         if not self.inserted.any() or self.inserted.all():
             raise NotApplicable(
                 f"{int(self.inserted.sum())} of {len(self.secrets)} made-up secrets were trained on, and both kinds are "
@@ -150,11 +168,18 @@ def _exposure(case: Case, name: str, attack: ExposureAttack, planted: _Planted) 
         metrics.append(
             proportion(sum(ranked[index].rank == 1 for index in np.flatnonzero(head)), int(head.sum()), "ranked_first")
         )
-    controls = [exposure.mean_without_insertion(bits[never], "never_inserted")]
-    if case.untrained is not None and exact[head].all():
-        ranks = attack.ranks(case.untrained.behind(attack.access), planted.take(head))
-        found = np.array([exposure.exact(rank, space) for rank, space in zip(ranks, spaces[head], strict=True)])
-        controls.append(exposure.mean_without_insertion(found, "untrained"))
+    without = {"never_inserted": bits[never]}
+    twin: Stopped | None = None
+    controls: list[Measure] = []
+    if exact[head].all():
+        for control, model in _without_secrets(case):
+            without[control] = _exact_bits(attack, model, planted.take(head))
+        twin = stopped_twin(case)
+    if twin is not None:
+        found = _exact_bits(attack, twin.target, planted.take(head))
+        measure = exposure.mean_exposure(found, "equal_loss", float(spaces[head].max()))
+        controls.append(dataclasses.replace(measure, note=twin.about))
+    controls = [*(exposure.mean_without_insertion(found, control) for control, found in without.items()), *controls]
     result = AttackResult(
         name=name,
         status="ok",
@@ -163,20 +188,32 @@ def _exposure(case: Case, name: str, attack: ExposureAttack, planted: _Planted) 
         low=headline.low,
         high=headline.high,
         chance=float(np.mean([exposure.without_insertion(space) for space in spaces[head]])),
-        permitted=_permitted_bits(case, first, spaces[head]),
+        permitted=_permitted_bits(case, planted.units[first], spaces[head]),
         access=attack.access.word,
         paper=attack.paper,
         metrics=tuple(metrics),
         permitted_metrics={
             f"exposure_inserted_{count}": permitted
             for count in others
-            if (permitted := _permitted_bits(case, count, spaces[groups[count]])) is not None
+            if (permitted := _permitted_bits(case, planted.units[count], spaces[groups[count]])) is not None
         },
         controls=tuple(controls),
         texts=_texts(target, planted, {int(index): float(bits[index]) for index in np.flatnonzero(exact)}),
     )
-    verdict, reason = _verdict_of_bits(case, bits, spaces, groups, never)
-    return dataclasses.replace(result, verdict=verdict, reason=reason)
+    verdict, reason = _verdict_of_bits(case, planted, bits, spaces, groups, without)
+    beside = "" if twin is None else f"; {controls[-1].value:.1f} bits in {twin.about}"
+    return dataclasses.replace(result, verdict=verdict, reason=reason + beside)
+
+
+def _without_secrets(case: Case) -> list[tuple[str, Target]]:
+    """Models that have seen no secret, by the names of the controls that they are."""
+    models = {"untrained": case.untrained, "public_only": case.reference}
+    return [(name, model) for name, model in models.items() if model is not None]
+
+
+def _exact_bits(attack: ExposureAttack, model: Target, secrets: Sequence[Secret]) -> np.ndarray:
+    ranks = attack.ranks(model.behind(attack.access), secrets)
+    return np.array([exposure.exact(rank, PATTERNS[one.format].space) for rank, one in zip(ranks, secrets, strict=True)])
 
 
 def _bits(one: Ranked) -> float:
@@ -197,28 +234,34 @@ def _mean_of(found: list[Measure]) -> Measure:
     return dataclasses.replace(found[0], value=value, low=low, high=high)
 
 
-def _permitted_bits(case: Case, insertions: int, spaces: np.ndarray) -> float | None:
+def _permitted_bits(case: Case, units: int, spaces: np.ndarray) -> float | None:
     if case.plan is None or not case.is_private:
         return None
-    found = {space: bound.permitted_exposure(case.plan, insertions, space) for space in set(spaces.tolist())}
+    found = {space: bound.permitted_exposure(case.plan, units, space) for space in set(spaces.tolist())}
     return float(np.mean([found[space] for space in spaces.tolist()]))
 
 
 def _verdict_of_bits(
-    case: Case, bits: np.ndarray, spaces: np.ndarray, groups: dict[int, np.ndarray], never: np.ndarray
+    case: Case,
+    planted: _Planted,
+    bits: np.ndarray,
+    spaces: np.ndarray,
+    groups: dict[int, np.ndarray],
+    without: dict[str, np.ndarray],
 ) -> tuple[Verdict, str]:
     if not bits.any():
         return "no signal", "every candidate scores as high as the secret"
-    control = exposure.mean_without_insertion(bits[never], "never_inserted", GATE)
-    assert control.low is not None
-    if control.low > exposure.UNINSERTED:  # not below: candidates of equal score count as ahead, which can only lower it
-        return "withheld", f"secrets that were never inserted average {control.value:.2f} bits, which chance does not explain"
+    for name, found in without.items():
+        control = exposure.mean_without_insertion(found, name, GATE)
+        assert control.low is not None
+        if control.low > exposure.UNINSERTED:  # not below: candidates of equal score count as ahead, which can only lower it
+            return "withheld", f"{KNOW_NOTHING[name]} average {control.value:.2f} bits, which chance does not explain"
     if case.plan is not None and case.is_private:
         for count, group in groups.items():
             shares = 2.0 ** -bits[group]
-            against = 2 * float(np.mean(bound.group_curve(case.plan, count)(shares)))
+            against = 2 * float(np.mean(bound.group_curve(case.plan, planted.units[count])(shares)))
             if against <= ERROR / len(groups):
-                permitted = _permitted_bits(case, count, spaces[group])
+                permitted = _permitted_bits(case, planted.units[count], spaces[group])
                 return (
                     "above the plan",
                     f"inserted {count} times, secrets average {bits[group].mean():.1f} bits of {permitted:.1f}",
@@ -266,10 +309,10 @@ def _generation(case: Case, name: str, attack: GenerationAttack, planted: _Plant
         )
         for method in METHODS
     ]
-    if case.untrained is not None:
-        fresh = case.untrained.behind(attack.access)
-        named = [generation.restricted(fresh, one.before, PATTERNS[one.format]) == one.secret for one in planted.take(head)]
-        controls.append(_Control("untrained", sum(named), len(named)))
+    for control, model in _without_secrets(case):
+        asked = model.behind(attack.access)
+        named = [generation.restricted(asked, one.before, PATTERNS[one.format]) == one.secret for one in planted.take(head)]
+        controls.append(_Control(control, sum(named), len(named)))
     permitted = _permitted_shares(case, planted, spaces, first, others)
     result = AttackResult(
         name=name,
@@ -328,7 +371,8 @@ def _permitted_shares(case: Case, planted: _Planted, spaces: np.ndarray, first: 
     plan = case.plan
 
     def mean(count: int, guesses: int = 1) -> float:
-        found = {space: bound.permitted_recovery(plan, count, space, guesses) for space in set(spaces.tolist())}
+        units = planted.units[count]
+        found = {space: bound.permitted_recovery(plan, units, space, guesses) for space in set(spaces.tolist())}
         return float(np.mean([found[space] for space in spaces[planted.of(count)].tolist()]))
 
     one = mean(first)

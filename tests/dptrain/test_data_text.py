@@ -242,6 +242,7 @@ def test_secrets_look_as_their_format_says():
         assert all(letter in place for letter, place in zip(secret.secret, places, strict=True))
     assert PATTERNS["pin"].space == 1e6
     assert PATTERNS["password"].space == 36.0**8
+    assert PATTERNS["card"].space == 1e14  # the last of fifteen free-looking digits follows from the others
 
 
 def adds_up(number: str) -> bool:

@@ -17,6 +17,7 @@ from dptrain.plan import PrivacyPlan
 from dptrain.recipe import DataConfig, SecretsConfig, SplitConfig
 from evaluation.access import Access
 from evaluation.analysis import Case
+from evaluation.equal_loss import Stopped
 from evaluation.extraction import bound
 from evaluation.extraction.attacks import ExposureAttack, GenerationAttack
 from evaluation.extraction.exposure import without_insertion
@@ -192,6 +193,67 @@ def test_exposure_above_the_plan_is_said(short: tuple[DataSet, Split]):
     loose = dataclasses.replace(PLAN, noise_multiplier=1.0)
     again = secrets(dataclasses.replace(case, plan=loose), "extraction.exposure", EXPOSURE)
     assert again.verdict == "within the plan"
+
+
+@pytest.mark.parametrize("name", ["untrained", "public_only"])
+def test_a_model_that_cannot_know_the_secrets_and_does_proves_nothing(short: tuple[DataSet, Split], name: str):
+    data, split = short
+    knows = Knows(known(data, split, inserted=True), 9.0)
+    case = dataclasses.replace(case_of(data, split, knows), reference=behind(ignorant()))
+    for attack, run in (("extraction.exposure", EXPOSURE), ("extraction.generation", GENERATION)):
+        assert secrets(case, attack, run).verdict == "leak"
+        of_it = {"untrained": "untrained", "public_only": "reference"}[name]
+        broken = secrets(dataclasses.replace(case, **{of_it: behind(knows)}), attack, run)
+        assert broken.verdict == "withheld"
+        assert {"untrained": "fresh weights", "public_only": "public text alone"}[
+            name
+        ] in broken.reason or name in broken.reason
+
+
+def test_what_has_seen_public_text_alone_ranks_inserted_secrets_by_chance(short: tuple[DataSet, Split]):
+    data, split = short
+    case = dataclasses.replace(case_of(data, split, ignorant()), reference=behind(ignorant()))
+    control = named(secrets(case, "extraction.exposure", EXPOSURE), "public_only")
+    assert control.low is not None
+    assert control.high is not None
+    assert control.low <= 1.44 <= control.high
+    assert named(secrets(case, "extraction.generation", GENERATION), "public_only").value == 0.0
+    bare = secrets(dataclasses.replace(case, reference=None), "extraction.exposure", EXPOSURE)
+    assert "public_only" not in {item.name for item in bare.controls}
+
+
+def test_the_twin_at_an_equal_loss_stands_beside_with_its_loss(short: tuple[DataSet, Split], monkeypatch: pytest.MonkeyPatch):
+    """It may know the secrets: it is what noise is held against, and withholds nothing."""
+    data, split = short
+    twin = Stopped(behind(Knows(known(data, split, inserted=True), 9.0)), 7, 160, 2.5, 2.49)
+    monkeypatch.setattr("evaluation.secrets.stopped_twin", lambda case: twin if case.is_private else None)
+    loose = dataclasses.replace(PLAN, noise_multiplier=1.0)
+    found = secrets(case_of(data, split, ignorant(), loose), "extraction.exposure", EXPOSURE)
+    control = named(found, "equal_loss")
+    assert control.value == pytest.approx(np.log2(1000))
+    assert "after 7 of 160 updates: 2.500 bits a character, here 2.490" in control.note
+    assert control.note in found.reason
+    assert found.verdict == "found nothing"
+    plain = secrets(case_of(data, split, ignorant()), "extraction.exposure", EXPOSURE)
+    assert "equal_loss" not in {item.name for item in plain.controls}
+
+
+def test_all_repetitions_of_one_made_up_user_are_held_against_the_bound_of_one_unit(short: tuple[DataSet, Split]):
+    data, split = short
+    assert data.planted is not None
+    users = torch.arange(len(data)) + 1000
+    for number, secret in enumerate(data.planted):
+        users[list(secret.examples)] = number
+    plan = dataclasses.replace(PLAN, unit="user", max_examples_per_unit=4)
+    owned = dataclasses.replace(data, users=users)
+    case = case_of(owned, split, Knows(known(data, split, inserted=True), 9.0), plan)
+    one = bound.permitted_exposure(PLAN, 1, 1000)
+    found = secrets(case, "extraction.exposure", EXPOSURE)
+    assert found.permitted == pytest.approx(one)
+    assert found.permitted_metrics == {"exposure_inserted_1": pytest.approx(one)}
+    assert secrets(case, "extraction.generation", GENERATION).permitted == bound.permitted_recovery(PLAN, 1, 1000)
+    unknown = secrets(dataclasses.replace(case, data=data), "extraction.exposure", EXPOSURE)
+    assert unknown.permitted == pytest.approx(bound.permitted_exposure(PLAN, 3, 1000))
 
 
 def test_what_is_no_text_with_secrets_is_not_applicable(data: DataSet, split: Split):
