@@ -142,8 +142,8 @@ def build_training(
     if initial is not None:
         model.load_state_dict(initial)
     before = releases(model, data, members, seed, plan)
-    if plan.is_private and plan.unit == "edge" and data.graph is not None:
-        plan.check_delta(data.graph.edges.shape[1])
+    if plan.is_private and data.graph is not None:
+        plan.check_delta(data.graph.edges.shape[1] if plan.unit == "edge" else data.graph.nodes)
     inputs = functools.partial(front.made, model.front, data) if isinstance(model, front.WithFront) else None
     examples: Any = Examples(data, members, units=_users(plan, data, members), inputs=inputs)
     loss_function = LOSSES[recipe.training.loss]

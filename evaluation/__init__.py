@@ -5,13 +5,16 @@
 * :mod:`~evaluation.access`, :mod:`~evaluation.target`: what an attacker sees
 * :mod:`~evaluation.membership`, :mod:`~evaluation.inversion`: the attacks
 * :mod:`~evaluation.analysis`, :mod:`~evaluation.attributes`, :mod:`~evaluation.reconstructions`,
-  :mod:`~evaluation.known_others`, :mod:`~evaluation.final_model`, :mod:`~evaluation.secrets`: from what an attack gives to
-  figures and a verdict
+  :mod:`~evaluation.known_others`, :mod:`~evaluation.final_model`, :mod:`~evaluation.secrets`, :mod:`~evaluation.links`,
+  :mod:`~evaluation.node_attributes`: from what an attack gives to figures and a verdict
 * :mod:`~evaluation.jury`, :mod:`~evaluation.likeness`: who judges reconstructions, and how near they come
 * :mod:`~evaluation.pictures`: rows of pictures beside a result
 * :mod:`~evaluation.utility`: what the model is worth; :mod:`~evaluation.similarity`: of pictures
 * :mod:`~evaluation.audit`: lower bounds on ε, and the games that they come from
 * :mod:`~evaluation.extraction`: secrets that a model of text repeats
+* :mod:`~evaluation.graph`: links and words that a model of a graph gives away; :mod:`~evaluation.without_graph`: what it must
+  be worth more than
+* :mod:`~evaluation.equal_loss`: a non-private model that is no better than the private one
 * :mod:`~evaluation.metrics`: scores in, figures with intervals out
 * :mod:`~evaluation.result`: the one schema of results
 * :mod:`~evaluation.report`: terminal, TensorBoard and HTML

@@ -46,10 +46,12 @@ from evaluation.guarded import Bench
 from evaluation.inversion.reconstructor import Reconstructor
 from evaluation.jury import can_be_drawn, check_jury
 from evaluation.known_others import Informed, known_others
+from evaluation.links import links
 from evaluation.membership import MembershipAttack, NotApplicable, gallery
 from evaluation.membership.lira import log_likelihood_ratio
 from evaluation.membership.signal import outputs_of, signal
 from evaluation.membership.vulnerability import FALSE_POSITIVE_RATE, by_chance, exposure, save, vulnerability
+from evaluation.node_attributes import node_attributes
 from evaluation.plan import ATTACKS, EvaluationPlan
 from evaluation.reconstructions import reconstructions
 from evaluation.result import AttackResult, Calibration, Exposure, Measure, RunResult, Variant, read_run, write
@@ -224,10 +226,15 @@ def _attempt(case: Case, name: str, fleets: "Callable[[], Fleet | None]") -> Att
             return attributes(case, name, attack)
         if name.startswith("extraction."):
             return secrets(dataclasses.replace(case, reference=_reference(case)), name, attack)
+        if name.startswith("link."):
+            return links(case, name, attack)
+        if name.startswith("node."):
+            return node_attributes(case, name, attack)
         if isinstance(attack, Informed):
             return known_others(case, name, attack)
         if not case.data.inputs.is_floating_point():
-            raise NotApplicable("it looks for inputs that are numbers, and these are words or characters")
+            what = "words or characters" if case.data.graph is None else "numbers of nodes"
+            raise NotApplicable(f"it looks for inputs that are measured, and these are {what}")
         if isinstance(attack, Reconstructor):
             return final_model(case, name, attack)
         return reconstructions(case, name, attack)

@@ -1,7 +1,7 @@
 """A network of features and labels that sees no edge: what a node is before its neighbours have a say.
 
 One hidden layer of ReLUs, the mean cross entropy of the members, all of them in each of 200 steps of AdamW at a learning rate
-of 0.01 with a weight decay of 0.05, half of the inputs and of the hidden layer dropped: the settings were chosen on splits of
+of 0.01 with a weight decay of 2, half of the inputs and of the hidden layer dropped: the settings were chosen on splits of
 Cora with other seeds than those that recipes use. It learns from features and labels without noise. Where edges alone are
 hidden, that costs nothing; where nodes are, it is no part of a model.
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 HIDDEN = 64
 STEPS = 200
 LEARNING_RATE = 0.01
-WEIGHT_DECAY = 0.05
+WEIGHT_DECAY = 2.0
 DROPOUT = 0.5
 
 

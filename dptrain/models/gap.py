@@ -4,7 +4,7 @@ Differentially Private Graph Neural Networks with Aggregation Perturbation").
 Before the first update a node's features x become a short vector h of length at most 1, the vectors of a node's neighbours are
 summed, and noise is added (:mod:`dptrain.graph.aggregation`), over ``model.hops`` hops. The sums are released with the model:
 an answer reads edges through them alone. ``model.encoder`` says what h is, and what the head is trained on beside the sums,
-each hop's over their root mean square:
+each hop's over the root mean square of their lengths:
 
 * ``labels``: h are the scores of a network that learned from features and labels of the members and saw no edge
   (:mod:`dptrain.graph.encoder`); the head is given [h, sums]. For the unit ``edge``, and without a guarantee: edges are all
@@ -85,7 +85,7 @@ class NoisedSums(NodeFront, GrowingBuffers):
     def of(self, features: Float[Tensor, "nodes features"], ids: Int[Tensor, " n"]) -> Tensor:
         if not len(self.sums):
             raise RuntimeError("the sums over neighbours were not made yet; they are, before the first update, or load weights")
-        scale = self.sums.square().mean((0, 2)).sqrt().clamp_min(1e-12)
+        scale = self.sums.square().sum(2).mean(0).sqrt().clamp_min(1e-12)
         own = self.encoder(features[ids]) if isinstance(self.encoder, Encoder) else features[ids]
         return torch.cat([own, (self.sums[ids] / scale[:, None]).flatten(1)], 1)
 

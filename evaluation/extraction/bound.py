@@ -122,7 +122,7 @@ def _together(plan: PrivacyPlan, size: int) -> Curve | None:
     from dptrain.accounting import RELATIONS, curve_of_profile
 
     proved = plan.sampling == "poisson" and plan.noise == "independent" and plan.relation != "replace_one"
-    if not proved or not 1 < size <= MOST_TOGETHER:
+    if not proved or plan.unit in ("node", "edge") or not 1 < size <= MOST_TOGETHER:
         return None
     counts = np.arange(size + 1)
     probabilities = binom.pmf(counts, size, plan.sampling_rate)

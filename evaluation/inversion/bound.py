@@ -78,12 +78,19 @@ def gaussian_mu(plan: PrivacyPlan) -> float:
     """μ of one example's presence in all steps; infinity without noise.
 
     Raises:
-        UserError: not every example is in every batch, or noise is correlated, so that the curve is not Gaussian.
+        UserError: not every example is in every batch, or noise is correlated, so that the curve is not Gaussian; or the unit
+        is
+            a graph's node or edge.
     """
     if not sampler_for(plan).takes_all or plan.noise != "independent":
         raise UserError(
             f"sampling_rate is {plan.sampling_rate:g}, sampling is {plan.sampling!r} and noise is {plan.noise!r}, and μ is "
             "known for full batches with independent noise; take reconstruction_bound(plan, κ), which holds for every plan"
+        )
+    if plan.unit in ("node", "edge"):
+        raise UserError(
+            f"unit is {plan.unit!r}, whose plan releases more than its updates, and μ is known for updates alone; take "
+            "reconstruction_bound(plan, κ), which holds for every plan"
         )
     if not plan.is_private:
         return math.inf

@@ -160,12 +160,12 @@ def test_a_star_is_the_mean_of_a_node_and_its_neighbours():
     assert torch.allclose(built(data, "stars").front(torch.tensor([[4]]))[0, 0], mean, atol=1e-6)
 
 
-def test_sums_are_given_to_the_head_over_their_root_mean_square():
+def test_sums_are_given_to_the_head_over_the_root_mean_square_of_their_lengths():
     data = small()
     model = built(data, "gap")
     front: NoisedSums = model.front
     given = front(data.inputs)
-    assert torch.allclose(given[:, 3:].square().mean(), torch.tensor(1.0), atol=1e-5)
+    assert torch.allclose(given[:, 3:].square().sum(1).mean(), torch.tensor(1.0), atol=1e-5)
     assert torch.allclose(given[:, :3].sum(1), torch.ones(NODES), atol=1e-5)
 
 
@@ -217,11 +217,11 @@ def test_a_model_of_nodes_is_refused_for_other_examples(name: str):
 
 def test_the_encoder_learns_the_same_from_the_same_seed_and_sees_no_edge():
     data = small()
-    found = []
+    found, told = [], graph_of(data).features.argmax(1) % 3
     for _ in range(2):
         encoder = built(data, "gap").front.encoder
-        encoder.learn(graph_of(data).features, data.targets, 3)
+        encoder.learn(graph_of(data).features, told, 3)
         found.append(encoder(graph_of(data).features))
     assert torch.equal(found[0], found[1])
     assert float(found[0].norm(dim=1).max()) <= 1.0
-    assert float((found[0].argmax(1) == data.targets).float().mean()) > 0.5
+    assert float((found[0].argmax(1) == told).float().mean()) > 0.8
