@@ -32,7 +32,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int
 
-from dptrain.errors import PlanError
 from evaluation.analysis import Case
 from evaluation.baselines import GATE
 from evaluation.graph import LinkAttack, LinkKnowledge
@@ -41,12 +40,12 @@ from evaluation.graph.figures import Contrast, dealt, precision_at_density
 from evaluation.graph.pairs import Coverage, PairScores
 from evaluation.membership import NotApplicable
 from evaluation.metrics import is_constant
-from evaluation.result import AttackResult, Measure, Verdict
+from evaluation.result import AttackResult, Measure
+from evaluation.verdicts import IN_GRAPH, of_links
 
 if TYPE_CHECKING:
     from dptrain.accounting import TradeoffCurve
 
-IN_GRAPH = "auc_in_graph"
 PRECISION = "precision_at_density"
 
 
@@ -102,7 +101,11 @@ def links(case: Case, name: str, attack: LinkAttack) -> AttackResult:
     )
     if is_constant(values):
         return dataclasses.replace(result, verdict="no signal", reason="every pair of nodes got the same score")
-    verdict, reason = _verdict(result, contrast.area(renamed, "permuted", GATE))
+    control = contrast.area(renamed, "permuted", GATE)
+    if control.low is not None and control.high is not None and not control.low <= 0.5 <= control.high:
+        reason = f"against edges of renamed nodes the AUC is {control.value:.3f}, which chance does not explain"
+        return dataclasses.replace(result, verdict="withheld", reason=reason)
+    verdict, reason = of_links(result)
     return dataclasses.replace(result, verdict=verdict, reason=reason)
 
 
@@ -119,7 +122,7 @@ class _Bench:
 
     @classmethod
     def of(cls, case: Case, attack: LinkAttack) -> "_Bench":
-        graph: Any = getattr(case.data, "graph", None)
+        graph = case.data.graph
         if graph is None:
             raise NotApplicable(f"{case.data.name} is no graph, and has no links to steal")
         edges, held_out = (np.asarray(pairs).T.astype(np.int64) for pairs in (graph.edges, graph.held_out))
@@ -142,11 +145,10 @@ class _Bench:
 
     def without_graph(self, case: Case) -> PairScores | None:
         """The attack on the model that never saw an edge; None where there is none, or the attack cannot be made on it."""
-        target: Any = getattr(case, "without_graph", None)
-        if target is None:
+        if case.without_graph is None:
             return None
         try:
-            return self.scores(target)
+            return self.scores(case.without_graph)
         except NotApplicable:
             return None
 
@@ -172,53 +174,13 @@ def _renamed(covered: Coverage, generator: np.random.Generator) -> Int[np.ndarra
 
 def _edge_curve(case: Case) -> "TradeoffCurve | None":
     """The most that the plan permits an attack on whether one edge is in the graph; None where it bounds none."""
-    plan: Any = case.plan
-    if plan is None or not case.is_private or plan.unit not in ("node", "edge"):
+    if case.plan is None or not case.is_private or case.plan.unit not in ("node", "edge"):
         return None
-    try:
-        return plan.edge_curve()
-    except PlanError:
-        return None
+    curve = case.plan.edge_curve()
+    return curve if len(curve.epsilons) else None
 
 
 def _chance(name: str, density: float) -> float:
     if name.endswith(PRECISION):
         return density
     return 0.0 if name.startswith("auc_above_") else 0.5
-
-
-def _verdict(result: AttackResult, control: Measure) -> tuple[Verdict, str]:
-    """Of the figures alone; see the module.
-
-    Args:
-        control: the permuted control at the gate's confidence.
-    """
-    figures = {measure.name: measure for measure in result.metrics}
-    if control.low is not None and control.high is not None and not control.low <= 0.5 <= control.high:
-        return "withheld", f"against edges of renamed nodes the AUC is {control.value:.3f}, which chance does not explain"
-    in_graph, permitted = figures.get(IN_GRAPH), result.permitted_metrics.get(IN_GRAPH)
-    lowest = None if in_graph is None else in_graph.low
-    if in_graph is not None and lowest is not None and permitted is not None and lowest > permitted:
-        return "above the plan", (
-            f"edges of the graph are told from edges held out with an AUC of {in_graph.value:.3f}, at least {lowest:.3f}, and "
-            f"the plan permits {permitted:.3f}"
-        )
-    told = in_graph is not None and lowest is not None and lowest > 0.5
-    found = result.low is not None and result.low > 0.5
-    below = [item.name for item in result.baselines if (figures[f"auc_above_{item.name}"].low or 0.0) <= 0]
-    if told or (found and not below):
-        word: Verdict = "leak" if permitted is None else "within the plan"
-        reasons = []
-        if found and not below:
-            reasons.append(f"linked nodes are told beyond {' and '.join(_WORDS[item.name] for item in result.baselines)}")
-        if told and in_graph is not None:
-            reasons.append(f"edges of the graph are told from edges held out, AUC {in_graph.value:.3f}")
-        return word, "; ".join(reasons)
-    if not found:
-        return "found nothing", "the interval contains 0.5, or lies below it"
-    values = {item.name: item.value or 0.0 for item in result.baselines}
-    without = " and ".join(f"{_WORDS[name]} ({values[name]:.3f})" for name in below)
-    return "nothing beyond public", f"its AUC is not shown to be above that of {without}"
-
-
-_WORDS = {"features": "the features alone", "without_graph": "a model without the graph"}

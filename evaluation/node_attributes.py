@@ -36,14 +36,12 @@ from evaluation.baselines import GATE
 from evaluation.graph.figures import dealt, jackknife
 from evaluation.graph.words import WordAttack, chosen, guessed, imputed
 from evaluation.membership import NotApplicable
-from evaluation.result import AttackResult, Measure, Verdict
+from evaluation.result import AttackResult, Measure
+from evaluation.verdicts import DIFFERENCE, of_words
 
 LEAST_KNOWN = 50
 """Nodes to learn from; a population of fewer is none."""
 KNOWN_SHARE = 1 / 3
-DIFFERENCE = "members_minus_non_members"
-ABOVE_LABEL = "auc_above_label"
-ABOVE_WITHOUT_GRAPH = "auc_above_without_graph"
 
 
 def node_attributes(case: Case, name: str, attack: WordAttack) -> AttackResult:
@@ -52,7 +50,7 @@ def node_attributes(case: Case, name: str, attack: WordAttack) -> AttackResult:
     Raises:
         NotApplicable: the data set is no graph, or there are too few nodes or words to learn from.
     """
-    graph: Any = getattr(case.data, "graph", None)
+    graph = case.data.graph
     if graph is None:
         raise NotApplicable(f"{case.data.name} is no graph, and has no nodes with words")
     has, inputs = graph.features.numpy() != 0, torch.arange(len(graph.features))[:, None]
@@ -72,13 +70,12 @@ def node_attributes(case: Case, name: str, attack: WordAttack) -> AttackResult:
     labels = np.eye(len(case.data.classes))[case.data.targets.numpy()]
     scores = through(case.target)
     others = {"label": guessed(labels[known], hidden, labels[judged]), "features": imputed(has[known], has[judged], words)}
-    without_graph: Any = getattr(case, "without_graph", None)
-    if without_graph is not None:
-        others["without_graph"] = through(without_graph)
+    if case.without_graph is not None:
+        others["without_graph"] = through(case.without_graph)
     found, renamed = truth.area(scores, "auc"), truth.renamed(_generator(case.seed, "permuted"))
     measures = [
         *(truth.difference(scores, of_other, f"auc_above_{which}") for which, of_other in others.items()),
-        *truth.by_membership(scores, np.isin(judged, case.split.members)),
+        *truth.by_membership(scores, np.isin(judged, case.split.members), dealt_by=case.split.drawn),
     ]
     result = AttackResult(
         name=name,
@@ -100,7 +97,10 @@ def node_attributes(case: Case, name: str, attack: WordAttack) -> AttackResult:
     if bool(np.all(scores == scores[0])):
         return dataclasses.replace(result, verdict="no signal", reason="every node got the same guess")
     control = renamed.area(scores, "permuted", GATE)
-    verdict, reason = _verdict(result, control, by_coins=case.split.drawn == "coins")
+    if control.low is not None and control.high is not None and not control.low <= 0.5 <= control.high:
+        reason = f"against the words of other nodes the AUC is {control.value:.3f}, which chance does not explain"
+        return dataclasses.replace(result, verdict="withheld", reason=reason)
+    verdict, reason = of_words(result)
     return dataclasses.replace(result, verdict=verdict, reason=reason)
 
 
@@ -126,8 +126,11 @@ class _Truth:
 
         return _within(jackknife(figure, self.nodes[:, None], self.group, name), -1.0)
 
-    def by_membership(self, scores: Float[np.ndarray, "judged words"], is_member: Bool[np.ndarray, " judged"]) -> list[Measure]:
-        """Of members, of the others, and the difference."""
+    def by_membership(
+        self, scores: Float[np.ndarray, "judged words"], is_member: Bool[np.ndarray, " judged"], dealt_by: str
+    ) -> list[Measure]:
+        """Of members, of the others, and the difference; that only where coins dealt them, so that they differ in nothing
+        else."""
 
         def part(of: Bool[np.ndarray, " judged"], kept: Bool[np.ndarray, " judged"]) -> float:
             return self._area(scores, kept & of)
@@ -135,8 +138,9 @@ class _Truth:
         figures = {
             "auc_members": (lambda kept: part(is_member, kept), 0.0),
             "auc_non_members": (lambda kept: part(~is_member, kept), 0.0),
-            DIFFERENCE: (lambda kept: part(is_member, kept) - part(~is_member, kept), -1.0),
         }
+        if dealt_by == "coins":
+            figures[DIFFERENCE] = (lambda kept: part(is_member, kept) - part(~is_member, kept), -1.0)
         found = [
             _within(jackknife(figure, self.nodes[:, None], self.group, name), least)
             for name, (figure, least) in figures.items()
@@ -179,32 +183,3 @@ def _known(case: Case, nodes: int) -> Int[np.ndarray, " known"]:
 
 def _generator(seed: int, purpose: str) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([seed, *b"words", *purpose.encode()]))
-
-
-def _verdict(result: AttackResult, control: Measure, *, by_coins: bool) -> tuple[Verdict, str]:
-    """Of the figures alone; see the module.
-
-    Args:
-        control: the permuted control at the gate's confidence.
-        by_coins: whether members and others were dealt by coins, so that they do not differ by themselves.
-    """
-    figures = {measure.name: measure for measure in (*result.metrics, *result.baselines)}
-    if control.low is not None and control.high is not None and not control.low <= 0.5 <= control.high:
-        return "withheld", f"against the words of other nodes the AUC is {control.value:.3f}, which chance does not explain"
-    if result.low is None or result.low <= 0.5:
-        return "found nothing", "the interval contains 0.5, or lies below it"
-    reasons, label = [], figures["label"].value or 0.0
-    if _is_above(figures[ABOVE_LABEL]):
-        reasons.append(f"words are guessed beyond what the label tells ({label:.3f})")
-        if ABOVE_WITHOUT_GRAPH in figures:
-            more = _is_above(figures[ABOVE_WITHOUT_GRAPH])
-            reasons.append(f"the graph {'adds to' if more else 'is not shown to add to'} what a model without it shows")
-    if by_coins and _is_above(figures[DIFFERENCE]):
-        reasons.append("members are guessed better than others")
-    if reasons:
-        return "leak", "; ".join(reasons)
-    return "nothing beyond public", f"the label alone, without a model, has an AUC of {label:.3f}"
-
-
-def _is_above(difference: Measure) -> bool:
-    return difference.low is not None and difference.low > 0

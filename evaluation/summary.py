@@ -14,13 +14,15 @@ import numpy as np
 from evaluation.metrics import Subjects, difference, over_seeds
 from evaluation.result import AttackResult, Exposure, Kind, Measure, RunResult, Summary, read_run
 from evaluation.utility import as_measures
-from evaluation.verdicts import of_attribute
+from evaluation.verdicts import of_attribute, of_links, of_words
 
 NO_TWIN = "no non-private twin ran to show what the attack can find, so this shows little"
 NOTHING_ON_TWIN = "it finds nothing on the non-private twin either, so this shows little"
 LEAST = {
     "train_minus_held_out": -1.0,
     "held_out_minus_imputation": -1.0,
+    "members_minus_non_members": -1.0,
+    "accuracy_by_the_graph": -1.0,
     "similarity_to_private_mean": -1.0,
     "distance_held_out_less_member": -math.inf,
 }
@@ -104,7 +106,7 @@ def _summary(runs: list[RunResult]) -> Summary:
             found.setdefault(item.name, []).append(item)
         beside += [_mean_of(same, f"{name}/{item}", good[0].metric) for item, same in found.items()]
     worth = [
-        over_seeds(list(same), same[0].name, most=math.inf, subjects="the same")
+        over_seeds(list(same), same[0].name, LEAST.get(same[0].name, 0.0), math.inf, "the same")
         for same in zip(*map(utilities_of, runs), strict=True)
     ]
     return Summary(
@@ -117,7 +119,7 @@ def _summary(runs: list[RunResult]) -> Summary:
         measures=tuple(measures),
         beside=tuple(beside),
         permitted=permitted,
-        verdicts={name: _verdict(results, name, measures, permitted) for name, results in attacks.items()},
+        verdicts={name: _verdict(results, name, measures, beside, permitted) for name, results in attacks.items()},
         exposure=_exposure([run.exposure for run in runs if run.exposure is not None]),
     )
 
@@ -144,7 +146,7 @@ def _mean_of(same: list[Measure], label: str, beside: str = "") -> Measure:
     """
     metric = label.rpartition("/")[2]
     most = math.inf if metric.startswith(("distance_", "error_of_")) or in_bits(metric) or in_bits(beside) else 1.0
-    least = -1.0 if metric.startswith("ssim_of_") else LEAST.get(metric, 0.0)
+    least = -1.0 if metric.startswith(("ssim_of_", "auc_above_")) else LEAST.get(metric, 0.0)
     return over_seeds(same, label, least, most, subjects_of(label))
 
 
@@ -190,12 +192,14 @@ def utility_of(run: RunResult) -> Measure:
     return utilities_of(run)[0]
 
 
-def _verdict(results: list[AttackResult], name: str, measures: list[Measure], permitted: dict[str, float]) -> str:
+def _verdict(
+    results: list[AttackResult], name: str, measures: list[Measure], beside: list[Measure], permitted: dict[str, float]
+) -> str:
     """The verdict over all seeds, worst first: none hides another. Where no seed has one to keep, the mean decides."""
     kept: list[str] = []
-    attribute = name.startswith("attribute.")
-    # A seed that shows nothing beyond imputation hides no leak: of an attribute inference the mean over seeds says it.
-    for word in ("above the plan", "withheld", "no signal", *(() if attribute else ("nothing beyond public",))):
+    by_mean = name.startswith(("attribute.", "link.", "node."))
+    # A seed that shows nothing beyond what needs no model hides no leak: of the same people and edges the mean says it.
+    for word in ("above the plan", "withheld", "no signal", *(() if by_mean else ("nothing beyond public",))):
         count = sum(result.verdict == word for result in results)
         if count:
             kept.append(word if count == len(results) else f"{word} ({count} of {len(results)} seeds)")
@@ -206,7 +210,9 @@ def _verdict(results: list[AttackResult], name: str, measures: list[Measure], pe
             kept.append(f"{count} of {len(results)} {status.replace('_', ' ')}")
     if kept:
         return "; ".join(kept)
-    if attribute:
+    if name.startswith(("link.", "node.")):
+        return _graph_verdict(results[0], name, measures, beside)
+    if name.startswith("attribute."):
         return _attribute_verdict(results, name, measures, permitted)
     if name.startswith("extraction."):
         return _secrets_verdict(results)
@@ -229,6 +235,29 @@ def _secrets_verdict(results: list[AttackResult]) -> str:
         if count:
             return word if count == len(results) else f"{word} ({count} of {len(results)} seeds)"
     return "found nothing"
+
+
+def _graph_verdict(one: AttackResult, name: str, measures: list[Measure], beside: list[Measure]) -> str:
+    """By the means of every figure, as those of one model are judged."""
+
+    def of(found: list[Measure]) -> dict[str, Measure]:
+        return {
+            item.name.removeprefix(f"{name}/"): dataclasses.replace(item, name=item.name.removeprefix(f"{name}/"))
+            for item in found
+            if item.name.startswith(f"{name}/")
+        }
+
+    figures, without = of(measures), of(beside)
+    mean = figures.pop(one.metric)
+    judged = dataclasses.replace(
+        one,
+        value=mean.value,
+        low=mean.low,
+        high=mean.high,
+        metrics=tuple(figures.values()),
+        baselines=tuple(without[item.name] for item in one.baselines),
+    )
+    return (of_links if name.startswith("link.") else of_words)(judged)[0]
 
 
 def _attribute_verdict(results: list[AttackResult], name: str, measures: list[Measure], permitted: dict[str, float]) -> str:

@@ -1,6 +1,6 @@
 """Verdicts that hold for one model as for the mean over several: a word of ``evaluation.result.VERDICTS``, and why."""
 
-from evaluation.result import Measure, Verdict
+from evaluation.result import AttackResult, Measure, Verdict
 
 
 def of_attribute(beyond: Measure, imputation: Measure, leaked: Measure, permitted: float | None = None) -> tuple[Verdict, str]:
@@ -20,3 +20,61 @@ def of_attribute(beyond: Measure, imputation: Measure, leaked: Measure, permitte
     if beyond.low is not None and beyond.low > 0:
         return "of the population", "as often on held-out people, beyond imputation: what the model learned of everyone"
     return "nothing beyond public", f"imputation, without the model, guesses {imputation.value or 0.0:.2f}"
+
+
+IN_GRAPH = "auc_in_graph"
+DIFFERENCE = "members_minus_non_members"
+ABOVE_LABEL, ABOVE_WITHOUT_GRAPH = "auc_above_label", "auc_above_without_graph"
+
+
+def of_links(result: AttackResult) -> tuple[Verdict, str]:
+    """Of the figures alone, of one model or as means over seeds, whose control is at chance; see the module."""
+    figures = {measure.name: measure for measure in result.metrics}
+    in_graph, permitted = figures.get(IN_GRAPH), result.permitted_metrics.get(IN_GRAPH)
+    lowest = None if in_graph is None else in_graph.low
+    if in_graph is not None and lowest is not None and permitted is not None and lowest > permitted:
+        return "above the plan", (
+            f"edges of the graph are told from edges held out with an AUC of {in_graph.value:.3f}, at least {lowest:.3f}, and "
+            f"the plan permits {permitted:.3f}"
+        )
+    told = in_graph is not None and lowest is not None and lowest > 0.5
+    found = result.low is not None and result.low > 0.5
+    below = [item.name for item in result.baselines if (figures[f"auc_above_{item.name}"].low or 0.0) <= 0]
+    if told or (found and not below):
+        word: Verdict = "leak" if permitted is None else "within the plan"
+        reasons = []
+        if found and not below:
+            reasons.append(f"linked nodes are told beyond {' and '.join(_WORDS[item.name] for item in result.baselines)}")
+        if told and in_graph is not None:
+            reasons.append(f"edges of the graph are told from edges held out, AUC {in_graph.value:.3f}")
+        return word, "; ".join(reasons)
+    if not found:
+        return "found nothing", "the interval contains 0.5, or lies below it"
+    values = {item.name: item.value or 0.0 for item in result.baselines}
+    without = " and ".join(f"{_WORDS[name]} ({values[name]:.3f})" for name in below)
+    return "nothing beyond public", f"its AUC is not shown to be above that of {without}"
+
+
+_WORDS = {"features": "the features alone", "without_graph": "a model without the graph"}
+
+
+def of_words(result: AttackResult) -> tuple[Verdict, str]:
+    """Of the figures alone, of one model or as means over seeds, whose control is at chance; see the module."""
+    figures = {measure.name: measure for measure in (*result.metrics, *result.baselines)}
+    if result.low is None or result.low <= 0.5:
+        return "found nothing", "the interval contains 0.5, or lies below it"
+    reasons, label = [], figures["label"].value or 0.0
+    if _is_above(figures[ABOVE_LABEL]):
+        reasons.append(f"words are guessed beyond what the label tells ({label:.3f})")
+        if ABOVE_WITHOUT_GRAPH in figures:
+            more = _is_above(figures[ABOVE_WITHOUT_GRAPH])
+            reasons.append(f"the graph {'adds to' if more else 'is not shown to add to'} what a model without it shows")
+    if DIFFERENCE in figures and _is_above(figures[DIFFERENCE]):
+        reasons.append("members are guessed better than others")
+    if reasons:
+        return "leak", "; ".join(reasons)
+    return "nothing beyond public", f"the label alone, without a model, has an AUC of {label:.3f}"
+
+
+def _is_above(difference: Measure) -> bool:
+    return difference.low is not None and difference.low > 0

@@ -98,6 +98,22 @@ METRIC_NAMES = {
     "auc_in_graph": "AUC, edges in the graph against edges held out",
     "auc_above_features": "AUC above features alone",
     "auc_above_without_graph": "AUC above a model without the graph",
+    **{
+        f"auc_{name}": f"AUC by {words}"
+        for name, words in {
+            "cosine": "cosine distance",
+            "euclidean": "Euclidean distance",
+            "chebyshev": "Chebyshev distance",
+            "braycurtis": "Bray–Curtis distance",
+            "canberra": "Canberra distance",
+            "cityblock": "city-block distance",
+            "sqeuclidean": "squared Euclidean distance",
+        }.items()
+    },
+    "auc_above_label": "AUC above the label alone",
+    "auc_members": "AUC, members",
+    "auc_non_members": "AUC, others",
+    "members_minus_non_members": "members − others",
     "precision_at_density": "precision at the true density",
     "features_precision_at_density": "the same of features alone",
     "next_character": "next character right",
@@ -239,11 +255,15 @@ def short_name(name: str) -> str:
 
 def is_rate(name: str) -> bool:
     """Whether a measure has a chart and a column of its own in every view: shares between 0 and 1, and bits. Distances between
-    inputs, errors of values, medians, near misses and counts are in the page's tables alone."""
+    inputs, errors of values, medians, near misses, counts and other distances between nodes are in the page's tables alone."""
     return not name.split("/")[-1].startswith(TABLES_ALONE)
 
 
-TABLES_ALONE = ("distance_", "similarity_", "mean_absolute_error", "statistics_", "median_exposure_", "nearly_", "count_")
+TABLES_ALONE = (
+    *("distance_", "similarity_", "mean_absolute_error", "statistics_", "median_exposure_", "nearly_", "count_"),
+    *("auc_cosine", "auc_euclidean", "auc_chebyshev", "auc_braycurtis", "auc_canberra", "auc_cityblock", "auc_sqeuclidean"),
+    *("auc_members", "auc_non_members", "features_precision"),
+)
 
 
 def budget(epsilon: float) -> str:

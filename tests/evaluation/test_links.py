@@ -118,7 +118,7 @@ def test_chance_of_a_precision_is_the_density_of_the_graph():
 
 
 def planned(auc: float, unit: str = "edge") -> Any:
-    return case_of(*WORLD, plan=SimpleNamespace(unit=unit, edge_curve=lambda: SimpleNamespace(auc=lambda: auc)))
+    return case_of(*WORLD, plan=SimpleNamespace(unit=unit, edge_curve=lambda: SimpleNamespace(auc=lambda: auc, epsilons=[1.0])))
 
 
 def test_what_a_plan_permits_is_asked_of_edges_in_the_graph_alone():
@@ -141,7 +141,7 @@ def test_a_graph_without_held_out_edges_is_judged_without_them():
 
 
 def test_a_data_set_that_is_no_graph_has_no_links():
-    case: Any = SimpleNamespace(data=SimpleNamespace(name="digits"))
+    case: Any = SimpleNamespace(data=SimpleNamespace(name="digits", graph=None))
     with pytest.raises(NotApplicable, match="digits is no graph"):
         links(case, "link.posteriors", Posteriors())
 
@@ -261,7 +261,7 @@ def test_cora_gives_away_its_links_as_published(shared_data: Any, monkeypatch: p
     graph = SimpleNamespace(features=features, edges=torch.from_numpy(edges.T), held_out=torch.empty(2, 0, dtype=torch.long))
     case: Any = SimpleNamespace(
         target=GraphTarget(trained(features, labels, edges, members, steps=200)),
-        data=SimpleNamespace(name="cora", graph=graph), seed=0, plan=None, is_private=False,
+        data=SimpleNamespace(name="cora", graph=graph), seed=0, plan=None, is_private=False, without_graph=None,
     )  # fmt: skip
     result = links(case, "link.posteriors", Posteriors())
     assert result.value == pytest.approx(0.93, abs=0.015)

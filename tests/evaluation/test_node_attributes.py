@@ -97,7 +97,7 @@ def test_too_few_known_nodes_are_not_applicable():
 
 
 def test_a_data_set_that_is_no_graph_has_no_words_of_nodes():
-    case: Any = SimpleNamespace(data=SimpleNamespace(name="digits"))
+    case: Any = SimpleNamespace(data=SimpleNamespace(name="digits", graph=None))
     with pytest.raises(NotApplicable, match="digits is no graph"):
         node_attributes(case, "node.attribute", FromScores())
 
