@@ -1,16 +1,20 @@
 """A model that learned a secret by heart says it by every method, one that did not says it by none, and near is near."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from dptrain.data.alphabet import LABELS, START, encode
-from dptrain.data.secrets import PATTERNS
+from dptrain.data.secrets import PATTERNS, Pattern
+from dptrain.models.lstm import CharacterLSTM
 from evaluation.access import Access
 from evaluation.extraction import patterns
-from evaluation.extraction.generation import METHODS, edit_distance, generate, nearly, recovered, sample
+from evaluation.extraction.generation import METHODS, edit_distance, generate, nearly, recovered, restricted, sample
 from evaluation.extraction.patterns import from_training, is_card, scan
+from evaluation.extraction.space import at_least, scored
 from evaluation.target import Target
 
 BEFORE = "The PIN of Odo Fenn is "
@@ -119,3 +123,21 @@ def test_only_what_was_trained_on_and_is_not_public_counts():
 @pytest.mark.parametrize(("digits", "holds"), [("4111111111111111", True), ("4111111111111112", False), ("0", False)])
 def test_check_digits(digits: str, holds: bool):
     assert is_card(digits) is holds
+
+
+def test_the_restricted_search_names_a_secret_exactly_where_its_rank_is_one():
+    """The search goes through all candidates: a secret that is known well and is not the first one is not named."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        model = CharacterLSTM(len(LABELS), 8)
+    with torch.no_grad():
+        model.head.weight.mul_(4.0)
+    target = Target(model, Access.SCORES, bounds=(0.0, 97.0), classes=len(LABELS), kind="language")
+    places, before = ("0123456789",) * 3, "The PIN of Odo is "
+    pattern = Pattern("", lambda generator: "".join(map(str, generator.integers(10, size=3))), places)
+    said = restricted(target, before, pattern)
+    every = ["".join(digits) for digits in itertools.product(*places)]
+    scores = scored(target, before, every)
+    ranks = [at_least(target, before, places, float(score)) for score in np.sort(scores)[::-1][:5]]
+    assert ranks == [1, 2, 3, 4, 5]
+    assert said == every[int(scores.argmax())]
