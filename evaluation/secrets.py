@@ -27,8 +27,11 @@ is tested so, with an equal part of the error of one in twenty.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -173,10 +176,10 @@ def _exposure(case: Case, name: str, attack: ExposureAttack, planted: _Planted) 
     controls: list[Measure] = []
     if exact[head].all():
         for control, model in _without_secrets(case):
-            without[control] = _exact_bits(attack, model, planted.take(head))
+            without[control] = _exact_bits(planted.take(head), partial(_once, case, model, _rank_of(attack, model), _RANKS))
         twin = stopped_twin(case)
     if twin is not None:
-        found = _exact_bits(attack, twin.target, planted.take(head))
+        found = _exact_bits(planted.take(head), _rank_of(attack, twin.target))
         measure = exposure.mean_exposure(found, "equal_loss", float(spaces[head].max()))
         controls.append(dataclasses.replace(measure, note=twin.about))
     controls = [*(exposure.mean_without_insertion(found, control) for control, found in without.items()), *controls]
@@ -211,9 +214,33 @@ def _without_secrets(case: Case) -> list[tuple[str, Target]]:
     return [(name, model) for name, model in models.items() if model is not None]
 
 
-def _exact_bits(attack: ExposureAttack, model: Target, secrets: Sequence[Secret]) -> np.ndarray:
-    ranks = attack.ranks(model.behind(attack.access), secrets)
-    return np.array([exposure.exact(rank, PATTERNS[one.format].space) for rank, one in zip(ranks, secrets, strict=True)])
+def _exact_bits(secrets: Sequence[Secret], rank_of: Callable[[Secret], int]) -> np.ndarray:
+    return np.array([exposure.exact(rank_of(one), PATTERNS[one.format].space) for one in secrets])
+
+
+def _rank_of(attack: ExposureAttack, model: Target) -> Callable[[Secret], int]:
+    return lambda secret: attack.ranks(model.behind(attack.access), [secret])[0]
+
+
+Said = TypeVar("Said")
+_RANKS: dict[tuple[object, ...], int] = {}
+_NAMED: dict[tuple[object, ...], str] = {}
+"""What models that have seen no secret say of one. Those of one recipe are the same at every budget, and asking takes long."""
+
+
+def _once(
+    case: Case, model: Target, ask: Callable[[Secret], Said], known: dict[tuple[object, ...], Said], secret: Secret
+) -> Said:
+    """What is said of a secret, asked once of models of one recipe with the same weights."""
+    if case.recipe is None:
+        return ask(secret)
+    content = hashlib.sha256()
+    for name, value in model.weights().items():
+        content.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    key = (content.digest(), case.recipe.model, secret, PATTERNS[secret.format].places)
+    if key not in known:
+        known[key] = ask(secret)
+    return known[key]
 
 
 def _bits(one: Ranked) -> float:
@@ -310,8 +337,7 @@ def _generation(case: Case, name: str, attack: GenerationAttack, planted: _Plant
         for method in METHODS
     ]
     for control, model in _without_secrets(case):
-        asked = model.behind(attack.access)
-        named = [generation.restricted(asked, one.before, PATTERNS[one.format]) == one.secret for one in planted.take(head)]
+        named = [_once(case, model, _name_of(attack, model), _NAMED, one) == one.secret for one in planted.take(head)]
         controls.append(_Control(control, sum(named), len(named)))
     permitted = _permitted_shares(case, planted, spaces, first, others)
     result = AttackResult(
@@ -332,6 +358,10 @@ def _generation(case: Case, name: str, attack: GenerationAttack, planted: _Plant
     )
     verdict, reason = _verdict_of_shares(result, controls, case.is_private)
     return dataclasses.replace(result, verdict=verdict, reason=reason)
+
+
+def _name_of(attack: GenerationAttack, model: Target) -> Callable[[Secret], str]:
+    return lambda secret: generation.restricted(model.behind(attack.access), secret.before, PATTERNS[secret.format])
 
 
 def _said(

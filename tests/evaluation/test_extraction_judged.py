@@ -14,7 +14,7 @@ from dptrain.data.split import Split, split_of
 from dptrain.data.text import load_text
 from dptrain.models.lstm import CharacterLSTM
 from dptrain.plan import PrivacyPlan
-from dptrain.recipe import DataConfig, SecretsConfig, SplitConfig
+from dptrain.recipe import DataConfig, Recipe, SecretsConfig, SplitConfig
 from evaluation.access import Access
 from evaluation.analysis import Case
 from evaluation.equal_loss import Stopped
@@ -33,6 +33,19 @@ pytestmark = pytest.mark.filterwarnings("ignore:delta is")
 SHARES = SplitConfig(members=0.8, non_members=0.2, population=0.0, public=0.0)
 PLAN = PrivacyPlan(sampling_rate=0.5, expected_batch_size=50, steps=10, clipping_norm=1.0, delta=1e-4, noise_multiplier=20.0)
 EXPOSURE, GENERATION = ExposureAttack(candidates=200), GenerationAttack()
+
+
+BOTH = (("extraction.exposure", EXPOSURE), ("extraction.generation", GENERATION))
+
+
+class CountedTarget(Target):
+    """Counts how often somebody takes a place before it."""
+
+    asked = 0
+
+    def behind(self, access: Access) -> Target:
+        self.asked += 1
+        return super().behind(access)
 
 
 class Knows(nn.Module):
@@ -220,6 +233,23 @@ def test_what_has_seen_public_text_alone_ranks_inserted_secrets_by_chance(short:
     assert named(secrets(case, "extraction.generation", GENERATION), "public_only").value == 0.0
     bare = secrets(dataclasses.replace(case, reference=None), "extraction.exposure", EXPOSURE)
     assert "public_only" not in {item.name for item in bare.controls}
+
+
+def test_what_cannot_know_the_secrets_is_asked_once_a_recipe(short: tuple[DataSet, Split]):
+    """The same weights at another budget say the same; other weights, and models of no known recipe, are asked again."""
+    data, split = short
+    for recipe, often in ((Recipe(data=DataConfig(name="text")), 0), (None, 1)):
+        fresh = CountedTarget(ignorant(), Access.WEIGHTS, bounds=(0.0, 97.0), classes=len(LABELS), kind="language")
+        case = dataclasses.replace(case_of(data, split, ignorant()), recipe=recipe, untrained=fresh)
+        found = []
+        for again in (0, 1):
+            before = fresh.asked
+            found.append([named(secrets(case, name, attack), "untrained").value for name, attack in BOTH])
+            assert (fresh.asked > before) == (not again or bool(often))
+        assert found[0] == found[1]
+        other = CountedTarget(CharacterLSTM(len(LABELS), 8), Access.WEIGHTS, bounds=(0.0, 97.0), classes=98, kind="language")
+        secrets(dataclasses.replace(case, untrained=other), *BOTH[0])
+        assert other.asked
 
 
 def test_the_twin_at_an_equal_loss_stands_beside_with_its_loss(short: tuple[DataSet, Split], monkeypatch: pytest.MonkeyPatch):
