@@ -20,6 +20,7 @@ from torch import nn
 from dptrain.data.alphabet import LABELS
 from dptrain.data.dataset import DataSet
 from dptrain.models import front, frozen
+from dptrain.models.hugging_face import LowRank
 from dptrain.plan import PrivacyPlan
 from dptrain.recipe import Recipe
 from dptrain.sampling import sampler_for
@@ -31,6 +32,12 @@ def qualifications(recipe: Recipe, plan: PrivacyPlan, model: nn.Module, data: Da
     yield from _of_public_examples(recipe, model, data)
     yield from _of_text(recipe, plan, data)
     yield from _of_secrets(plan, data)
+    if isinstance(model, LowRank):
+        yield (
+            f"The model is what was learned beside {model.pretrained!r}, a published one, with its tokenizer: no private "
+            "example has moved those, ε is of what was learned here alone, and it promises nothing of an example that also "
+            "stood in the text which the published one was made of."
+        )
     if recipe.regularization.early_stopping:
         yield (
             f"When training ended was decided by the loss of its weights on public examples: ε is what had been spent by then, "

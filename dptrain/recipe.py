@@ -137,7 +137,7 @@ class DataConfig:
     image_size: tuple[int, int] | None = None
     """`images`: height and width that every picture must have. `faces`: those to which they are averaged down."""
     sequence_length: int = 64
-    """`shakespeare`, `text`: characters of an example. `sms`: words of a message that are read."""
+    """`shakespeare`, `text`: characters of an example, or tokens. `sms`: words of a message that are read."""
     characters: int | None = None
     """`shakespeare`, `text`: only the first so many are used."""
     public: tuple[str, ...] = ()
@@ -146,6 +146,9 @@ class DataConfig:
     """`text`, of a table (`.csv`, `.tsv`, `.jsonl`): the column that holds the texts."""
     user_column: str | None = None
     """`text`, of a table: the column that says whose each text is, for `privacy.unit` user. Left out, nobody's is known."""
+    tokenizer: str | None = None
+    """`shakespeare`, `text`: a folder, or a name on the Hugging Face hub, whose tokens take the place of characters; of the
+    model `lora` its own, which need not be given."""
     secrets: SecretsConfig = field(default_factory=SecretsConfig)
     held_out_edges: float = 0.0
     """`cora`, `graph`: the share of edges that no model's graph has, against which attacks on edges are judged."""
@@ -181,9 +184,23 @@ class ModelConfig:
     of its features, which the unit `node` needs."""
     activation: Literal["tanh", "relu"] = "tanh"
     """tanh keeps activations bounded, which helps under clipping (Papernot et al. 2021)."""
+    pretrained: str | None = None
+    """`lora`: the folder of a causal language model, or its name on the Hugging Face hub. It stands in the release's card."""
+    rank: int = 8
+    """`lora`: of what is added to each adapted layer."""
+    alpha: float = 16.0
+    """`lora`: what is added is multiplied by this over the rank."""
+    adapted: Literal["default", "all"] = "default"
+    """`lora`: which linear layers; PEFT's own choice for the kind of model, or all but the last."""
 
     def __post_init__(self) -> None:
         MODELS.check(self.name)
+        if self.rank < 1:
+            raise ConfigError(f"model.rank is {self.rank}; give a whole number from 1 up, such as 8")
+        if not (math.isfinite(self.alpha) and self.alpha > 0):
+            raise ConfigError(f"model.alpha is {self.alpha}; give a finite number above 0, such as 16")
+        if self.adapted not in ("default", "all"):
+            raise unknown_name("value of model.adapted", self.adapted, ("default", "all"))
         if any(width < 1 for width in self.hidden):
             raise ConfigError(f"model.hidden is {self.hidden}; give widths of at least 1, such as 64 32")
         if self.hops < 1:
@@ -487,6 +504,7 @@ class Recipe:
     release: ReleaseConfig = field(default_factory=ReleaseConfig)
 
     def __post_init__(self) -> None:
+        self._share_tokenizer()
         self.regularization.check_together()
         if self.release.guard is not None and self.data.split.population == 0:
             raise ConfigError(
@@ -507,6 +525,21 @@ class Recipe:
                 f"regularization.{given[0]} is a part of the loss cross_entropy, and training.loss is {self.training.loss!r}; "
                 f"leave {' and '.join(given)} out, or give cross_entropy"
             )
+
+    def _share_tokenizer(self) -> None:
+        """Data for a published model are written in its own tokens.
+
+        Raises:
+            ConfigError: both are given and differ.
+        """
+        if self.model.name != "lora" or self.model.pretrained is None:
+            return
+        if self.data.tokenizer not in (None, self.model.pretrained):
+            raise ConfigError(
+                f"data.tokenizer is {self.data.tokenizer!r} and model.pretrained is {self.model.pretrained!r}, which reads its "
+                "own tokens alone; leave data.tokenizer out"
+            )
+        object.__setattr__(self, "data", dataclasses.replace(self.data, tokenizer=self.model.pretrained))
 
     def unlocated(self) -> "Recipe":
         """The same without where on this computer the data lie."""

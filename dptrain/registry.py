@@ -95,7 +95,7 @@ DATASETS: Registry[Callable[..., Any]] = Registry(
         "shakespeare": Builtin(
             "dptrain.data.text:load_shakespeare", "1.1 million characters of plays (DPTRAIN_DATA, or a download)"
         ),
-        "text": Builtin("dptrain.data.text:load_text", "your own text file, cut into sequences of characters"),
+        "text": Builtin("dptrain.data.text:load_text", "your own text file, cut into sequences of characters or tokens"),
         "sms": Builtin("dptrain.data.sms:load", "5,171 text messages, ham or spam (DPTRAIN_DATA, or data.path)"),
         "cora": Builtin(
             "dptrain.data.graph:load_cora", "2,708 papers and who cites whom, 7 subjects (DPTRAIN_DATA, or data.path)"
@@ -117,6 +117,7 @@ MODELS: Registry[Callable[..., Any]] = Registry(
             "dptrain.models.gpt:build", "a language model of characters, one transformer block a width in model.hidden"
         ),
         "lstm": Builtin("dptrain.models.lstm:build", "a language model of characters, one LSTM layer of model.hidden"),
+        "lora": Builtin("dptrain.models.hugging_face:build", "a published language model (model.pretrained), LoRA beside it"),
         "embedding_bag": Builtin("dptrain.models.embedding_bag:build", "short texts: the mean of hashed words' embeddings"),
         "gcn": Builtin("dptrain.models.gcn:build_gcn", "a graph convolutional network over exact edges (extra `graph`)"),
         "sage": Builtin("dptrain.models.gcn:build_sage", "GraphSAGE, means over exact neighbours (extra `graph`)"),

@@ -39,6 +39,7 @@ from dptrain.errors import CheckpointError, ConfigError, DataError
 from dptrain.files import write_file
 from dptrain.graph.release import releases
 from dptrain.models import front
+from dptrain.models.hugging_face import LowRank
 from dptrain.optimizers import follow_schedule
 from dptrain.plain import as_plain
 from dptrain.plan import PrivacyPlan
@@ -286,6 +287,7 @@ class Trainer:
                 **({} if self.data.graph is None else {"graph": {"features": self.data.graph.features.shape[1]}}),
                 "commitment": commitment_of(self.data, self.split),
             },
+            **({"base": self.training.model.stated()} if isinstance(self.training.model, LowRank) else {}),
             "split_commitment": self.split.digest,
         }
 

@@ -55,10 +55,12 @@ def blind_scores(
 
 
 def _seen(inputs: Tensor, targets: Tensor, classes: int) -> np.ndarray:
-    """What of an example a blind classifier sees: inputs and label; of a text how often each token stands in it, and of
-    characters each pair of neighbours (by :data:`PAIRS` hashes)."""
+    """What of an example a blind classifier sees: inputs and label; of a text how often each token stands in it (of many kinds
+    by :data:`MOST_KINDS` hashes), and of characters each pair of neighbours (by :data:`PAIRS` hashes)."""
     if targets.dim() == 2:
         tokens = targets.numpy()
+        if classes > MOST_KINDS:
+            return counted(tokens % MOST_KINDS, MOST_KINDS)
         pairs = (tokens[:, :-1] * 31 + tokens[:, 1:] * 17) % PAIRS
         return np.hstack([counted(tokens, classes), counted(pairs, PAIRS)])
     known = np.eye(classes, dtype=np.float32)[targets.numpy()] if classes else targets.numpy()[:, None]
@@ -76,6 +78,8 @@ def of_owners(values: Shaped[np.ndarray, "examples *rest"], owners: Int[np.ndarr
 
 
 PAIRS = 256
+MOST_KINDS = 512
+"""Above which what is counted are tokens of a published model, not characters."""
 LEAST_SEEN = 5
 """Examples that a token must stand in for a leaf of the forest to be about it."""
 

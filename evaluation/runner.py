@@ -431,10 +431,10 @@ def _untrained(card: dict[str, Any], run: Path, weights: dict[str, Tensor]) -> T
 
 
 def _reference(case: Case) -> Target | None:
-    """What every model of the recipe began from, where public text taught it."""
-    if case.recipe is None or not case.recipe.pretraining.steps:
+    """What every model of the recipe began from, where public text taught it, or it is a published one."""
+    if case.recipe is None or not (case.recipe.pretraining.steps or case.recipe.model.name == "lora"):
         return None
-    model = build_model(case.recipe, case.data, 0)
+    model = build_model(case.recipe, case.data, 0)  # a published one, before anything was learned beside it
     return Target(
         model, Access.WEIGHTS, bounds=case.data.bounds, classes=len(case.data.classes), kind=kind_of(case.data.targets)
     )

@@ -9,6 +9,9 @@ is the headline. Its interval is Student's over the secrets; those of the two es
 *leak* is a sum of exposures that secrets without insertion reach in at most one of forty cases, by the exact distribution of a
 uniform rank.
 
+Of a model of tokens (:mod:`evaluation.extraction.tokens`) no rank is exact, as there is no state that a million candidates
+share, and the estimate by sampling is the headline.
+
 **Generation** (``extraction.generation``, :mod:`evaluation.extraction.generation`). The share that the restricted search names,
 with Clopper and Pearson's interval; chance is one guess among all candidates. Other methods stand beside it, and how many
 strings that look like a secret the model says without being asked, out of its training text and not out of the public one.
@@ -36,13 +39,12 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from dptrain.data.alphabet import decode, encode
 from dptrain.data.secrets import PATTERNS, Secret
 from evaluation.analysis import Case
 from evaluation.baselines import GATE
 from evaluation.equal_loss import Stopped, stopped_twin
-from evaluation.extraction import bound, exposure, generation, patterns
-from evaluation.extraction.attacks import ExposureAttack, GenerationAttack, Ranked, said
+from evaluation.extraction import bound, exposure, generation, patterns, tokens
+from evaluation.extraction.attacks import ExposureAttack, GenerationAttack, Ranked, named, said
 from evaluation.extraction.generation import METHODS, SAMPLES, Tries
 from evaluation.membership import NotApplicable
 from evaluation.metrics import proportion
@@ -87,6 +89,7 @@ class _Planted:
         assert case.data.planted is not None
         members = set(case.split.members.tolist())
         self.secrets = case.data.planted
+        self.tokenizer = case.data.tokenizer
         self.inserted = np.array([set(secret.examples) <= members for secret in self.secrets])
         self.insertions = np.array([secret.insertions for secret in self.secrets])
         held = [
@@ -131,7 +134,7 @@ def _texts(
         TextSample(
             before=planted.secrets[index].before,
             secret=planted.secrets[index].secret,
-            said=said(target, planted.secrets[index]),
+            said=said(target, planted.secrets[index], planted.tokenizer),
             inserted=bool(planted.inserted[index]),
             insertions=planted.secrets[index].insertions,
             exposure=None if bits is None else bits.get(index),
@@ -146,7 +149,7 @@ def _texts(
 
 def _exposure(case: Case, name: str, attack: ExposureAttack, planted: _Planted) -> AttackResult:
     generator, target = _generator(case, name), case.target.behind(attack.access)
-    ranked = attack.run(target, planted.secrets, generator)
+    ranked = attack.run(target, planted.secrets, generator, planted.tokenizer)
     exact = np.array([one.rank is not None for one in ranked])
     spaces = np.array([one.space for one in ranked])
     among = (
@@ -317,7 +320,7 @@ class _Control:
 
 def _generation(case: Case, name: str, attack: GenerationAttack, planted: _Planted) -> AttackResult:
     generator, target = _generator(case, name), case.target.behind(attack.access)
-    tries = attack.run(target, planted.secrets, generator)
+    tries = attack.run(target, planted.secrets, generator, planted.tokenizer)
     first, *others = planted.counts(np.ones(len(tries), dtype=bool))
     head = planted.of(first)
     spaces = np.array([PATTERNS[secret.format].space for secret in planted.secrets])
@@ -337,8 +340,9 @@ def _generation(case: Case, name: str, attack: GenerationAttack, planted: _Plant
         for method in METHODS
     ]
     for control, model in _without_secrets(case):
-        named = [_once(case, model, _name_of(attack, model), _NAMED, one) == one.secret for one in planted.take(head)]
-        controls.append(_Control(control, sum(named), len(named)))
+        ask = _name_of(attack, model, planted)
+        hits = [_once(case, model, ask, _NAMED, one) == one.secret for one in planted.take(head)]
+        controls.append(_Control(control, sum(hits), len(hits)))
     permitted = _permitted_shares(case, planted, spaces, first, others)
     result = AttackResult(
         name=name,
@@ -360,8 +364,8 @@ def _generation(case: Case, name: str, attack: GenerationAttack, planted: _Plant
     return dataclasses.replace(result, verdict=verdict, reason=reason)
 
 
-def _name_of(attack: GenerationAttack, model: Target) -> Callable[[Secret], str]:
-    return lambda secret: generation.restricted(model.behind(attack.access), secret.before, PATTERNS[secret.format])
+def _name_of(attack: GenerationAttack, model: Target, planted: _Planted) -> Callable[[Secret], str]:
+    return lambda secret: named(model.behind(attack.access), secret, planted.tokenizer)
 
 
 def _said(
@@ -382,17 +386,16 @@ def _hits(
 
 def _unprompted(case: Case, target: Target, generator: np.random.Generator) -> list[Measure]:
     """How many strings of each kind it writes by itself that it has from its training."""
-    length = case.data.targets.shape[1]
-    written = "\n".join(generation.sample(target, "", length, UNPROMPTED, generator))
-    others = case.data.others
-    public = "" if others is None or others.targets is None else decode(others.targets.flatten())
-    found = patterns.from_training(written, _lines(case.data.targets[torch.from_numpy(case.split.members)]), public)
+    data, length = case.data, case.data.targets.shape[1]
+    if data.tokenizer is None:
+        texts = generation.sample(target, "", length, UNPROMPTED, generator)
+    else:
+        texts = tokens.sample(target, data.tokenizer, "", length, UNPROMPTED, generator)
+    others = data.others
+    public = "" if others is None or others.targets is None else data.written(others.targets.flatten())
+    own = "\n".join(map(data.written, data.targets[torch.from_numpy(case.split.members)]))  # not one behind the other
+    found = patterns.from_training("\n".join(texts), own, public)
     return [Measure(name=f"count_{kind}", value=float(len(found[kind]))) for kind in patterns.KINDS]
-
-
-def _lines(sequences: torch.Tensor) -> str:
-    """Sequences as a text, each on a line of its own: they do not stand behind each other."""
-    return decode(torch.cat([sequences, encode("\n").expand(len(sequences), 1)], 1).flatten())
 
 
 def _permitted_shares(case: Case, planted: _Planted, spaces: np.ndarray, first: int, others: list[int]) -> dict[str, float]:

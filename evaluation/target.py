@@ -19,7 +19,8 @@ from dptrain import models
 from dptrain.checkpoint import load_release
 from dptrain.data.graph import Graph
 from dptrain.errors import CheckpointError, UserError
-from dptrain.fleet import places
+from dptrain.fleet import places, sequences_at_once
+from dptrain.models.hugging_face import LowRank
 from dptrain.models.on_graph import OnGraph
 from dptrain.recipe import ModelConfig, RegularizationConfig
 from dptrain.release import Guard
@@ -31,9 +32,6 @@ MOST_GRADIENT_NUMBERS = 20_000_000
 
 Kind = Literal["classification", "regression", "language"]
 """What a model gives: classes, one value, or what comes next at each place of a sequence."""
-
-SEQUENCES = 256
-"""Of a language model, answered at once."""
 
 Reading = tuple[Tensor, ...]
 """What a language model keeps of the tokens that it has read: tensors ``[layers, sequences, ...]``."""
@@ -142,7 +140,7 @@ class Target:
     def labels(self, inputs: Tensor) -> Int[np.ndarray, "examples ..."]:
         """The most probable class of each input; of a language model, the most probable token at each place."""
         if self.kind == "language":
-            parts = [self._logits(part, Access.LABEL).argmax(-1) for part in inputs.split(SEQUENCES)]
+            parts = [self._logits(part, Access.LABEL).argmax(-1) for part in inputs.split(self._at_once(inputs))]
             return np.concatenate(parts)
         logits = self._logits(inputs, Access.LABEL)
         if self.guard is None or self.guard.keeps_labels or self.access > Access.SCORES:
@@ -162,7 +160,7 @@ class Target:
         """Of a language model: the log-probability in nats of what is at each place, given what stands before."""
         self._require(Access.SCORES)
         self.queries += len(inputs)
-        return places(self._model, inputs, targets).double().numpy()
+        return places(self._model, inputs, targets, self._at_once(inputs)).double().numpy()
 
     def surprise(self, inputs: Tensor) -> tuple[Float[np.ndarray, "examples length"], Float[np.ndarray, "examples length"]]:
         """Of a language model: mean and standard deviation, at each place, of the log-probability in nats of a token that is
@@ -171,8 +169,8 @@ class Target:
         self.queries += len(inputs)
         means, deviations = [], []
         with torch.no_grad():
-            for start in range(0, len(inputs), SEQUENCES):
-                logs = self._model(inputs[start : start + SEQUENCES]).double().log_softmax(-1)
+            for part in inputs.split(self._at_once(inputs)):
+                logs = self._model(part).double().log_softmax(-1)
                 scores = logs.exp()
                 means.append((scores * logs).sum(-1))
                 deviations.append((scores * (logs - means[-1][..., None]).square()).sum(-1).sqrt())
@@ -184,7 +182,8 @@ class Target:
         """Of a language model: the log-probability in nats of each token that may come after ``tokens``, and what it keeps of
         them, so that many continuations share one beginning.
 
-        A model with a method of this name answers by it (:class:`dptrain.models.lstm.CharacterLSTM`); of every other one the
+        A model with a method of this name answers by it (:class:`dptrain.models.lstm.CharacterLSTM`,
+        :class:`dptrain.models.hugging_face.LowRank`); of every other one the
         state is the tokens so far, and it goes through all of them again.
 
         Args:
@@ -252,9 +251,13 @@ class Target:
         self._require(needed)
         self.queries += len(inputs)
         with torch.no_grad():
-            chunk = SEQUENCES if self.kind == "language" else CHUNK
+            chunk = self._at_once(inputs)
             parts = [self._model(inputs[start : start + chunk]) for start in range(0, len(inputs), chunk)]
         return torch.cat(parts).double().numpy() if parts else np.empty((0, self.classes))
+
+    def _at_once(self, inputs: Tensor) -> int:
+        """How many inputs are answered at once."""
+        return sequences_at_once(inputs.shape[1], self.classes) if self.kind == "language" else CHUNK
 
     def _require(self, needed: Access) -> None:
         if self.access < needed:
@@ -272,7 +275,9 @@ def model_of(card: dict[str, Any], where: Path) -> nn.Module:
     """The untrained model that a release card describes.
 
     Raises:
-        CheckpointError: the card was written by a script with a model of its own.
+        CheckpointError: the card was written by a script with a model of its own, or what it was learned beside is not what
+            lies there now.
+        ConfigError: what it was learned beside is not there.
     """
     try:
         recipe, data = card["recipe"], card["data"]
@@ -285,4 +290,7 @@ def model_of(card: dict[str, Any], where: Path) -> nn.Module:
         raise CheckpointError(
             f"the card in {where} does not say how to build the model ({error}); pass the architecture as model=..."
         ) from None
-    return models.build(config, shape, outputs, regularization)
+    model = models.build(config, shape, outputs, regularization)
+    if isinstance(model, LowRank) and "base" in card:
+        model.check_base(card["base"])
+    return model

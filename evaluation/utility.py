@@ -5,8 +5,9 @@ value (for a dose of warfarin that is what is called clinically acceptable: Inte
 2009, "Estimation of the Warfarin Dose with Clinical and Pharmacogenetic Data"), then the shares that are off by more than 20%
 and by more than 35%, and the mean absolute error in the value's unit. Of a value that may be negative a share says nothing, and
 the share of predictions within a tenth of its public range stands there alone. Of a language model, the share of places where
-the most probable token is the right one, and the bits it needs a character: the mean of −log₂ p of what is there. The first one
-is the headline: it is a share, and more is better.
+the most probable character or token is the right one, and the bits it needs a character: the mean of −log₂ p of what is there.
+Tokens write several characters each, or a part of one: their bits are summed and divided by the characters that the held-out
+text has, so that models of different tokens compare. The first one is the headline: it is a share, and more is better.
 """
 
 import numpy as np
@@ -22,7 +23,7 @@ from evaluation.result import Calibration, Measure
 from evaluation.target import Target
 
 ACCURACY = "test_accuracy"
-NEXT, BITS = "next_character", "bits_per_character"
+NEXT, NEXT_TOKEN, BITS = "next_character", "next_token", "bits_per_character"
 WITHIN = "within_20_percent"
 NEAR = "within_a_tenth_of_the_range"
 ABSOLUTE_ERROR = "mean_absolute_error"
@@ -43,7 +44,7 @@ def utility(target: Target, inputs: Tensor, targets: Tensor, data: DataSet) -> t
         ScoreError: its outputs are not finite: a model that was lost in training is not a safe one.
     """
     if target.kind == "language":
-        return _of_language(target, inputs, targets)
+        return _of_language(target, inputs, targets, data)
     outputs = target.behind(Access.LOGITS).logits(inputs)
     if not np.isfinite(outputs).all():
         raise ScoreError(LOST)
@@ -54,13 +55,26 @@ def utility(target: Target, inputs: Tensor, targets: Tensor, data: DataSet) -> t
     return of_values(predicted, data.value.decode(targets.numpy()), data.value)
 
 
-def _of_language(target: Target, inputs: Tensor, targets: Tensor) -> tuple[Measure, ...]:
+def _of_language(target: Target, inputs: Tensor, targets: Tensor, data: DataSet) -> tuple[Measure, ...]:
     """Intervals are over sequences, whose places depend on each other."""
     bits = -target.log_likelihoods(inputs, targets) / np.log(2)
     if not np.isfinite(bits).all():
         raise ScoreError(LOST)
     right = target.labels(inputs) == targets.numpy()
-    return mean(right.mean(1), NEXT), mean(bits.mean(1), BITS)
+    return mean(right.mean(1), NEXT if data.tokenizer is None else NEXT_TOKEN), per_character(bits, targets, data, BITS)
+
+
+def per_character(bits: Float[np.ndarray, "examples length"], targets: Tensor, data: DataSet, name: str) -> Measure:
+    """Bits of each place as bits a character of the text.
+
+    Of tokens it is a ratio of sums, R = Σ bᵢ / Σ cᵢ over sequences with bᵢ bits and cᵢ characters; its interval is that of the
+    mean of R + (bᵢ − R cᵢ) / c̄ (Cochran 1977, "Sampling Techniques", chapter 6).
+    """
+    if data.tokenizer is None:
+        return mean(bits.mean(1), name)
+    spent, characters = bits.sum(1), data.tokenizer.characters(targets).double().numpy()
+    ratio = spent.sum() / characters.sum()
+    return mean(ratio + (spent - ratio * characters) / characters.mean(), name)
 
 
 def of_values(
@@ -117,11 +131,13 @@ def calibration(target: Target, inputs: Tensor, targets: Tensor, data: DataSet) 
 
 def without_model(targets: Tensor, data: DataSet) -> tuple[Measure, ...]:
     """What whoever always gives the same answer gets: the most frequent class, or the median value; of a text the most frequent
-    character, and the bits of their frequencies (with one more of each)."""
+    character or token, and the bits of their frequencies (with one more of each)."""
     if data.is_language:
         counts = np.bincount(targets.flatten().numpy(), minlength=len(data.classes)) + 1.0
-        share = mean((targets == int(counts.argmax())).double().mean(1).numpy(), "most_frequent_character")
-        return share, mean(-np.log2(counts / counts.sum())[targets.numpy()].mean(1), "frequencies_bits_per_character")
+        unit = "character" if data.tokenizer is None else "token"
+        share = mean((targets == int(counts.argmax())).double().mean(1).numpy(), f"most_frequent_{unit}")
+        bits = -np.log2(counts / counts.sum())[targets.numpy()]
+        return share, per_character(bits, targets, data, "frequencies_bits_per_character")
     if data.value is None:
         counts = np.bincount(targets.numpy(), minlength=len(data.classes))
         return (proportion(int(counts.max()), int(counts.sum()), "majority_class"),)

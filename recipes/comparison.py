@@ -149,8 +149,9 @@ class Job:
 def load(name: str, flags: Sequence[str] = ()) -> Comparison:
     """The comparison of a recipe's TOML file with the user's flags on top.
 
-    One budget by ``privacy.epsilon`` takes the place of ``epsilons``, and the other way round where it is a flag. The path
-    of the data becomes absolute, so that a run can be looked at from anywhere. A title is of the file's own data and model.
+    One budget by ``privacy.epsilon`` takes the place of ``epsilons``, and the other way round where it is a flag. The paths
+    of data and of a published model become absolute, so that a run can be looked at from anywhere. A title is of the file's own
+    data and model.
 
     Args:
         name: a recipe of this package, such as ``digits``, or the path of a TOML file.
@@ -174,7 +175,16 @@ def load(name: str, flags: Sequence[str] = ()) -> Comparison:
     if recipe.data.path is not None:
         located = str(Path(recipe.data.path).expanduser().resolve())
         recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, path=located))
+    model = dataclasses.replace(recipe.model, pretrained=_located(recipe.model.pretrained))
+    data = dataclasses.replace(recipe.data, tokenizer=_located(recipe.data.tokenizer))
+    recipe = dataclasses.replace(recipe, model=model, data=data)
     return dataclasses.replace(comparison, recipe=recipe, title=title, epsilons=epsilons)
+
+
+def _located(published: str | None) -> str | None:
+    """A folder's absolute path; a name on the hub as it is."""
+    path = None if published is None else Path(published).expanduser()
+    return str(path.resolve()) if path is not None and path.is_dir() else published
 
 
 def from_toml(text: str, path: Path) -> Comparison:

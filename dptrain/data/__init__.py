@@ -8,6 +8,7 @@
   :mod:`~dptrain.data.iwpc`, :mod:`~dptrain.data.table`, :mod:`~dptrain.data.images`, :mod:`~dptrain.data.text`,
   :mod:`~dptrain.data.sms`
 * :mod:`~dptrain.data.alphabet`, :mod:`~dptrain.data.words`: characters and words as numbers, by lists that no text decides
+* :mod:`~dptrain.data.tokens`: text in the tokens of a published model
 * :mod:`~dptrain.data.secrets`: made-up secrets among the examples
 * :mod:`~dptrain.data.cells`: what stands in a file with a table
 * :mod:`~dptrain.data.values`: a value to predict in place of a class

@@ -19,6 +19,7 @@ from dptrain.errors import DataError
 if TYPE_CHECKING:
     from dptrain.data.graph import Graph
     from dptrain.data.secrets import Secret
+    from dptrain.data.tokens import Tokenizer
 
 SHOWN = 10
 """Indices that an error names, at most."""
@@ -79,6 +80,8 @@ class DataSet:
     """Made-up secrets that stand in some of the examples."""
     graph: "Graph | None" = None
     """Whose nodes the examples are."""
+    tokenizer: "Tokenizer | None" = None
+    """Of text that is written in a published model's tokens; where there is none, in characters of the alphabet."""
     fingerprint: str = field(init=False)
     """A hash of the content, not of the path."""
 
@@ -179,6 +182,14 @@ class DataSet:
     def is_language(self) -> bool:
         """Whether each place of a sequence has a target: what comes next."""
         return self.targets.dim() == 2
+
+    def written(self, numbers: Int[Tensor, " numbers"]) -> str:
+        """Of a text: what a person reads where these numbers stand."""
+        if self.tokenizer is not None:
+            return self.tokenizer.decode(numbers)
+        from dptrain.data.alphabet import decode
+
+        return decode(numbers)
 
     @property
     def outputs(self) -> int:

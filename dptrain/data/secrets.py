@@ -116,12 +116,16 @@ class Planted:
         return torch.repeat_interleave(torch.tensor([secret.insertions for secret in self.secrets]))
 
 
-def plant(config: SecretsConfig, first: int, length: int) -> Planted:
+Written = Callable[[str], Int[Tensor, " numbers"]]
+"""A text as numbers: of an alphabet, or of a tokenizer."""
+
+
+def plant(config: SecretsConfig, first: int, length: int, written: Written = encode) -> Planted:
     """Secrets of each format, ``each`` for every number of repetitions.
 
     Args:
         first: the index that their first sequence will have in the data set.
-        length: of a sequence.
+        length: of a sequence, in characters or tokens.
 
     Raises:
         DataError: a sequence is too short to hold one, or there are more secrets than names.
@@ -139,22 +143,24 @@ def plant(config: SecretsConfig, first: int, length: int) -> Planted:
     for (kind, times), name in zip(wanted, chosen, strict=True):
         pattern = PATTERNS[kind]
         before, secret = pattern.before.format(names[name]), pattern.draw(generator)
-        start = encode(f"{before}{secret}\n")
-        if len(start) > length:
+        start = f"{before}{secret}\n"
+        needed = len(written(start))
+        if needed > length:
+            unit = "characters" if written is encode else "tokens"
             raise DataError(
-                f"data.sequence_length is {length}, and a secret such as {before + secret!r} has {len(start)} characters; give "
-                "a larger length"
+                f"data.sequence_length is {length}, and a secret such as {before + secret!r} has {needed} {unit}; give a "
+                "larger length"
             )
         at = first + len(rows)
-        rows += [torch.cat([start, encode(_small_talk(generator, names, length))])[:length] for _ in range(times)]
+        rows += [written(start + _small_talk(generator, names, length, written))[:length] for _ in range(times)]
         secrets.append(Secret(kind, before, secret, tuple(range(at, at + times))))
     return Planted(tuple(secrets), torch.stack(rows))
 
 
-def _small_talk(generator: np.random.Generator, names: list[str], length: int) -> str:
-    """Sentences of at least so many characters, about nobody."""
+def _small_talk(generator: np.random.Generator, names: list[str], length: int, written: Written) -> str:
+    """Sentences of at least so many characters or tokens, about nobody."""
     text = ""
-    while len(text) < length:
+    while len(written(text)) < length:
         one, other = generator.choice(names, size=2)
         text += f"{one} met {other}.\n"
     return text

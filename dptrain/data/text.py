@@ -8,6 +8,9 @@ on by one, behind the sign for the start. No character is in two examples, so a 
 character's own; what is said twice in a text is in two examples, and ε for one sequence does not hide it. The last characters
 that fill no sequence are left out. The alphabet (:mod:`~dptrain.data.alphabet`) is known without looking at any text.
 
+With ``data.tokenizer`` all of this goes for the tokens of a published tokenizer (:mod:`~dptrain.data.tokens`), which is as
+public as the alphabet: the text is cut into tokens as a whole, and each is in one example.
+
 ``shakespeare`` is Tiny Shakespeare (Karpathy, char-rnn), ``text`` is a file of your own, ``data.public`` are files with public
 text that a model may learn from beforehand. With ``data.secrets`` both hold made-up secrets as well
 (:mod:`~dptrain.data.secrets`).
@@ -35,6 +38,7 @@ from dptrain.data import secrets, text_table
 from dptrain.data.alphabet import LABELS, START, encode
 from dptrain.data.dataset import DataSet, Others
 from dptrain.data.places import shared_file
+from dptrain.data.tokens import Tokenizer, tokenizer_of
 from dptrain.errors import DataError
 from dptrain.files import write_file
 from dptrain.recipe import DataConfig
@@ -71,62 +75,70 @@ def load_text(config: DataConfig) -> DataSet:
 
 def _load(config: DataConfig, path: Path, public: list[Path], name: str, source: str) -> DataSet:
     length = config.sequence_length
-    own, users = _own(config, path)
+    tokenizer = None if config.tokenizer is None else tokenizer_of(config.tokenizer)
+    labels, start = (LABELS, START) if tokenizer is None else (tokenizer.labels, tokenizer.start)
+    own, users = _own(config, path, tokenizer)
     others = None
     if public:
-        parts = [sequences(_read(other), length) for other in public]
+        parts = [sequences(_read(other), length, tokenizer) for other in public]
         groups = torch.cat([torch.full((len(part),), number) for number, part in enumerate(parts)])
         known = torch.cat(parts)
-        others = Others(shifted(known), groups, known)
-    planted = secrets.plant(config.secrets, len(own), length) if config.secrets.each else None
+        others = Others(shifted(known, start), groups, known)
+    written = encode if tokenizer is None else tokenizer.encode
+    planted = secrets.plant(config.secrets, len(own), length, written) if config.secrets.each else None
     targets = own if planted is None else torch.cat([own, planted.sequences])
     if users is not None and planted is not None:
         users = torch.cat([users, int(users.max()) + 1 + planted.owners])
     return DataSet(
         name=name,
-        inputs=shifted(targets),
+        inputs=shifted(targets, start),
         targets=targets,
-        classes=LABELS,
-        bounds=(0.0, float(len(LABELS) - 1)),
+        classes=labels,
+        bounds=(0.0, float(len(labels) - 1)),
         kind="text",
         source=source,
         users=users,
         others=others,
         planted=None if planted is None else planted.secrets,
+        tokenizer=tokenizer,
     )
 
 
-def _own(config: DataConfig, path: Path) -> tuple[Int[Tensor, "sequences length"], Int[Tensor, " sequences"] | None]:
+def _own(
+    config: DataConfig, path: Path, tokenizer: Tokenizer | None
+) -> tuple[Int[Tensor, "sequences length"], Int[Tensor, " sequences"] | None]:
     """The private sequences, and whose each is, where that is known."""
     length = config.sequence_length
+    kind = "characters" if tokenizer is None else "tokens"
     if config.name == "text" and text_table.is_table(path, config):
         texts = text_table.read(path, config)
-        cut = [sequences(text, length) for text in texts.by_user]
+        cut = [sequences(text, length, tokenizer) for text in texts.by_user]
         own = torch.cat([encode("").view(0, length), *cut])
         if not len(own):
             raise DataError(
-                f"{path} has no {'user' if texts.known else 'text'} with as many characters as data.sequence_length, {length}; "
+                f"{path} has no {'user' if texts.known else 'text'} with as many {kind} as data.sequence_length, {length}; "
                 "give a smaller length"
             )
         return own, torch.repeat_interleave(torch.tensor([len(part) for part in cut])) if texts.known else None
     text = _read(path)[: config.characters]
-    own = sequences(text, length)
+    own = sequences(text, length, tokenizer)
     if not len(own):
+        count = len(text) if tokenizer is None else len(tokenizer.encode(text))
         raise DataError(
-            f"{path} has {len(text)} characters and data.sequence_length is {length}; give a longer text, or a smaller length"
+            f"{path} has {count} {kind} and data.sequence_length is {length}; give a longer text, or a smaller length"
         )
     return own, None
 
 
-def sequences(text: str, length: int) -> Int[Tensor, "sequences length"]:
+def sequences(text: str, length: int, tokenizer: Tokenizer | None = None) -> Int[Tensor, "sequences length"]:
     """The text as numbers, cut; what fills no sequence is left out."""
-    numbers = encode(text)
+    numbers = encode(text) if tokenizer is None else tokenizer.encode(text)
     return numbers[: len(numbers) // length * length].view(-1, length)
 
 
-def shifted(targets: Int[Tensor, "sequences length"]) -> Int[Tensor, "sequences length"]:
+def shifted(targets: Int[Tensor, "sequences length"], start: int = START) -> Int[Tensor, "sequences length"]:
     """What a model has seen when it says each target: those before, and the start."""
-    return torch.cat([torch.full_like(targets[:, :1], START), targets[:, :-1]], 1)
+    return torch.cat([torch.full_like(targets[:, :1], start), targets[:, :-1]], 1)
 
 
 def _read(path: Path) -> str:

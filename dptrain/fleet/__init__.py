@@ -23,7 +23,7 @@ It was made from private examples, so its place is under ``private/``.
 * ``cache.py``: a fleet on disk, whole or in the making
 """
 
-from dptrain.fleet.answers import Fleet, Views, logits_of, places
+from dptrain.fleet.answers import Fleet, Views, logits_of, places, sequences_at_once
 from dptrain.fleet.design import NO_TEST, Train, draw_membership, fleet_digest, recipe_digest, recipe_trainer
 from dptrain.fleet.training import retrain_fleet, train_fleet
 from dptrain.fleet.views import named_views
@@ -41,5 +41,6 @@ __all__ = [
     "recipe_digest",
     "recipe_trainer",
     "retrain_fleet",
+    "sequences_at_once",
     "train_fleet",
 ]

@@ -18,7 +18,9 @@ from dptrain.models import front
 CHUNK = 4096
 """Rows that a model answers at once."""
 SEQUENCES = 256
-"""The same of a language model."""
+"""The same of a language model, at most."""
+MOST_LOGITS = 2**24
+"""Of a language model, in memory at once: 64 MB of them."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def logits_of(model: nn.Module, data: DataSet, chunk: int = CHUNK) -> Float[np.n
     """The model's outputs on every example, in evaluation mode, float32; of a language model what :func:`places` gives."""
     model.eval()
     if data.is_language:
-        return places(model, data.inputs, data.targets).numpy()
+        return places(model, data.inputs, data.targets, sequences_at_once(data.targets.shape[1], data.outputs)).numpy()
     inputs = front.made(model.front, data) if isinstance(model, front.WithFront) else data.inputs
     return torch.cat([model(part) for part in inputs.split(chunk)]).float().numpy()
 
@@ -115,12 +117,17 @@ def places(
     model: nn.Module, inputs: Int[Tensor, "examples length"], targets: Int[Tensor, "examples length"], chunk: int = SEQUENCES
 ) -> Float[Tensor, "examples length"]:
     """The log-probability, in nats, that a language model gives to what is at each place: all logits together would be as many
-    as the alphabet is long for each."""
+    as there are characters, or tokens, for each."""
     parts = [
         -F.cross_entropy(model(given).transpose(1, 2), wanted, reduction="none")
         for given, wanted in zip(inputs.split(chunk), targets.split(chunk), strict=True)
     ]
     return torch.cat(parts).float()
+
+
+def sequences_at_once(length: int, tokens: int) -> int:
+    """How many sequences of this length a language model of so many tokens answers at once."""
+    return max(1, min(SEQUENCES, MOST_LOGITS // max(1, length * tokens)))
 
 
 def chunks_of_inputs(views: Views, data: DataSet) -> Iterator[Float[Tensor, "views rows ..."]]:

@@ -6,6 +6,7 @@
 * :mod:`~dptrain.models.scattering`: a fixed wavelet transform and a small head
 * :mod:`~dptrain.models.public_pca`: eigenfaces of public people and a small head
 * :mod:`~dptrain.models.lstm`, :mod:`~dptrain.models.gpt`: what comes next in a text
+* :mod:`~dptrain.models.hugging_face`: a published language model, and what is learned beside it
 * :mod:`~dptrain.models.embedding_bag`: the mean of words' embeddings and hidden layers
 * :mod:`~dptrain.models.gcn`, :mod:`~dptrain.models.gap`, :mod:`~dptrain.models.stars`: nodes of a graph, over its edges
 * :mod:`~dptrain.models.on_graph`: what models of nodes have in common, and which plan covers what they read
@@ -68,13 +69,18 @@ def build_for(config: "ModelConfig", data: "DataSet", regularization: "Regulariz
     layers that are frozen from then on.
 
     Raises:
-        ConfigError: the model has not as many layers as are to be frozen.
+        ConfigError: the model has not as many layers as are to be frozen, or does not read what the data are written in.
         DataError: there is something to learn and the data set has no such examples, or too few.
     """
     from dptrain.models.front import fit  # after the look-up of names, which is answered without importing torch
 
     if data.graph is not None:
         return _on_graph(config, data, data.graph, regularization)
+    if config.name == "lora" and data.tokenizer is None:
+        raise ConfigError(
+            f"the model lora reads tokens of a published model, and the data set {data.name!r} is not written in them; choose "
+            "--data.name text or shakespeare"
+        )
     model = build(config, data.input_shape, data.outputs, regularization)
     fit(model, data)
     if regularization.freeze:

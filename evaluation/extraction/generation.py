@@ -19,6 +19,7 @@ substitutions of characters) of at most a tenth of the secret's length, rounded 
 mean verbatim for anything shorter than ten characters.
 """
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -27,7 +28,7 @@ import torch
 from dptrain.data.alphabet import OTHER, START, decode
 from dptrain.data.secrets import Pattern
 from evaluation.extraction.patterns import is_card
-from evaluation.extraction.space import after, beam, best, rows
+from evaluation.extraction.space import Found, after, beam, best, rows
 from evaluation.target import Target
 
 Method = Literal["restricted", "greedy", "beam", "sampled"]
@@ -60,7 +61,11 @@ def restricted(target: Target, before: str, pattern: Pattern) -> str:
     """The most probable candidate; of many, the most probable one that was found."""
     if pattern.space <= FEW:
         return best(target, before, pattern.places).text
-    found = beam(target, before, pattern.places, RESTRICTED_WIDTH)
+    return first_with_check_digit(beam(target, before, pattern.places, RESTRICTED_WIDTH), pattern)
+
+
+def first_with_check_digit(found: Sequence[Found], pattern: Pattern) -> str:
+    """The most probable of what was found; of card numbers, the first whose check digit is right, where there is one."""
     checked = [one for one in found if is_card(one.text)] if pattern.last == "check digit" else found
     return (checked or found)[0].text
 

@@ -20,7 +20,6 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from dptrain.arrays import read_arrays, write_arrays
-from dptrain.data import alphabet
 from dptrain.data.dataset import DataSet
 from dptrain.data.table import decode
 from evaluation.membership.vulnerability import FALSE_POSITIVE_RATE, Vulnerability
@@ -88,7 +87,7 @@ def choose(found: Vulnerability, data: DataSet, *, release_digest: str, seed: in
     inputs = data.inputs[torch.from_numpy(index)].numpy()
     table = _table(data, inputs) if data.kind == "table" else {}
     if data.is_language:
-        table = {"text": [repr(alphabet.decode(row))[1:-1] for row in data.targets[torch.from_numpy(index)]]}
+        table = {"text": [repr(data.written(row))[1:-1] for row in data.targets[torch.from_numpy(index)]]}
     longest = LONGEST_TEXT if data.is_language else LONGEST
     cells = [[cell[:longest] for cell in column] for column in list(table.values())[:MOST_COLUMNS]]
     flagged = found.is_flagged

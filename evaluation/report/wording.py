@@ -117,8 +117,10 @@ METRIC_NAMES = {
     "precision_at_density": "precision at the true density",
     "features_precision_at_density": "the same of features alone",
     "next_character": "next character right",
+    "next_token": "next token right",
     "bits_per_character": "bits a character",
     "most_frequent_character": "always the most frequent character",
+    "most_frequent_token": "always the most frequent token",
     "frequencies_bits_per_character": "by frequencies alone, bits a character",
     "within_a_tenth_of_the_range": "within a tenth of the range",
     "off_by_more_than_20_percent": "off by more than 20%",
@@ -203,6 +205,7 @@ CHOSEN_ON = {
 
 RIGHT = {
     "next_character": "right about the next character",
+    "next_token": "right about the next token",
     "within_20_percent": "within 20% of the true value",
     "within_a_tenth_of_the_range": "within a tenth of the value's public range",
 }
