@@ -140,14 +140,21 @@ def _table(result: ComparisonResult, attack: str) -> dict[str, Any]:
 
 
 def _likeness(result: ComparisonResult, attack: str, names: list[str]) -> dict[str, Any] | None:
-    """Distances and similarities of every model's pictures, and of what was to be had without one."""
+    """Figures that have no chart: of pictures distances and similarities, those of what was to be had without a model too."""
     if not names:
         return None
     metrics = [name.split("/")[1] for name in names]
     rows = [(wording.row_name(item), [wording.interval(wording.find(item, name)) for name in names]) for item in result.summary]
     for who, found in wording.likeness_without_model(result, attack).items():
         rows.append((f"{who.replace('_', ' ')}, without a model", [wording.interval(found.get(metric)) for metric in metrics]))
-    return {"columns": [wording.metric_name(metric) for metric in metrics], "rows": rows}
+    pictures = any(metric.startswith(("distance_", "similarity_")) for metric in metrics)
+    return {
+        "first": "Pictures" if pictures else "Model",
+        "title": "how near the pictures come" if pictures else "further figures",
+        "about": wording.HOW_NEAR if pictures else "",
+        "columns": [wording.metric_name(metric) for metric in metrics],
+        "rows": rows,
+    }
 
 
 def _note(measure: Measure | None) -> str:

@@ -495,16 +495,52 @@ def answer(result: ComparisonResult) -> list[str]:
     sentences += [
         f"At ε = {budget(item.epsilon)} it keeps {_percent(item.utility)}{_strongest(item)}{_drawn(item)}." for item in ends
     ]
-    return sentences + _attributes(result) + _secrets(result)
+    return sentences + _attributes(result) + _secrets(result) + _graph(result)
+
+
+def _areas(summary: Summary, family: str) -> list[Measure]:
+    return [item for item in summary.measures if item.name.startswith(family) and item.name.endswith("/auc")]
+
+
+def _ends(result: ComparisonResult) -> list[Summary]:
+    """The non-private row, and the private ones at both ends of the budgets."""
+    private = [item for item in result.summary if item.variant == "dp"]
+    shown = [item for item in result.summary if item.variant == "non_private"]
+    return [*shown, *([private[0], private[-1]] if private[1:] else private)]
+
+
+def _graph(result: ComparisonResult) -> list[str]:
+    """What a graph adds to a model, and how well the attack that finds most edges tells them."""
+    rows, sentences = _ends(result), list[str]()
+    gained = [(item, found) for item in rows if (found := find(item, "accuracy_by_the_graph")) and found.value is not None]
+    if gained:
+        told = ", ".join(f"{100 * (found.value or 0.0):+.1f} points ({row_name(item)})" for item, found in gained)
+        vain = [row_name(item) for item, found in gained if found.low is None or found.low <= 0]
+        worth = f" It is not shown to be worth anything at {' and '.join(vain)}." if vain else ""
+        sentences.append(f"Than a model that ignores all edges it is more accurate by {told}.{worth}")
+    rated = [item for item in _areas(rows[0], "link.") if item.value is not None] if rows else []
+    if rated:
+        best = max(rated, key=lambda item: item.value or 0.0)
+        attack = best.name.split("/")[0]
+        each = [(item, find(item, best.name), item.verdicts.get(attack, "none")) for item in rows]
+        told = ", ".join(
+            f"{number(found.value)} ({row_name(item)}; {word})"
+            for item, found, word in each
+            if found and found.value is not None
+        )
+        features = beside(rows[0], attack, "features")
+        alone = "" if features is None else f"; features alone, without a model, have {number(features)}"
+        name = attack_name(attack)
+        sentences.append(f"{name[0].upper()}{name[1:]}, tell linked nodes from others with an AUC of {told}{alone}.")
+    return sentences
 
 
 def _secrets(result: ComparisonResult) -> list[str]:
     """How far made-up secrets are narrowed down by the non-private model, and by the private ones at both ends."""
     label = "extraction.exposure/exposure"
     rated = [(item, found) for item in result.summary if (found := find(item, label)) is not None and found.value is not None]
-    private = [pair for pair in rated if pair[0].variant == "dp"]
-    shown = [pair for pair in rated if pair[0].variant == "non_private"]
-    shown += [private[0], private[-1]] if private[1:] else private
+    ends = _ends(result)
+    shown = [pair for pair in rated if pair[0] in ends]
     if not shown:
         return []
     count = max((text.insertions for _, texts in secrets_said(result) for text in texts), default=0)
@@ -607,7 +643,7 @@ def _drawn(summary: Summary) -> str:
 
 def _strongest(summary: Summary) -> str:
     """The membership attack with the largest AUC."""
-    rated = [item for item in summary.measures if item.name.endswith("/auc") and item.value is not None]
+    rated = [item for item in _areas(summary, "membership.") if item.value is not None]
     if not rated:
         return ""
     best = max(rated, key=lambda item: item.value or 0.0)
