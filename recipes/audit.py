@@ -99,6 +99,12 @@ def audit(comparison: Comparison, options: Options, command: str = "", *, progre
     jobs = [job for job in comparison.jobs() if job.variant == "dp" and job.seed == comparison.seeds[0]]
     if not jobs:
         raise ConfigError("no budget of this recipe is finite, so nothing is claimed; give one, such as --epsilons 4")
+    unit = comparison.recipe.privacy.unit
+    if unit in ("node", "edge"):
+        raise ConfigError(
+            f"privacy.unit is {unit!r}, and an audit plays its games with examples that are added and left out; of a graph the "
+            "attack figures auc_in_graph of `dptrain run cora` are what is held against the plan"
+        )
     if comparison.performance.threads is not None:
         torch.set_num_threads(comparison.performance.threads)
     data = dptrain.data.load(comparison.recipe.data)

@@ -9,6 +9,7 @@ the shape that the data set's loader states. Loading checks the data file as eve
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +18,10 @@ from torch import Tensor, nn
 import dptrain.data
 from dptrain import models
 from dptrain.data.dataset import DataSet
+from dptrain.data.graph import Graph, undirected
 from dptrain.data.split import split_of
 from dptrain.diagnosis import Diagnosis, Finding, doctor
+from dptrain.models.gap import NoisedSums
 from dptrain.plan import PrivacyPlan
 from dptrain.recipe import Recipe
 from dptrain.registry import LOSSES
@@ -44,6 +47,8 @@ def examine(comparison: Comparison, *, fix: bool = False) -> Diagnosis:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(comparison.seeds[0])
         model = models.build_for(recipe.model, data, recipe.regularization)
+        if data.graph is not None:
+            stand_in(model, data.graph)
         batch, source = example_batch(comparison, data)
     function = LOSSES[recipe.training.loss]
 
@@ -53,6 +58,16 @@ def examine(comparison: Comparison, *, fix: bool = False) -> Diagnosis:
     diagnosis = doctor(model, loss, batch, plan=plan, fix=fix)
     note = Finding(severity="note", what=f"examined on {source}: no private example was looked at, and no budget spent")
     return dataclasses.replace(diagnosis, findings=(*diagnosis.findings, note))
+
+
+def stand_in(model: Any, graph: Graph) -> None:
+    """Binds a model of nodes to a random graph of the same size: a node's number would be looked up in the private one."""
+    nodes, features = graph.features.shape
+    rows = torch.rand(nodes, features)
+    edges = undirected(torch.randint(nodes, (2, max(1, graph.edges.shape[1]))))
+    model.bind(Graph(rows / rows.norm(dim=1, keepdim=True), edges, torch.zeros(2, 0, dtype=torch.int64)))
+    if isinstance(getattr(model, "front", None), NoisedSums):
+        model.front.release(torch.randn(nodes, *model.front.sums.shape[1:]))
 
 
 def example_batch(comparison: Comparison, data: DataSet) -> tuple[tuple[Tensor, Tensor], str]:

@@ -9,6 +9,7 @@ were released with noise before (``privacy.edge_release``, :mod:`dptrain.graph.p
 Those edges are then a part of the model's state.
 """
 
+import warnings
 from itertools import pairwise
 from typing import Any
 
@@ -132,7 +133,9 @@ def _build(
     regularization: RegularizationConfig,
 ) -> nn.Module:
     try:
-        import torch_geometric.nn as library
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`torch.jit", FutureWarning)  # of the library's own import, nothing to mend here
+            import torch_geometric.nn as library
     except ImportError:
         raise ConfigError(
             f"the model {config.name} is one of PyTorch Geometric, which is not installed; type pip install 'dptrain[graph]', "

@@ -193,3 +193,9 @@ def test_a_place_that_cannot_be_used_is_refused_before_anything_is_trained(
     assert main(["audit", "digits", *QUICK, "--output", str(place)]) == USAGE_ERROR
     assert "type another folder with --output" in capsys.readouterr().err
     assert what == "a file" or [entry.name for entry in place.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("recipe", ["cora", "cora_nodes"])
+def test_an_audit_of_a_graph_is_refused_in_a_sentence(recipe: str, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    assert main(["audit", recipe, "--epsilons", "4", "--output", str(tmp_path / "run")]) == USAGE_ERROR
+    assert "plays its games with examples that are added and left out" in capsys.readouterr().err

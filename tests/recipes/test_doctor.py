@@ -3,17 +3,20 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 import dptrain.data
+from dptrain import models
 from dptrain.data.split import draw
+from dptrain.recipe import DataConfig, ModelConfig, RegularizationConfig
 from dptrain.registry import MODELS
 from recipes import comparison
 from recipes.cli import main
-from recipes.doctor import ENOUGH, examine, example_batch
+from recipes.doctor import ENOUGH, examine, example_batch, stand_in
 
 
 @pytest.fixture
@@ -108,3 +111,20 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(arguments: list[str], message
     assert message in captured.err
     assert captured.out == ""
     assert len(captured.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("recipe", ["cora", "cora_nodes"])
+def test_a_model_of_a_graph_is_examined_on_a_random_graph_of_the_same_size(shared_data: Path, recipe: str):
+    found = examine(comparison.load(recipe))
+    assert found.errors == ()
+    assert any("no private example was looked at" in finding.what for finding in found.findings)
+
+
+def test_the_doctor_looks_up_no_private_node(shared_data: Path):
+    data = dptrain.data.load(DataConfig(name="cora"))
+    assert data.graph is not None
+    model: Any = models.build_for(ModelConfig(name="mlp", hidden=()), data, RegularizationConfig())
+    stand_in(model, data.graph)
+    shown = model(data.inputs)
+    model.bind(data.graph)
+    assert not torch.equal(model(data.inputs), shown)
