@@ -504,8 +504,9 @@ class PrivateTraining:
         return self._ledger.reserve(self.plan, self._taken, last, draw=f"{id(self):x}/{self._first}")
 
     def _settle(self, block: str | None, last: int) -> None:
-        if self._ledger is not None and block is not None and self._taken < last:
-            self._ledger.settle(block, self._taken)
+        end = max(self._taken, self._first + 1) if self._began else self._taken  # what was released before the first update
+        if self._ledger is not None and block is not None and end < last:
+            self._ledger.settle(block, end)
 
     # -- on disk ----------------------------------------------------------------------------------------------------
 

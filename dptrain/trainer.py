@@ -35,7 +35,7 @@ from dptrain.data.split import load as load_split
 from dptrain.data.split import save as save_split
 from dptrain.distillation import released_model
 from dptrain.distributed import Ranks
-from dptrain.errors import CheckpointError, ConfigError, DataError
+from dptrain.errors import CheckpointError, ConfigError, DataError, PlanError
 from dptrain.files import write_file
 from dptrain.graph.release import releases
 from dptrain.models import front
@@ -143,6 +143,11 @@ def build_training(
     if initial is not None:
         model.load_state_dict(initial)
     before = releases(model, data, members, seed, plan)
+    if plan.is_private and plan.unit == "edge" and recipe.data.max_degree is not None:
+        raise PlanError(
+            f"data.max_degree is {recipe.data.max_degree} and privacy.unit is 'edge': which edges of a node are left out can "
+            "hang on one of them, so that ε would not hold for it; leave data.max_degree out"
+        )
     if plan.is_private and data.graph is not None:
         plan.check_delta(data.graph.edges.shape[1] if plan.unit == "edge" else data.graph.nodes)
     inputs = functools.partial(front.made, model.front, data) if isinstance(model, front.WithFront) else None

@@ -16,7 +16,8 @@ away edges with weights that know nothing.
 
 **What a plan permits.** The headline is bounded by no plan, since features and labels that go with edges are no secret of any
 edge. What is bounded is whether one edge was in the graph. ``auc_in_graph`` is the area of edges in the model's graph against
-edges that a coin each held out: both are real edges, no resemblance of nodes tells them apart, and chance is .5. Under a
+edges that a coin each held out: both are real edges, no resemblance of nodes tells them apart, and chance is .5. What features
+alone get there stands beside it, and where that lies above chance nothing is concluded. Under a
 private plan whose :meth:`edge_curve` bounds it, it is permitted at most the area under that curve.
 
 **Verdict.** *withheld* where the permuted control is not at chance; *above the plan* where ``auc_in_graph`` is, interval and
@@ -32,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int
 
+from dptrain.graph.aggregation import sensitivity
 from evaluation.analysis import Case
 from evaluation.baselines import GATE
 from evaluation.graph import LinkAttack, LinkKnowledge
@@ -70,6 +72,7 @@ def links(case: Case, name: str, attack: LinkAttack) -> AttackResult:
     if without_graph is not None:
         others["without_graph"] = without_graph.of(contrast.pairs)
     in_graph = None if len(held_out) == 0 else _in_graph(scored, edges, held_out, bench)
+    blind = None if len(held_out) == 0 else _in_graph(features, edges, held_out, bench)
     curve = None if in_graph is None else _edge_curve(case)
     ranked = {PRECISION: scored, f"features_{PRECISION}": features}
     measures = [
@@ -96,7 +99,10 @@ def links(case: Case, name: str, attack: LinkAttack) -> AttackResult:
         metrics=tuple(measures),
         permitted_metrics={} if curve is None else {IN_GRAPH: curve.auc()},
         chance_metrics={measure.name: _chance(measure.name, density) for measure in measures},
-        baselines=tuple(contrast.area(of_other, which) for which, of_other in others.items()),
+        baselines=(
+            *(contrast.area(of_other, which) for which, of_other in others.items()),
+            *([] if blind is None else [dataclasses.replace(blind, name=f"features_{IN_GRAPH}")]),
+        ),
         controls=(contrast.area(renamed, "permuted"),),
     )
     if is_constant(values):
@@ -105,6 +111,9 @@ def links(case: Case, name: str, attack: LinkAttack) -> AttackResult:
     if control.low is not None and control.high is not None and not control.low <= 0.5 <= control.high:
         reason = f"against edges of renamed nodes the AUC is {control.value:.3f}, which chance does not explain"
         return dataclasses.replace(result, verdict="withheld", reason=reason)
+    if blind is not None and blind.low is not None and blind.low > 0.5:
+        what = f"features alone tell edges of the graph from edges held out, AUC {blind.value:.3f}"
+        return dataclasses.replace(result, verdict="withheld", reason=f"{what}: the groups differ by themselves")
     verdict, reason = of_links(result)
     return dataclasses.replace(result, verdict=verdict, reason=reason)
 
@@ -130,7 +139,10 @@ class _Bench:
         known = np.zeros(nodes, dtype=bool)
         if attack.knows == "edges of half":
             known = _generator(case.seed, "known").random(nodes) < 0.5
-        knowledge = LinkKnowledge(graph.features.float(), np.flatnonzero(known), edges[known[edges].all(1)])
+        deviation, plan = 0.0, case.plan
+        if plan is not None and case.is_private and plan.aggregations:
+            deviation = plan.aggregation_noise * plan.noise_multiplier * sensitivity(plan)
+        knowledge = LinkKnowledge(graph.features.float(), np.flatnonzero(known), edges[known[edges].all(1)], deviation)
         return cls(attack, case.seed, edges, held_out, knowledge, dealt(nodes, _generator(case.seed, "groups")))
 
     def generator(self, purpose: str) -> np.random.Generator:

@@ -227,6 +227,10 @@ ATTACKS: Registry[Any] = Registry(
             "evaluation.graph.influence:Influence",
             "graph: whose scores move with whose features (LinkTeller, Wu et al. 2022)",
         ),
+        "link.release": Builtin(
+            "evaluation.graph.released:Release",
+            "graph: the noised sums or edges that a model was released with, read as they are",
+        ),
         "link.weights": Builtin(
             "evaluation.graph.optimised:Optimised",
             "graph: one under which the weights give these labels (GraphMI, Zhang et al. 2021)",

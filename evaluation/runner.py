@@ -152,6 +152,8 @@ def evaluate(
         target.guard = bench.guard(target, f"target {case.seed}")
         if case.untrained is not None:
             case.untrained.guard = bench.guard(case.untrained, f"untrained {case.seed}")
+        if case.without_graph is not None:
+            case.without_graph.guard = bench.guard(case.without_graph, f"without the graph {case.seed}")
         train = None if train is None else partial(_behind_guards, bench, train)
     fleets = _Fleets(train)
     attacks = tuple(run_attack(case, name, fleets) for name in plan.attacks)

@@ -20,6 +20,8 @@ from dptrain.checkpoint import load_release
 from dptrain.data.graph import Graph
 from dptrain.errors import CheckpointError, UserError
 from dptrain.fleet import places, sequences_at_once
+from dptrain.models.gap import NoisedSums
+from dptrain.models.gcn import GraphNetwork
 from dptrain.models.hugging_face import LowRank
 from dptrain.models.on_graph import OnGraph
 from dptrain.recipe import ModelConfig, RegularizationConfig
@@ -104,7 +106,35 @@ class Target:
         self.queries += len(features)
         with torch.no_grad():
             logits = self._nodes().answers(features).double().numpy()
+        if self.guard is not None and self.access <= Access.SCORES:
+            return self.guard.answers(features, logits)
         return _scores(logits)
+
+    def released_sums(
+        self, features: Float[Tensor, "nodes features"]
+    ) -> tuple[Float[np.ndarray, "nodes width"], Float[np.ndarray, "nodes width"]]:
+        """Of a model of noised sums over neighbours: what was summed up of each node, and the first hop's sums as released.
+
+        Raises:
+            UserError: the model holds no such sums.
+        """
+        self._require(Access.WEIGHTS)
+        front: Any = getattr(self._model, "front", None)
+        if not isinstance(front, NoisedSums):
+            raise UserError("the model holds no sums over neighbours")
+        with torch.no_grad():
+            return front.encoder(features).double().numpy(), front.sums[:, 0].double().numpy()
+
+    def released_edges(self) -> Int[np.ndarray, "2 released"]:
+        """Of a network over edges that were released with noise: those edges.
+
+        Raises:
+            UserError: none were.
+        """
+        self._require(Access.WEIGHTS)
+        if not isinstance(self._model, GraphNetwork) or not bool(self._model.is_released):
+            raise UserError("the model holds no released edges")
+        return self._model.released.numpy()
 
     def embeddings(self, ids: Int[Tensor, "n 1"]) -> Float[np.ndarray, "n width"]:
         """Of a model of nodes: their last hidden layer."""

@@ -39,18 +39,19 @@ def of_links(result: AttackResult) -> tuple[Verdict, str]:
         )
     told = in_graph is not None and lowest is not None and lowest > 0.5
     found = result.low is not None and result.low > 0.5
-    below = [item.name for item in result.baselines if (figures[f"auc_above_{item.name}"].low or 0.0) <= 0]
+    others = [item for item in result.baselines if f"auc_above_{item.name}" in figures]
+    below = [item.name for item in others if (figures[f"auc_above_{item.name}"].low or 0.0) <= 0]
     if told or (found and not below):
         word: Verdict = "leak" if permitted is None else "within the plan"
         reasons = []
         if found and not below:
-            reasons.append(f"linked nodes are told beyond {' and '.join(_WORDS[item.name] for item in result.baselines)}")
+            reasons.append(f"linked nodes are told beyond {' and '.join(_WORDS[item.name] for item in others)}")
         if told and in_graph is not None:
             reasons.append(f"edges of the graph are told from edges held out, AUC {in_graph.value:.3f}")
         return word, "; ".join(reasons)
     if not found:
         return "found nothing", "the interval contains 0.5, or lies below it"
-    values = {item.name: item.value or 0.0 for item in result.baselines}
+    values = {item.name: item.value or 0.0 for item in others}
     without = " and ".join(f"{_WORDS[name]} ({values[name]:.3f})" for name in below)
     return "nothing beyond public", f"its AUC is not shown to be above that of {without}"
 

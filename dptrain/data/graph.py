@@ -16,9 +16,10 @@ to length 1, by itself. Nodes of the published training part come first and thos
 order.
 
 **Edges that are left out.** ``data.held_out_edges`` gives each edge a coin: those held out are real edges that no model's graph
-has, and stand against the others where an attack guesses at edges. ``data.max_degree`` leaves out edges of nodes that have
-more, at random (:mod:`dptrain.graph.bounded`), before anything is trained. Both draws have fixed seeds: all models of a data
-set have the same graph.
+has, and stand against the others where an attack guesses at edges. The coin is a hash of the edge's two nodes alone, so that
+data sets that differ in one edge give graphs that differ in one edge at most. ``data.max_degree`` leaves out edges of nodes
+that have more, at random (:mod:`dptrain.graph.bounded`), before anything is trained. Both draws have fixed seeds: all models
+of a data set have the same graph.
 """
 
 from dataclasses import dataclass
@@ -134,11 +135,11 @@ def _loaded(name: str, path: Path, config: DataConfig, classes: tuple[str, ...],
     from dptrain.data.dataset import DataSet
 
     stored = _read(path)
-    features, labels = _features(stored["x"], path), torch.from_numpy(np.asarray(stored["y"], dtype=np.int64))
+    features, labels = _features(stored["x"], path), _whole(stored["y"], "y", path)
     nodes = len(features)
     if labels.shape != (nodes,):
         raise DataError(f"{path} has x of {nodes} nodes and y of shape {tuple(labels.shape)}; give one label a node")
-    edges = torch.from_numpy(np.asarray(stored["edge_index"], dtype=np.int64))
+    edges = _whole(stored["edge_index"], "edge_index", path)
     if edges.dim() != 2 or len(edges) != 2 or (edges.numel() and not 0 <= int(edges.min()) <= int(edges.max()) < nodes):
         raise DataError(
             f"{path} has edge_index of shape {tuple(edges.shape)}; give [2, edges] with numbers from 0 to {nodes - 1}"
@@ -164,17 +165,35 @@ def _loaded(name: str, path: Path, config: DataConfig, classes: tuple[str, ...],
 
 def _graph(features: Tensor, edges: Tensor, config: DataConfig) -> Graph:
     """The graph that models are bound to, after what is held out and what is too much for one node."""
-    out = _generator(b"held-out edges").random(edges.shape[1]) < config.held_out_edges
-    held_out, edges = edges[:, torch.from_numpy(out)], edges[:, torch.from_numpy(~out)]
     if config.max_degree is not None:
         from dptrain.graph.bounded import bounded
 
         edges = bounded(edges, len(features), config.max_degree, _generator(b"bounded degree"))
+    out = torch.from_numpy(coins(edges, len(features)) < config.held_out_edges)
+    edges, held_out = edges[:, ~out], edges[:, out]
     return Graph(features, edges, held_out)
+
+
+def coins(edges: Int[Tensor, "2 edges"], nodes: int) -> Float[np.ndarray, " edges"]:
+    """A number from 0 to 1 for each edge, by a hash of its two nodes and of nothing else.
+
+    One edge more or less then moves no other edge's coin: what a plan promises to one edge holds from the file on.
+    """
+    with np.errstate(over="ignore"):
+        mixed = (edges[0] * nodes + edges[1]).numpy().astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):  # SplitMix64 (Steele et al. 2014)
+            mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    return (mixed >> np.uint64(11)).astype(np.float64) / 2.0**53
 
 
 def _generator(purpose: bytes) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([0, *purpose])))
+
+
+def _whole(given: np.ndarray, name: str, path: Path) -> Tensor:
+    if not np.issubdtype(given.dtype, np.integer):
+        raise DataError(f"{path} has {name} of the type {given.dtype}; give whole numbers, counted from 0")
+    return torch.from_numpy(given.astype(np.int64))
 
 
 def _features(given: np.ndarray, path: Path) -> Tensor:

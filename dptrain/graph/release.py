@@ -37,8 +37,14 @@ def releases(model: nn.Module, data: DataSet, members: np.ndarray, seed: int, pl
     """
     graph = data.graph
     if graph is None:
+        if plan.unit in ("node", "edge") and plan.is_private:
+            raise PlanError(
+                f"privacy.unit is {plan.unit!r}, and the data set {data.name!r} is no graph; give 'example', or cora"
+            )
         return None
     check_reads(model, plan, graph)
+    if plan.unit == "edge" and plan.is_private and not graph.edges.shape[1]:
+        raise PlanError("privacy.unit is 'edge', and the graph has no edge to hide; give one that has")
     if isinstance(model, GraphNetwork) and plan.edge_release != "none" and plan.is_private:
         return lambda generator: model.release(perturbed(graph.edges, graph.nodes, plan, generator))
     if not (isinstance(model, NodeModel) and isinstance(model.front, NoisedSums)):

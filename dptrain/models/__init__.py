@@ -62,6 +62,7 @@ def build(
 
 
 OF_GRAPHS = ("gcn", "sage", "gap", "stars")
+OF_SEQUENCES = ("lstm", "gpt", "embedding_bag", "lora")
 
 
 def build_for(config: "ModelConfig", data: "DataSet", regularization: "RegularizationConfig") -> "nn.Module":
@@ -93,6 +94,11 @@ def build_for(config: "ModelConfig", data: "DataSet", regularization: "Regulariz
 def _on_graph(config: "ModelConfig", data: "DataSet", graph: "Graph", regularization: "RegularizationConfig") -> "nn.Module":
     if regularization.freeze:
         raise ConfigError("regularization.freeze learns early layers from public examples, and a graph has none; leave it out")
+    if config.name in OF_SEQUENCES:
+        raise ConfigError(
+            f"model.name is {config.name!r}, which reads sequences, and examples here are nodes of a graph; give gap, gcn or "
+            "mlp"
+        )
     model: Any = build(config, tuple(graph.features.shape[1:]), data.outputs, regularization, "nodes")
     model.bind(graph)
     return model

@@ -176,7 +176,7 @@ def check_reads(model: nn.Module, plan: PrivacyPlan, graph: Graph) -> None:
         fit = {
             "features": plan.aggregations == 0 and plan.occurrences == 0,
             "released": plan.aggregations > 0 and plan.occurrences == 0,
-            "star": plan.aggregations == 0 and plan.occurrences > 0,
+            "star": plan.aggregations == 0 and plan.occurrences == plan.max_degree,
             "edges": False,
         }[reads]
         give = (

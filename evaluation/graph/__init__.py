@@ -8,6 +8,7 @@ it.
 * :mod:`~evaluation.graph.posteriors`: scores, labels, and a classifier that learned where edges are known
 * :mod:`~evaluation.graph.influence`: whose answers move with a node's features
 * :mod:`~evaluation.graph.optimised`: weights alone, a graph under which the model says what it says
+* :mod:`~evaluation.graph.released`: what was released of the edges, read as it is
 * :mod:`~evaluation.graph.figures`: areas and shares of pairs, with intervals that know that pairs share nodes
 
 *Words*. A hidden feature of a node, guessed from what the model says of it; :mod:`evaluation.node_attributes` judges it.
@@ -58,6 +59,8 @@ class LinkKnowledge:
     """Nodes among which he knows every edge of the model's graph; empty where he knows none."""
     known_edges: Int[np.ndarray, "edges 2"]
     """Those edges."""
+    deviation: float = 0.0
+    """Of the noise in sums over neighbours that were released, as the plan states it; 0 without."""
 
     @property
     def nodes(self) -> int:

@@ -20,12 +20,14 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from evaluation.access import Access
+from dptrain.errors import UserError
+from evaluation.access import Access, AccessError
 from evaluation.graph import GraphTarget, LinkAttack, LinkKnowledge
 from evaluation.graph.features import FeatureCosine
 from evaluation.graph.pairs import Coverage, PairScores, Table
+from evaluation.membership import NotApplicable
 
 MOST_NODES = 3000
 """The matrix holds their square."""
@@ -57,7 +59,7 @@ class Optimised(LinkAttack):
         reached = torch.full((count, count), start)
         for _ in range(STEPS):
             adjacency = reached.clamp(0, 1).fill_diagonal_(0).requires_grad_(True)
-            loss = nn.functional.cross_entropy(target.on_adjacency(features, adjacency), labels)
+            loss = nn.functional.cross_entropy(_over(target, features, adjacency), labels)
             (gradient,) = torch.autograd.grad(loss, adjacency)
             reached = reached - start * ((gradient + gradient.T) * (count / 2) + pull)
         is_part = np.zeros(knowledge.nodes, dtype=bool)
@@ -65,3 +67,17 @@ class Optimised(LinkAttack):
         scores = np.zeros((count, knowledge.nodes), dtype=np.float32)
         scores[:, part] = reached.numpy()
         return Table(Coverage.among(is_part), scores)
+
+
+def _over(target: GraphTarget, features: Tensor, adjacency: Tensor) -> Tensor:
+    """Logits over this adjacency.
+
+    Raises:
+        NotApplicable: the model reads no adjacency.
+    """
+    try:
+        return target.on_adjacency(features, adjacency)
+    except AccessError:
+        raise
+    except UserError as reason:
+        raise NotApplicable(f"it puts an adjacency into the model: {reason}") from None

@@ -67,6 +67,7 @@ ATTACK_NAMES = {
     "link.supervised": "Links, learned where edges are known",
     "link.influence": "Links, from influence (LinkTeller)",
     "link.weights": "Links, from weights (GraphMI)",
+    "link.release": "Links, from what was released",
     "node.attribute": "Hidden words of nodes, from scores",
     "node.embedding": "Hidden words of nodes, from embeddings",
     "extraction.exposure": "Secrets, exposure",

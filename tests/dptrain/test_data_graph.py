@@ -10,7 +10,7 @@ import torch
 
 from dptrain.data import load
 from dptrain.data.dataset import DataSet
-from dptrain.data.graph import Graph, undirected
+from dptrain.data.graph import Graph, coins, undirected
 from dptrain.data.split import split_of
 from dptrain.errors import ConfigError, DataError
 from dptrain.recipe import DataConfig, SplitConfig
@@ -167,3 +167,37 @@ def test_a_data_set_of_a_graph_holds_one_and_only_such_a_data_set(tmp_path: Path
         dataclasses.replace(data, graph=None)
     with pytest.raises(DataError, match="not the numbers"):
         dataclasses.replace(data, inputs=data.inputs.flip(0))
+
+
+def test_one_edge_less_in_the_file_is_one_edge_less_in_the_graph(shared_data: Path, tmp_path: Path):
+    """A coin hangs on its own edge alone: else ε for one edge would be false from the file on."""
+    whole = graph_of(load(DataConfig(name="cora", held_out_edges=0.1)))
+    with np.load(shared_data / "cora.npz") as stored:
+        content: dict[str, Any] = dict(stored)
+    one = content["edge_index"][:, 100]
+    is_it = ((content["edge_index"] == one[:, None]) | (content["edge_index"] == one[::-1, None])).all(0)
+    np.savez(tmp_path / "less.npz", **(content | {"edge_index": content["edge_index"][:, ~is_it]}))
+    less = graph_of(load(DataConfig(name="cora", path=str(tmp_path / "less.npz"), held_out_edges=0.1)))
+    before, after = ({tuple(edge) for edge in graph.edges.T.tolist()} for graph in (whole, less))
+    assert len(before ^ after) <= 1
+    held = [{tuple(edge) for edge in graph.held_out.T.tolist()} for graph in (whole, less)]
+    assert len(before ^ after) + len(held[0] ^ held[1]) == 1
+
+
+def test_edges_of_one_coin_are_spread_evenly(shared_data: Path):
+    drawn = coins(graph_of(load(DataConfig(name="cora"))).edges, 2708)
+    assert abs(float(drawn.mean()) - 0.5) < 0.02  # five deviations of a uniform mean of 5,278
+    assert np.histogram(drawn, 10, (0, 1))[0].min() > 420
+
+
+def test_edges_held_out_are_bounded_as_the_others_are(shared_data: Path):
+    graph = graph_of(load(DataConfig(name="cora", held_out_edges=0.1, max_degree=5)))
+    both = torch.cat([graph.edges, graph.held_out], 1)
+    assert int(torch.bincount(both.flatten()).max()) == 5
+
+
+def test_labels_and_edges_that_are_no_whole_numbers_are_refused(tmp_path: Path):
+    with pytest.raises(DataError, match="edge_index of the type float64"):
+        read(written(tmp_path, edge_index=[[0.7, 1.2], [1.1, 2.0]]))
+    with pytest.raises(DataError, match="y of the type float64"):
+        read(written(tmp_path, y=[0.5, 1.0, 1.0, 0.0]))

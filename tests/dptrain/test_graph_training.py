@@ -10,11 +10,13 @@ import torch
 
 from dptrain.accounting import epsilon
 from dptrain.checkpoint import load_release
+from dptrain.data import load
 from dptrain.data.dataset import DataSet
-from dptrain.errors import PlanError
+from dptrain.data.graph import Graph
+from dptrain.errors import ConfigError, PlanError
 from dptrain.ledger import Ledger
 from dptrain.private import make_private
-from dptrain.recipe import ModelConfig, OptimizerConfig, PrivacyConfig, Recipe, TrainingConfig
+from dptrain.recipe import DataConfig, ModelConfig, OptimizerConfig, PrivacyConfig, Recipe, TrainingConfig
 from dptrain.trainer import build_training
 from tests.dptrain.test_models_graph import NODES, graph_of, small
 
@@ -103,6 +105,14 @@ def test_what_was_released_first_counts_also_where_no_update_followed(tmp_path: 
     assert load_release(tmp_path / "release")[1]["guarantee"]["epsilon"] > 1.9
 
 
+def test_the_ledger_keeps_what_was_released_first_also_where_no_update_followed(tmp_path: Path):
+    training = built(EDGE, ledger=tmp_path / "ledger.jsonl")
+    steps = training.batches()
+    next(steps)
+    steps.close()
+    assert epsilon(Ledger(tmp_path / "ledger.jsonl").event(), 1e-3) > 1.9
+
+
 def test_a_training_that_is_resumed_reads_the_sums_that_were_made(tmp_path: Path):
     training = built(EDGE)
     for batch in training.batches(until=2):
@@ -182,6 +192,7 @@ def test_under_an_edge_nothing_is_clipped_and_nothing_is_noised_but_the_sums():
         (NODE, "stars", "reads its neighbours' features"),
         (dataclasses.replace(NODE, aggregations=0, occurrences=8), "mlp", "reads no edges"),
         (dataclasses.replace(NODE, aggregations=0), "stars", "reads its neighbours' features"),
+        (dataclasses.replace(NODE, aggregations=0, occurrences=1), "stars", "reads its neighbours' features"),
     ],
     ids=lambda value: value if isinstance(value, str) else value.unit,
 )
@@ -231,3 +242,28 @@ def test_a_model_of_nodes_is_clipped_node_by_node(name: str):
     privacy = dataclasses.replace(NODE, aggregations=0, occurrences=8 if name == "stars" else 0)
     training = finish(built(privacy, name=name, hidden=(4,)))
     assert 1.9 < training.guarantee().epsilon <= 2.0
+
+
+def test_edges_beyond_a_degree_are_not_left_out_where_an_edge_is_the_unit():
+    bounded = dataclasses.replace(recipe(EDGE), data=DataConfig(name="cora", max_degree=8))
+    with pytest.raises(PlanError, match=r"leave data\.max_degree out"):
+        build_training(bounded, small(), MEMBERS, 0)
+
+
+def test_a_graph_without_edges_has_none_to_hide():
+    data = small()
+    nobody = torch.zeros(2, 0, dtype=torch.int64)
+    with pytest.raises(PlanError, match="no edge to hide"):
+        built(EDGE, dataclasses.replace(data, graph=Graph(graph_of(data).features, nobody, nobody)))
+
+
+def test_a_unit_of_graphs_is_refused_for_other_data():
+    digits = load(DataConfig(name="digits"))
+    with pytest.raises(PlanError, match="is no graph"):
+        build_training(recipe(EDGE, "mlp", hidden=(4,)), digits, MEMBERS, 0)
+
+
+@pytest.mark.parametrize("name", ["lstm", "embedding_bag"])
+def test_a_model_of_sequences_is_refused_for_nodes(name: str):
+    with pytest.raises(ConfigError, match="reads sequences"):
+        built(EDGE, name=name, hidden=(4,))

@@ -17,10 +17,13 @@ from dptrain.recipe import (
     OptimizerConfig,
     PrivacyConfig,
     Recipe,
+    ReleaseConfig,
     SplitConfig,
     TrainingConfig,
 )
 from dptrain.trainer import Trainer
+from evaluation.graph.pairs import Coverage
+from evaluation.graph.released import FromSums
 from evaluation.plan import EvaluationPlan
 from evaluation.result import AttackResult, Measure, RunResult
 from evaluation.runner import callback, evaluate
@@ -67,7 +70,15 @@ EDGE = PrivacyConfig(
     unit="edge", relation="zero_out_one", aggregations=1, epsilon=1.0, delta=1e-4, sampling_rate=1.0, expected_batch_size=150.0
 )
 OPEN = dataclasses.replace(EDGE, mechanism="none", epsilon=None)
-ATTACKS = ("membership.threshold", "link.posteriors", "link.influence", "node.attribute", "inversion.class")
+ATTACKS = (
+    "membership.threshold",
+    "link.posteriors",
+    "link.influence",
+    "link.weights",
+    "link.release",
+    "node.attribute",
+    "inversion.class",
+)
 
 
 def run(folder: Path, recipe: Recipe, data: DataSet, attacks: tuple[str, ...] = ATTACKS, seed: int = 0) -> RunResult:
@@ -91,10 +102,53 @@ def test_a_network_over_exact_edges_gives_them_away_and_is_worth_more_than_one_w
     assert influence.verdict == "leak"
     assert influence.value is not None
     assert influence.value > 0.95
-    assert {item.name for item in influence.baselines} == {"features", "without_graph"}
+    assert {item.name for item in influence.baselines} == {"features", "without_graph", "features_auc_in_graph"}
     assert found["inversion.class"].status == "not_applicable"
     assert "numbers of nodes" in found["inversion.class"].reason
     assert found["node.attribute"].status == "ok"
+    assert found["link.weights"].status == "ok"
+    assert found["link.release"].status == "not_applicable"
+
+
+def test_sums_without_noise_give_edges_away_and_with_noise_they_keep_to_the_plan(tmp_path: Path):
+    """The positive control of the noise: whoever reads the exact sums finds the edges."""
+    data = communities()
+    exact, noised = (run(tmp_path / name, recipe("gap", privacy), data, ("link.release",)) for name, privacy in
+                     (("open", OPEN), ("edge", EDGE)))  # fmt: skip
+    found, held = exact.attacks[0], noised.attacks[0]
+    in_graph = {item.name: item for item in found.metrics}["auc_in_graph"]
+    assert in_graph.low is not None
+    assert in_graph.low > 0.5
+    assert found.verdict == "leak"
+    assert held.verdict in ("found nothing", "nothing beyond public", "within the plan")
+    assert {item.name: item.value or 0.0 for item in held.metrics}["auc_in_graph"] < (in_graph.value or 0.0)
+
+
+def test_the_matched_filter_finds_an_edge_in_a_sum_that_holds_it():
+    summed = np.eye(4)[[0, 1, 2, 3]] - 0.1
+    sums = np.array([summed[1], summed[0], summed[3], summed[2]])
+    everyone = Coverage.among(np.ones(4, dtype=bool))
+    pairs = np.array([[0, 1], [2, 3], [0, 2], [1, 3]])
+    scores = FromSums(everyone, summed, sums, 1.0).of(pairs)
+    assert scores[:2].min() > scores[2:].max()
+
+
+def test_edges_that_were_released_are_read_as_they_are(tmp_path: Path):
+    privacy = dataclasses.replace(EDGE, aggregations=0, edge_release="randomised_response", epsilon=12.0)
+    result = run(tmp_path, recipe("gcn", privacy), communities(), ("link.release",))
+    (attack,) = result.attacks
+    assert attack.value is not None
+    assert attack.value > 0.95
+    assert attack.verdict == "within the plan"
+
+
+def test_a_guard_stands_before_answers_to_features_and_before_the_model_without_the_graph(tmp_path: Path):
+    guarded = dataclasses.replace(recipe("gcn", OPEN), release=ReleaseConfig(guard="label_only"))
+    found = named(run(tmp_path, guarded, communities(), ("link.influence", "link.posteriors", "link.labels")))
+    assert found["link.influence"].value is not None
+    assert found["link.influence"].value < 0.9
+    beside = [{item.name: item.value for item in found[name].baselines} for name in ("link.posteriors", "link.labels")]
+    assert beside[0]["without_graph"] == pytest.approx(beside[1]["without_graph"], abs=0.02)
 
 
 def test_under_an_edge_budget_influence_shows_no_edge_and_membership_of_nodes_is_bounded_by_nothing(tmp_path: Path):
