@@ -12,7 +12,7 @@ import tests.typechecker  # noqa: F401  the hook finds it by name
 # The modules whose signatures state shapes. Plans and recipes refuse wrong types in words of their own, which tests read.
 SHAPED = ["dptrain.clipping", "dptrain.fleet", "dptrain.data.dataset", "dptrain.data.split"]
 SHAPED += ["evaluation.membership", "evaluation.inversion", "evaluation.target", "evaluation.baselines"]
-SHAPED += ["evaluation.similarity", "evaluation.utility", "evaluation.extraction", "evaluation.graph", "dptrain.graph"]
+SHAPED += ["evaluation.similarity", "evaluation.utility", "evaluation.extraction", "evaluation.graph"]
 install_import_hook(SHAPED, "tests.typechecker.checked")
 
 import torch  # noqa: E402  after the hook

@@ -41,6 +41,7 @@ class Plan:
     sampling: str = "cyclic_poisson"
     steps: int = 12
     noise_multiplier: float = 1.0
+    noises_updates: bool = True
 
 
 def matrix(coefficients: np.ndarray, steps: int) -> np.ndarray:
