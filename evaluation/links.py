@@ -43,7 +43,7 @@ from evaluation.graph.pairs import Coverage, PairScores
 from evaluation.membership import NotApplicable
 from evaluation.metrics import is_constant
 from evaluation.result import AttackResult, Measure
-from evaluation.verdicts import IN_GRAPH, of_links
+from evaluation.verdicts import IN_GRAPH, misled, of_links
 
 if TYPE_CHECKING:
     from dptrain.accounting import TradeoffCurve
@@ -107,9 +107,8 @@ def links(case: Case, name: str, attack: LinkAttack) -> AttackResult:
     )
     if is_constant(values):
         return dataclasses.replace(result, verdict="no signal", reason="every pair of nodes got the same score")
-    control = contrast.area(renamed, "permuted", GATE)
-    if control.low is not None and control.high is not None and not control.low <= 0.5 <= control.high:
-        reason = f"against edges of renamed nodes the AUC is {control.value:.3f}, which chance does not explain"
+    reason = misled(contrast.area(renamed, "permuted", GATE), "edges of renamed nodes")
+    if reason is not None:
         return dataclasses.replace(result, verdict="withheld", reason=reason)
     if blind is not None and blind.low is not None and blind.low > 0.5:
         what = f"features alone tell edges of the graph from edges held out, AUC {blind.value:.3f}"

@@ -37,7 +37,7 @@ from evaluation.graph.figures import dealt, jackknife
 from evaluation.graph.words import WordAttack, chosen, guessed, imputed
 from evaluation.membership import NotApplicable
 from evaluation.result import AttackResult, Measure
-from evaluation.verdicts import DIFFERENCE, of_words
+from evaluation.verdicts import DIFFERENCE, misled, of_words
 
 LEAST_KNOWN = 50
 """Nodes to learn from; a population of fewer is none."""
@@ -96,9 +96,8 @@ def node_attributes(case: Case, name: str, attack: WordAttack) -> AttackResult:
     )
     if bool(np.all(scores == scores[0])):
         return dataclasses.replace(result, verdict="no signal", reason="every node got the same guess")
-    control = renamed.area(scores, "permuted", GATE)
-    if control.low is not None and control.high is not None and not control.low <= 0.5 <= control.high:
-        reason = f"against the words of other nodes the AUC is {control.value:.3f}, which chance does not explain"
+    reason = misled(renamed.area(scores, "permuted", GATE), "the words of other nodes")
+    if reason is not None:
         return dataclasses.replace(result, verdict="withheld", reason=reason)
     verdict, reason = of_words(result)
     return dataclasses.replace(result, verdict=verdict, reason=reason)

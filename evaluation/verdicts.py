@@ -27,6 +27,13 @@ DIFFERENCE = "members_minus_non_members"
 ABOVE_LABEL, ABOVE_WITHOUT_GRAPH = "auc_above_label", "auc_above_without_graph"
 
 
+def misled(control: Measure, against: str) -> str | None:
+    """Why nothing is concluded where a control at the gate's confidence is not at chance; None where it is."""
+    if control.low is None or control.high is None or control.low <= 0.5 <= control.high:
+        return None
+    return f"against {against} the AUC is {control.value:.3f}, which chance does not explain"
+
+
 def of_links(result: AttackResult) -> tuple[Verdict, str]:
     """Of the figures alone, of one model or as means over seeds, whose control is at chance; see the module."""
     figures = {measure.name: measure for measure in result.metrics}

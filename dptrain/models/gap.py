@@ -21,7 +21,7 @@ from dptrain.data.graph import Graph
 from dptrain.errors import ConfigError
 from dptrain.graph.encoder import HIDDEN, Encoder
 from dptrain.models import linear, mlp
-from dptrain.models.on_graph import GrowingBuffers, NodeFront, NodeModel, Reads, bound
+from dptrain.models.on_graph import GrowingBuffers, NodeFront, NodeModel, Reads, bound, check_rows
 from dptrain.recipe import ModelConfig, RegularizationConfig
 
 WIDTH = 32
@@ -96,11 +96,7 @@ def build(input_shape: tuple[int, ...], classes: int, config: ModelConfig, regul
     Raises:
         ConfigError: nodes have no row of features.
     """
-    if len(input_shape) != 1:
-        raise ConfigError(
-            f"the model gap reads nodes of a graph, each with a row of features, and inputs here are of shape {input_shape}; "
-            "give the data set cora or graph"
-        )
+    check_rows(config.name, input_shape)
     of_labels = config.encoder == "labels"
     width = classes if of_labels else WIDTH
     encoder = Encoder(input_shape[0], HIDDEN, classes) if of_labels else Projection(input_shape[0], width)

@@ -10,6 +10,7 @@ Those edges are then a part of the model's state.
 """
 
 import warnings
+from abc import ABC, abstractmethod
 from itertools import pairwise
 from typing import Any
 
@@ -24,7 +25,7 @@ from dptrain.models.on_graph import GrowingBuffers, Reads, bound, check_fits
 from dptrain.recipe import ModelConfig, RegularizationConfig
 
 
-class GraphNetwork(GrowingBuffers):
+class GraphNetwork(GrowingBuffers, ABC):
     """``[n, 1]`` numbers of nodes to logits ``[n, classes]``, through one convolution a hidden width and a last one.
 
     Args:
@@ -80,9 +81,9 @@ class GraphNetwork(GrowingBuffers):
         it."""
         return self._through(features, [lambda h, layer=layer: self.dense(layer, h, adjacency) for layer in self.layers])[-1]
 
+    @abstractmethod
     def dense(self, layer: Any, given: Tensor, adjacency: Tensor) -> Tensor:
         """One layer over a dense adjacency."""
-        raise NotImplementedError
 
     def _through(self, features: Tensor, layers: list[Any]) -> list[Tensor]:
         """What each layer is given, and the logits."""

@@ -111,6 +111,15 @@ def _given_to(module: nn.Module) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
+def check_rows(name: str, input_shape: tuple[int, ...]) -> None:
+    """Raises ConfigError where a model of nodes, by its name, is to read inputs that are no rows of features."""
+    if len(input_shape) != 1:
+        raise ConfigError(
+            f"the model {name} reads nodes of a graph, each with a row of features, and inputs here are of shape {input_shape}"
+            "; give the data set cora or graph"
+        )
+
+
 def bound(graph: Graph | None) -> Graph:
     """The graph that a model is bound to.
 

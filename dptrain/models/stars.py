@@ -16,9 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dptrain.data.graph import Graph
-from dptrain.errors import ConfigError
 from dptrain.models import linear, mlp
-from dptrain.models.on_graph import NodeFront, NodeModel, Reads, bound
+from dptrain.models.on_graph import NodeFront, NodeModel, Reads, bound, check_rows
 from dptrain.recipe import ModelConfig, RegularizationConfig
 
 
@@ -48,11 +47,7 @@ def build(input_shape: tuple[int, ...], classes: int, config: ModelConfig, regul
     Raises:
         ConfigError: nodes have no row of features.
     """
-    if len(input_shape) != 1:
-        raise ConfigError(
-            f"the model stars reads nodes of a graph, each with a row of features, and inputs here are of shape {input_shape}; "
-            "give the data set cora or graph"
-        )
+    check_rows(config.name, input_shape)
     front = Stars(input_shape[0])
     head = mlp if config.hidden else linear
     return NodeModel(front, head.build(front.output_shape, classes, config, regularization))
