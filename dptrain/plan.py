@@ -142,7 +142,7 @@ class PrivacyPlan:
         from dptrain.sampling import sampler_for
 
         sampler_for(self)  # a plan is known by its sampler; the sampler refuses what it cannot do
-        if self.is_private and self.unit != "edge":  # how many edges there are only the data can say
+        if self.is_private and self.unit not in ("node", "edge"):  # how many there are only the graph can say
             self.check_delta(self.public_examples)
 
     @classmethod
@@ -196,7 +196,8 @@ class PrivacyPlan:
         """Refuses δ ≥ 1/N, for which publishing one random example whole would count as private; warns above 1/(10 N).
 
         Args:
-            examples: the number of units. Under ``edge``, of edges: whoever has the data calls this, as no plan knows it.
+            examples: the number of units. Under ``node`` and ``edge``, of all nodes or edges, labelled or not: whoever has
+                the graph calls this, as no plan knows it.
         """
         if self.delta >= 1 / examples:
             raise PlanError(

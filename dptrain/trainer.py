@@ -148,8 +148,6 @@ def build_training(
             f"data.max_degree is {recipe.data.max_degree} and privacy.unit is 'edge': which edges of a node are left out can "
             "hang on one of them, so that ε would not hold for it; leave data.max_degree out"
         )
-    if plan.is_private and data.graph is not None:
-        plan.check_delta(data.graph.edges.shape[1] if plan.unit == "edge" else data.graph.nodes)
     inputs = functools.partial(front.made, model.front, data) if isinstance(model, front.WithFront) else None
     examples: Any = Examples(data, members, units=_users(plan, data, members), inputs=inputs)
     loss_function = LOSSES[recipe.training.loss]

@@ -25,6 +25,7 @@ from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack
 from evaluation.plan import EvaluationPlan
 from evaluation.result import AttackResult, Curve, Measure, Verdict
 from evaluation.target import Target
+from evaluation.verdicts import above_plan
 
 if TYPE_CHECKING:
     from dptrain.accounting import TradeoffCurve
@@ -194,7 +195,8 @@ def _membership_verdict(
     """
     assert result.low is not None
     assert result.high is not None
-    if plan is not None and result.permitted is not None and result.low > result.permitted:
+    area = Measure(name="auc", value=result.value, low=result.low, high=result.high)
+    if plan is not None and above_plan(area, result.permitted) is not None:
         return "above the plan", f"the plan permits an AUC of at most {result.permitted:.3f}"
     if crossing is not None:
         aimed, above = crossing.false_positive_rate, crossing.true_positive_rate
@@ -226,14 +228,8 @@ def _rate_of(measure: Measure) -> float | None:
 
 def _holds_chance(measure: Measure, chance: float) -> bool:
     """Whether chance is inside the interval, widened from 95% to the gate's confidence."""
-    if measure.value is None or measure.low is None or measure.high is None:
-        return True
-    from scipy.stats import norm
-
-    widening = float(norm.ppf(0.5 + GATE / 2) / norm.ppf(0.5 + measure.confidence / 2))
-    low = measure.value - (measure.value - measure.low) * widening
-    high = measure.value + (measure.high - measure.value) * widening
-    return low <= chance <= high
+    wide = metrics.widened(measure, GATE)
+    return wide.low is None or wide.high is None or wide.low <= chance <= wide.high
 
 
 def _named(measure: Measure, name: str) -> Measure:

@@ -14,7 +14,7 @@ import numpy as np
 from evaluation.metrics import Subjects, difference, over_seeds
 from evaluation.result import AttackResult, Exposure, Kind, Measure, RunResult, Summary, read_run
 from evaluation.utility import as_measures
-from evaluation.verdicts import of_attribute, of_links, of_words
+from evaluation.verdicts import above_plan, of_attribute, of_links, of_words
 
 NO_TWIN = "no non-private twin ran to show what the attack can find, so this shows little"
 NOTHING_ON_TWIN = "it finds nothing on the non-private twin either, so this shows little"
@@ -224,7 +224,7 @@ def _verdict(
         shared = {result.verdict for result in results}
         return shared.pop() if len(shared) == 1 else "found nothing"
     if label in permitted:
-        return "within the plan" if measure.low <= permitted[label] else "above the plan"
+        return "within the plan" if above_plan(measure, permitted[label]) is None else "above the plan"
     return "leak"
 
 

@@ -1,6 +1,21 @@
-"""Verdicts that hold for one model as for the mean over several: a word of ``evaluation.result.VERDICTS``, and why."""
+"""Verdicts that hold for one model as for the mean over several: a word of ``evaluation.result.VERDICTS``, and why.
 
+A figure is *above the plan* where its interval at the gate's confidence is. That says that a guarantee is broken, and is asked
+of every attack, checkpoint and seed of a comparison: at 95% one honest plan in twenty such questions would be accused, where
+the figure comes as near as the plan permits.
+"""
+
+from evaluation.baselines import GATE
+from evaluation.metrics import widened
 from evaluation.result import AttackResult, Measure, Verdict
+
+
+def above_plan(measure: Measure | None, permitted: float | None) -> float | None:
+    """The lower end of the figure's interval at the gate's confidence, where it lies above what the plan permits."""
+    if measure is None or permitted is None:
+        return None
+    low = widened(measure, GATE).low
+    return low if low is not None and low > permitted else None
 
 
 def of_attribute(beyond: Measure, imputation: Measure, leaked: Measure, permitted: float | None = None) -> tuple[Verdict, str]:
@@ -13,7 +28,7 @@ def of_attribute(beyond: Measure, imputation: Measure, leaked: Measure, permitte
         leaked: how much more often members are guessed.
         permitted: the most that the plan permits ``leaked`` to be; None without a guarantee.
     """
-    if leaked.low is not None and permitted is not None and leaked.low > permitted:
+    if above_plan(leaked, permitted) is not None:
         return "above the plan", f"members are guessed more often by {leaked.value:.3f}, and the plan permits {permitted:.3f}"
     if leaked.low is not None and leaked.low > 0:
         return ("leak" if permitted is None else "within the plan"), "members are guessed more often than held-out people"
@@ -38,13 +53,13 @@ def of_links(result: AttackResult) -> tuple[Verdict, str]:
     """Of the figures alone, of one model or as means over seeds, whose control is at chance; see the module."""
     figures = {measure.name: measure for measure in result.metrics}
     in_graph, permitted = figures.get(IN_GRAPH), result.permitted_metrics.get(IN_GRAPH)
-    lowest = None if in_graph is None else in_graph.low
-    if in_graph is not None and lowest is not None and permitted is not None and lowest > permitted:
+    broken = above_plan(in_graph, permitted)
+    if in_graph is not None and broken is not None:
         return "above the plan", (
-            f"edges of the graph are told from edges held out with an AUC of {in_graph.value:.3f}, at least {lowest:.3f}, and "
-            f"the plan permits {permitted:.3f}"
+            f"edges of the graph are told from edges held out with an AUC of {in_graph.value:.3f}, at least {broken:.3f} at "
+            f"{GATE:.1%} confidence, and the plan permits {permitted:.3f}"
         )
-    told = in_graph is not None and lowest is not None and lowest > 0.5
+    told = in_graph is not None and in_graph.low is not None and in_graph.low > 0.5
     found = result.low is not None and result.low > 0.5
     others = [item for item in result.baselines if f"auc_above_{item.name}" in figures]
     below = [item.name for item in others if (figures[f"auc_above_{item.name}"].low or 0.0) <= 0]

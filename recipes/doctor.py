@@ -21,6 +21,7 @@ from dptrain.data.dataset import DataSet
 from dptrain.data.graph import Graph, undirected
 from dptrain.data.split import split_of
 from dptrain.diagnosis import Diagnosis, Finding, doctor
+from dptrain.graph.release import releases
 from dptrain.models.gap import NoisedSums
 from dptrain.plan import PrivacyPlan
 from dptrain.recipe import Recipe
@@ -48,6 +49,7 @@ def examine(comparison: Comparison, *, fix: bool = False) -> Diagnosis:
         torch.manual_seed(comparison.seeds[0])
         model = models.build_for(recipe.model, data, recipe.regularization)
         if data.graph is not None:
+            _check_plan(comparison, model, data, plan)
             stand_in(model, data.graph)
         batch, source = example_batch(comparison, data)
     function = LOSSES[recipe.training.loss]
@@ -58,6 +60,18 @@ def examine(comparison: Comparison, *, fix: bool = False) -> Diagnosis:
     diagnosis = doctor(model, loss, batch, plan=plan, fix=fix)
     note = Finding(severity="note", what=f"examined on {source}: no private example was looked at, and no budget spent")
     return dataclasses.replace(diagnosis, findings=(*diagnosis.findings, note))
+
+
+def _check_plan(comparison: Comparison, model: nn.Module, data: DataSet, plan: PrivacyPlan) -> None:
+    """Refuses what training would refuse: a plan that does not cover what the model reads of the graph.
+
+    Nothing is released here, and only the number of nodes or edges is looked at.
+
+    Raises:
+        PlanError: as :func:`dptrain.graph.release.releases`.
+    """
+    if any(np.isfinite(comparison.epsilons)):
+        releases(model, data, np.empty(0, dtype=np.int64), comparison.seeds[0], dataclasses.replace(plan, noise_multiplier=1.0))
 
 
 def stand_in(model: Any, graph: Graph) -> None:

@@ -31,6 +31,8 @@ from dptrain.graph.aggregation import check_edges
 if TYPE_CHECKING:
     from dptrain.plan import PrivacyPlan
 
+CELLS_AT_ONCE = 1 << 22
+"""Of ``laplace``, whose time grows with all cells, and its memory with those that it releases."""
 SHARE_OF_COUNT = 0.01
 """ε₁/ε of ``laplace``, as in LinkTeller."""
 
@@ -79,9 +81,19 @@ def laplace(
     """The cells with the largest noised values, as many as there are edges with noise, sorted."""
     count = round(len(ones) + generator.laplace(scale=1 / (SHARE_OF_COUNT * epsilon)))
     count = min(max(count, 0), cells)
-    values: Float[np.ndarray, " cells"] = generator.laplace(scale=1 / ((1 - SHARE_OF_COUNT) * epsilon), size=cells)
-    values[ones] += 1
-    return np.sort(np.argpartition(values, cells - count)[cells - count :] if count else np.empty(0, np.int64))
+    if count == 0:
+        return np.empty(0, np.int64)
+    scale = 1 / ((1 - SHARE_OF_COUNT) * epsilon)
+    largest, found = np.empty(0), np.empty(0, np.int64)
+    for start in range(0, cells, CELLS_AT_ONCE):
+        end = min(start + CELLS_AT_ONCE, cells)
+        values: Float[np.ndarray, " cells"] = generator.laplace(scale=scale, size=end - start)
+        values[ones[slice(*np.searchsorted(ones, (start, end)))] - start] += 1
+        largest, found = np.append(largest, values), np.append(found, np.arange(start, end))
+        if len(found) > count:
+            kept = np.argpartition(largest, len(found) - count)[len(found) - count :]
+            largest, found = largest[kept], found[kept]
+    return np.sort(found)
 
 
 def to_cells(pairs: Int[np.ndarray, "2 edges"], nodes: int) -> Int[np.ndarray, " edges"]:

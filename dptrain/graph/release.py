@@ -45,6 +45,8 @@ def releases(model: nn.Module, data: DataSet, members: np.ndarray, seed: int, pl
     check_reads(model, plan, graph)
     if plan.unit == "edge" and plan.is_private and not graph.edges.shape[1]:
         raise PlanError("privacy.unit is 'edge', and the graph has no edge to hide; give one that has")
+    if plan.is_private:
+        plan.check_delta(graph.edges.shape[1] if plan.unit == "edge" else graph.nodes)
     if isinstance(model, GraphNetwork) and plan.edge_release != "none" and plan.is_private:
         return lambda generator: model.release(perturbed(graph.edges, graph.nodes, plan, generator))
     if not (isinstance(model, NodeModel) and isinstance(model.front, NoisedSums)):

@@ -71,6 +71,20 @@ def test_laplace_keeps_about_as_many_edges_as_there_are_and_more_of_the_true_one
     assert kept[2] > 0.9
 
 
+def test_laplace_finds_the_largest_of_all_cells_however_many_it_looks_at_at_once(monkeypatch: pytest.MonkeyPatch):
+    """With next to no noise the released edges are the true ones; with much, each part of the cells has its share."""
+    cells, ones = 19_900, np.arange(100, 19_900, 40)
+    monkeypatch.setattr("dptrain.graph.perturbation.CELLS_AT_ONCE", 1000)
+    exact = laplace(ones, cells, 1e4, secret_generator(insecure_seed=5))
+    assert exact.tolist() == ones.tolist()
+    noise = laplace(np.arange(5000), cells, 1e-9, secret_generator(insecure_seed=6))
+    assert len(noise) in (0, cells)  # a number of edges of scale 1e11 is far below 0 or beyond all cells
+    drawn = [laplace(np.arange(5000), cells, 0.05, secret_generator(insecure_seed=seed)) for seed in range(40)]
+    half = [abs(np.mean(found < cells / 2) - 0.5) for found in drawn if 1000 < len(found) < cells - 1000]
+    assert len(half) > 5
+    assert max(half) < 0.1
+
+
 def test_no_outcome_of_laplace_is_likelier_with_an_edge_than_its_epsilon_allows():
     """All 8 graphs of 3 nodes, each with and without one edge, to 5 standard errors; and the edge is told apart somewhere."""
     epsilon, draws, generator = 1.5, 20_000, secret_generator(insecure_seed=4)

@@ -228,6 +228,13 @@ def test_a_delta_is_held_against_the_number_of_edges():
         built(dataclasses.replace(EDGE, delta=1.01 / edges))
 
 
+def test_a_delta_is_held_against_all_nodes_not_the_labelled_ones_alone():
+    nodes = graph_of(small()).nodes
+    assert NODE.expected_batch_size / NODE.sampling_rate < nodes  # of which fewer are labelled
+    with pytest.raises(PlanError, match=f"1/N = {1 / nodes:.3g}"):
+        built(dataclasses.replace(NODE, delta=1.01 / nodes))
+
+
 def test_a_script_whose_plan_counts_a_release_must_say_who_makes_it():
     training = built(EDGE)
     model = torch.nn.Linear(2, 2)

@@ -23,7 +23,7 @@ from evaluation.membership import NotApplicable
 from evaluation.plan import EvaluationPlan
 from evaluation.result import Measure
 from evaluation.target import Target
-from evaluation.verdicts import of_attribute
+from evaluation.verdicts import above_plan, of_attribute
 
 COLUMNS = ("gene:category[A,B,C]", "age:number[0,100]", "weight:number[40,160]")
 PLAN = EvaluationPlan(attacks=("attribute.map",), hidden="gene")
@@ -93,6 +93,15 @@ def test_the_permitted_difference_is_that_of_the_gaussian_curve():
     """One step, q = 1: μ = 1/σ, and Φ(Φ⁻¹(x) + μ) − x is largest where it is 2 Φ(μ/2) − 1."""
     plan = PrivacyPlan(sampling_rate=1.0, expected_batch_size=10, steps=1, clipping_norm=1.0, delta=1e-5, noise_multiplier=2.0)
     assert largest_difference(plan) == pytest.approx(2 * norm.cdf(0.25) - 1, abs=2e-3)
+
+
+def test_a_plan_is_accused_at_the_confidence_of_the_gate():
+    """3.29 standard errors in place of 1.96: Φ⁻¹(.9995) and Φ⁻¹(.975)."""
+    figure = Measure(name="auc", value=0.6, low=0.6 - 0.0196, high=0.6 + 0.0196)
+    assert above_plan(figure, 0.6 - 0.034) == pytest.approx(0.6 - 0.0329, abs=1e-4)
+    assert above_plan(figure, 0.6 - 0.032) is None
+    assert above_plan(figure, None) is None
+    assert above_plan(Measure(name="auc", value=0.9), 0.5) is None  # without an interval nothing is accused
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from torch import nn
 import dptrain.data
 from dptrain import models
 from dptrain.data.split import draw
+from dptrain.errors import PlanError
 from dptrain.recipe import DataConfig, ModelConfig, RegularizationConfig
 from dptrain.registry import MODELS
 from recipes import comparison
@@ -118,6 +119,11 @@ def test_a_model_of_a_graph_is_examined_on_a_random_graph_of_the_same_size(share
     found = examine(comparison.load(recipe))
     assert found.errors == ()
     assert any("no private example was looked at" in finding.what for finding in found.findings)
+
+
+def test_the_doctor_refuses_the_plan_that_training_refuses(shared_data: Path):
+    with pytest.raises(PlanError, match=r"model.hops is 2 and privacy.aggregations is 1"):
+        examine(comparison.load("cora", ["--model.hops", "2"]))
 
 
 def test_the_doctor_looks_up_no_private_node(shared_data: Path):
