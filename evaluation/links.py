@@ -21,9 +21,9 @@ alone get there stands beside it, and where that lies above chance nothing is co
 private plan whose :meth:`edge_curve` bounds it, it is permitted at most the area under that curve.
 
 **Verdict.** *withheld* where the permuted control is not at chance; *above the plan* where ``auc_in_graph`` is, interval and
-all, at the gate's confidence; then *leak* (*within the plan* where the plan bounds edges) where the AUC lies above the baselines
-that there are, or ``auc_in_graph`` above chance, which neither could explain; *found nothing* where no AUC is above chance; and
-*nothing beyond public* otherwise.
+all, at the gate's confidence; then *leak* (*within the plan* where the plan bounds edges) where the AUC lies above the
+baselines that there are, or ``auc_in_graph`` above chance, which neither could explain; *found nothing* where no AUC is above
+chance; and *nothing beyond public* otherwise.
 """
 
 import dataclasses
