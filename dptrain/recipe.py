@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from dptrain.errors import ConfigError, unknown_name
-from dptrain.registry import DATASETS, GUARDS, LOSSES, MODELS, OPTIMIZERS
+from dptrain.registry import DATASETS, LOSSES, MODELS, OPTIMIZERS
+from dptrain.release.parts import needs_members, parse
 
 Mechanism = Literal["gaussian", "clip_only", "none"]
 Relation = Literal["add_or_remove_one", "zero_out_one", "replace_one"]
@@ -477,17 +478,13 @@ class ReleaseConfig:
     """What a prediction of the released model shows."""
 
     guard: str | None = None
-    """A registered guard, behind which attackers of scores or labels find the model and its shadows; `dptrain list` shows them.
-    Left out, scores are shown as they are."""
-    distortion: float = 0.5
-    """`memguard`: the most that an answer's scores may change by, summed over classes (from 0 to 2) and on average. A budget of
-    utility, not of privacy."""
+    """Guards, behind which attackers of scores or labels find the model and its shadows: names with their numbers glued to
+    them, joined by `-` in the order in which an answer goes through them, such as `top5-rounded`; `dptrain list` shows them.
+    Where it is left out, scores are shown as they are."""
 
     def __post_init__(self) -> None:
         if self.guard is not None:
-            GUARDS.check(self.guard)
-        if not 0 <= self.distortion <= 2:
-            raise ConfigError(f"release.distortion is {self.distortion}; give a number from 0 to 2, such as 0.5")
+            parse(self.guard)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -506,7 +503,7 @@ class Recipe:
     def __post_init__(self) -> None:
         self._share_tokenizer()
         self.regularization.check_together()
-        if self.release.guard is not None and self.data.split.population == 0:
+        if self.release.guard is not None and needs_members(self.release.guard) and self.data.split.population == 0:
             raise ConfigError(
                 f"release.guard is {self.release.guard!r}, which is fitted on members and on a population that no model saw, "
                 "and data.split.population is 0; raise it, such as to 0.1"

@@ -149,7 +149,16 @@ OPTIMIZERS: Registry[Callable[..., Any]] = Registry(
 GUARDS: Registry[Any] = Registry(
     "guard",
     {
-        "label_only": Builtin("dptrain.release.guard:LabelOnly", "the most probable class, and no scores"),
-        "memguard": Builtin("dptrain.release.memguard:MemGuard", "scores disguised from membership attacks (Jia et al. 2019)"),
+        "label_only": Builtin("dptrain.release.shown:LabelOnly", "the most probable class, and no scores"),
+        "top": Builtin("dptrain.release.shown:Top", "top5: the 5 most probable classes with their scores"),
+        "labels": Builtin("dptrain.release.shown:Labels", "labels5: the 5 most probable classes in order, and no scores"),
+        "rounded": Builtin("dptrain.release.shown:Rounded", "rounded2: scores to 2 decimals (1 where none is given)"),
+        "temperature": Builtin("dptrain.release.shown:Temperature", "temperature4: logits are divided by 4"),
+        "reject": Builtin("dptrain.release.shown:Reject", "reject0.6: no answer where the highest score is below 0.6"),
+        "memguard": Builtin(
+            "dptrain.release.memguard:MemGuard",
+            "memguard0.5: scores disguised from membership attacks, changed by 0.5 on average at most (Jia et al. 2019)",
+        ),
     },
 )
+"""A guard is said as a text of such names, each with its number glued to it, joined by ``-``: ``top5-rounded``."""

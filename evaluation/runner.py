@@ -36,6 +36,7 @@ from dptrain.models.gcn import GraphNetwork
 from dptrain.plain import from_plain
 from dptrain.plan import Guarantee, PrivacyPlan
 from dptrain.recipe import Performance, Recipe
+from dptrain.release.parts import needs_model
 from dptrain.trainer import IDENTITY, Callback, Checkpoint, build_model, commitment_of
 from evaluation import analysis
 from evaluation.access import Access
@@ -141,14 +142,14 @@ def evaluate(
             steps=until,
             folder=fleet_folder or run / "private" / "fleet",
             performance=performance,
-            keep_weights=any("weights" in getattr(ATTACKS[name], "needs", ()) for name in plan.attacks),
+            keep_weights=_asked_for_weights(plan, recipe),
             public=split.public if recipe.regularization.needs_public else None,
             **asked,
         )
     elif retrain is not None:
         train = partial(retrain_fleet, retrain, data, **asked)
     if recipe is not None and recipe.release.guard is not None:
-        bench = Bench(recipe.release, data, split, views)
+        bench = Bench(recipe.release.guard, data, split, views)
         target.guard = bench.guard(target, f"target {case.seed}")
         if case.untrained is not None:
             case.untrained.guard = bench.guard(case.untrained, f"untrained {case.seed}")
@@ -267,6 +268,14 @@ class _Fleets:
                 self._failure = error
                 raise
         return self.trained
+
+
+def _asked_for_weights(plan: EvaluationPlan, recipe: Recipe) -> bool:
+    """Of shadow models: by an attack, or by a guard that is fitted on answers to inputs of its own."""
+    guard = recipe.release.guard
+    return any("weights" in getattr(ATTACKS[name], "needs", ()) for name in plan.attacks) or (
+        guard is not None and needs_model(guard)
+    )
 
 
 def _behind_guards(bench: Bench, train: Callable[[], Fleet]) -> Fleet:

@@ -25,8 +25,9 @@ from dptrain.models.gcn import GraphNetwork
 from dptrain.models.hugging_face import LowRank
 from dptrain.models.on_graph import OnGraph
 from dptrain.recipe import ModelConfig, RegularizationConfig
-from dptrain.release import Guard
+from dptrain.release.guard import Guard
 from evaluation.access import Access, AccessError
+from evaluation.completed import completed
 
 CHUNK = 4096
 MOST_GRADIENT_NUMBERS = 20_000_000
@@ -107,7 +108,7 @@ class Target:
         with torch.no_grad():
             logits = self._nodes().answers(features).double().numpy()
         if self.guard is not None and self.access <= Access.SCORES:
-            return self.guard.answers(features, logits)
+            return completed(self.guard.answers(features, logits))
         return _scores(logits)
 
     def released_sums(
@@ -168,22 +169,26 @@ class Target:
         return Target(self._model, access, bounds=self.bounds, classes=self.classes, kind=self.kind, guard=self.guard)
 
     def labels(self, inputs: Tensor) -> Int[np.ndarray, "examples ..."]:
-        """The most probable class of each input; of a language model, the most probable token at each place."""
+        """The most probable class of each input, -1 where a guard refused it; of a language model, the most probable token at
+        each place."""
         if self.kind == "language":
             parts = [self._logits(part, Access.LABEL).argmax(-1) for part in inputs.split(self._at_once(inputs))]
             return np.concatenate(parts)
         logits = self._logits(inputs, Access.LABEL)
         if self.guard is None or self.guard.keeps_labels or self.access > Access.SCORES:
             return logits.argmax(-1)
-        return self.guard.answers(inputs, logits).argmax(1)
+        return self.guard.answers(inputs, logits).labels
 
     def scores(self, inputs: Tensor) -> Float[np.ndarray, "examples classes"]:
-        """Class probabilities in float64; of a regression model its predictions."""
+        """Class probabilities in float64; of a regression model its predictions.
+
+        Behind a guard they are what an attacker who knows it makes of what is shown (:func:`~evaluation.completed.completed`).
+        """
         logits = self._logits(inputs, Access.SCORES)
         if self.kind == "regression":
             return logits
         if self.guard is not None and self.access <= Access.SCORES:
-            return self.guard.answers(inputs, logits)
+            return completed(self.guard.answers(inputs, logits))
         return _scores(logits)
 
     def log_likelihoods(self, inputs: Tensor, targets: Tensor) -> Float[np.ndarray, "examples length"]:

@@ -1,9 +1,37 @@
 """Release with care: what a prediction may show.
 
-* ``guard.py``: :class:`Guard`, what stands between a model's outputs and whoever asks; label only
+* ``parts.py``: the text that says a guard, such as ``top5-rounded``
+* ``guard.py``: :class:`Guard`, what stands between a model's outputs and whoever asks; :func:`fitted`
+* ``shown.py``: label only, the best classes, rounding, temperature, rejection
+* ``hamp.py``: scores that belong to random inputs
 * ``memguard.py``: scores that are disguised against membership attacks
+* ``noisy_max.py``: a label by report noisy max, with its account of ε
+* ``teachers.py``: an ensemble of models of disjoint parts of the data
+* ``wrapped.py``: :class:`Guarded`, any PyTorch classifier behind a guard
+
+Names are imported when they are first used, since a recipe checks its guard without torch.
 """
 
-from dptrain.release.guard import Guard, LabelOnly, fitted
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Guard", "LabelOnly", "fitted"]
+if TYPE_CHECKING:
+    from dptrain.release.guard import Answers as Answers
+    from dptrain.release.guard import Guard as Guard
+    from dptrain.release.guard import Owner as Owner
+    from dptrain.release.guard import fitted as fitted
+    from dptrain.release.wrapped import Guarded as Guarded
+
+__all__ = ["Answers", "Guard", "Guarded", "Owner", "fitted"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a name when it is first used."""
+    if name not in __all__:
+        raise AttributeError(f"module 'dptrain.release' has no attribute {name!r}")
+    if name == "Guarded":
+        from dptrain.release.wrapped import Guarded
+
+        return Guarded
+    from dptrain.release import guard
+
+    return getattr(guard, name)

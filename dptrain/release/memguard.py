@@ -8,7 +8,8 @@ cannot tell. With logits z, scores s = softmax(z) and h the logit of g:
   gradient of |h(z')| + 10 max(0, max_{j≠l} z'_j − z'_l) + c ‖softmax(z') − s‖₁. c begins at 0.1 and grows tenfold as long as
   such a z' is found, so that the last one found is nearest; where none is found the scores stay.
 * Phase II shows softmax(z') with probability min(1, D / ‖softmax(z') − s‖₁) where g is less sure of it than of s, and s
-  otherwise. The expected distance of what is shown from s is then at most D, the ``distortion``.
+  otherwise. The expected distance of what is shown from s is then at most D, the distortion,
+  which is the number glued to the name.
 
 D is a budget of utility, which the paper calls ε; it says nothing of privacy, and is not the ε of differential privacy. g
 weighs both groups alike, whatever their sizes. Which of the two scores is shown is decided by the input and a secret key.
@@ -26,8 +27,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from dptrain.recipe import ReleaseConfig
-from dptrain.release.guard import Guard, Logits, Scores, draws
+from dptrain.errors import UserError
+from dptrain.release.guard import Answers, Guard, Owner, draws
 
 HIDDEN = 32
 FITTING_STEPS = 300
@@ -51,9 +52,17 @@ class MemGuard(Guard):
     key: bytes
 
     keeps_labels = True
+    needs_members = True
 
     @classmethod
-    def fit(cls, config: ReleaseConfig, members: Logits, others: Logits, key: bytes) -> "MemGuard":
+    def fit(cls, number: float | None, owner: Owner) -> "MemGuard":
+        members, others = owner.members, owner.others
+        if members is None or others is None or len(members) == 0 or len(others) == 0:
+            raise UserError(
+                "memguard is fitted on the model's outputs on members and on examples kept from it, and there are none; fit it "
+                "where the private data are (in a recipe, raise data.split.population, such as to 0.1), or give another guard, "
+                "such as top5-rounded"
+            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             classifier = nn.Sequential(nn.Linear(members.shape[1], HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 1)).double()
@@ -66,17 +75,17 @@ class MemGuard(Guard):
             logit = classifier(shown)[:, 0]
             nn.functional.binary_cross_entropy_with_logits(logit, is_member, weight, reduction="sum").backward()
             optimizer.step()
-        return cls(classifier.requires_grad_(False), config.distortion, key)
+        return cls(classifier.requires_grad_(False), 0.5 if number is None else number, owner.key)
 
-    def answers(self, inputs: Tensor, logits: Logits) -> Scores:
-        original = torch.from_numpy(np.asarray(logits, dtype=np.float64))
+    def through(self, inputs: Tensor, answers: Answers) -> Answers:
+        original = torch.from_numpy(np.log(np.maximum(answers.scores, np.finfo(float).tiny)))
         disguised = self.disguised(original)
-        before, after = original.softmax(1), disguised.softmax(1)
+        before, after = torch.from_numpy(answers.scores), disguised.softmax(1)
         distance = (after - before).abs().sum(1)
         less_sure = self.member_logit(disguised).abs() < self.member_logit(original).abs()
         probability = torch.where(less_sure, (self.distortion / distance.clamp_min(1e-12)).clamp_max(1), 0.0)
-        taken = torch.from_numpy(draws(inputs, self.key)) < probability
-        return torch.where(taken[:, None], after, before).numpy()
+        taken = torch.from_numpy(draws(inputs, self.key, "memguard")[:, 0]) < probability
+        return Answers.of(torch.where(taken[:, None], after, before).numpy())
 
     def statement(self) -> str:
         return (

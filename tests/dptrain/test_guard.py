@@ -9,8 +9,10 @@ import torch
 from dptrain.errors import ConfigError, UserError
 from dptrain.recipe import DataConfig, Recipe, ReleaseConfig, SplitConfig
 from dptrain.registry import GUARDS
-from dptrain.release import LabelOnly, fitted
+from dptrain.release.guard import Owner, fitted
 from dptrain.release.memguard import MemGuard
+from dptrain.release.parts import Part, terms_of
+from dptrain.release.shown import LabelOnly
 from evaluation.metrics import area_under_roc
 
 CLASSES = 5
@@ -27,12 +29,20 @@ def outputs(count: int, confidence: float, seed: int) -> np.ndarray:
 MEMBERS, OTHERS = outputs(400, 6.0, 0), outputs(150, 3.0, 1)
 ASKED = np.concatenate([outputs(120, 6.0, 2), outputs(120, 3.0, 3)])
 INPUTS = torch.randn(240, 3, generator=torch.Generator().manual_seed(4))
+WEIGHTS = torch.randn(3, CLASSES, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
 IS_MEMBER = np.arange(240) < 120
+
+
+def owner(key: bytes = b"secret", members: np.ndarray | None = MEMBERS, others: np.ndarray | None = OTHERS) -> Owner:
+    def outputs(inputs: torch.Tensor) -> np.ndarray:
+        return (inputs.double() @ WEIGHTS).numpy()
+
+    return Owner(outputs, (3,), (-2.0, 2.0), CLASSES, key, members, others)
 
 
 @functools.cache
 def memguard(distortion: float, key: bytes = b"secret") -> MemGuard:
-    made = fitted(ReleaseConfig(guard="memguard", distortion=distortion), MEMBERS, OTHERS, key)
+    made = fitted(f"memguard{distortion}", owner(key))
     assert isinstance(made, MemGuard)
     return made
 
@@ -46,7 +56,7 @@ def auc(scores: np.ndarray) -> float:
 
 
 def test_memguard_keeps_labels_and_gives_probabilities():
-    shown = memguard(2.0).answers(INPUTS, ASKED)
+    shown = memguard(2.0).answers(INPUTS, ASKED).scores
     assert np.array_equal(shown.argmax(1), ASKED.argmax(1))
     assert shown.sum(1) == pytest.approx(1.0)
     assert (shown >= 0).all()
@@ -57,17 +67,17 @@ def test_memguard_keeps_to_its_budget_on_average_for_every_query(distortion: flo
     """The same outputs for 200 inputs: the standard error of a mean of draws of size at most 2 is below .08."""
     inputs = torch.randn(200, 3, generator=torch.Generator().manual_seed(5))
     guard = memguard(distortion)
-    changed = [np.abs(guard.answers(inputs, np.tile(row, (200, 1))) - softmax(row[None])).sum(1) for row in ASKED[::60]]
+    changed = [np.abs(guard.answers(inputs, np.tile(row, (200, 1))).scores - softmax(row[None])).sum(1) for row in ASKED[::60]]
     assert all(change.mean() <= distortion + 3 * 0.08 for change in changed)
     assert (np.max(changed) == 0) == (distortion == 0)
-    shown = memguard(distortion).answers(INPUTS, ASKED)
+    shown = memguard(distortion).answers(INPUTS, ASKED).scores
     assert np.abs(shown - softmax(ASKED)).sum(1).mean() <= distortion + 0.02
 
 
 def test_the_owner_s_classifier_cannot_read_what_is_shown():
     guard = memguard(2.0)
     before = guard.member_logit(torch.from_numpy(ASKED)).numpy()
-    after = guard.member_logit(torch.from_numpy(np.log(guard.answers(INPUTS, ASKED)))).numpy()
+    after = guard.member_logit(torch.from_numpy(np.log(guard.answers(INPUTS, ASKED).scores))).numpy()
     assert auc(before) > 0.85
     assert np.median(np.abs(after)) < 0.2 * np.median(np.abs(before))
     found = guard.disguised(torch.from_numpy(ASKED))
@@ -79,33 +89,40 @@ def test_the_owner_s_classifier_cannot_read_what_is_shown():
 
 def test_the_same_query_gets_the_same_answer_in_whatever_company():
     guard = memguard(0.1)
-    together = guard.answers(INPUTS, ASKED)
+    together = guard.answers(INPUTS, ASKED).scores
     order = np.random.default_rng(0).permutation(240)
-    assert guard.answers(INPUTS[order], ASKED[order]) == pytest.approx(together[order])
-    assert guard.answers(INPUTS[7:8], ASKED[7:8]) == pytest.approx(together[7:8])
-    assert not np.allclose(memguard(0.1, b"another").answers(INPUTS, ASKED), together)
+    assert guard.answers(INPUTS[order], ASKED[order]).scores == pytest.approx(together[order])
+    assert guard.answers(INPUTS[7:8], ASKED[7:8]).scores == pytest.approx(together[7:8])
+    assert not np.allclose(memguard(0.1, b"another").answers(INPUTS, ASKED).scores, together)
 
 
 def test_label_only_shows_the_label():
-    guard = fitted(ReleaseConfig(guard="label_only"), MEMBERS, OTHERS, b"")
+    guard = fitted("label_only", owner())
     assert isinstance(guard, LabelOnly)
-    shown = guard.answers(INPUTS, ASKED)
+    shown = guard.answers(INPUTS, ASKED).scores
     assert np.array_equal(shown.argmax(1), ASKED.argmax(1))
     assert set(np.unique(shown)) == {0.0, 1.0}
 
 
+def said(name: str) -> str:
+    """The guard with a number, where it takes one."""
+    number = terms_of(name).number
+    return name if number is None else Part(name, number.example).text
+
+
 @pytest.mark.parametrize("name", GUARDS.names())
 def test_every_guard_says_that_it_is_no_privacy_guarantee(name: str):
-    assert "no privacy guarantee" in fitted(ReleaseConfig(guard=name), MEMBERS, OTHERS, b"key").statement()
+    assert "no privacy guarantee" in fitted(said(name), owner()).statement()
 
 
 def test_what_cannot_be_used_is_refused_with_what_to_type():
     with pytest.raises(ConfigError, match="did you mean 'memguard'"):
         ReleaseConfig(guard="memgard")
     with pytest.raises(ConfigError, match="from 0 to 2"):
-        ReleaseConfig(distortion=3.0)
+        ReleaseConfig(guard="memguard3")
     with pytest.raises(UserError, match=r"data\.split\.population"):
-        fitted(ReleaseConfig(guard="memguard"), MEMBERS, OTHERS[:0], b"")
+        fitted("memguard", owner(others=OTHERS[:0]))
     shares = SplitConfig(members=0.5, non_members=0.5, population=0.0, public=0.0)
     with pytest.raises(ConfigError, match=r"data\.split\.population is 0"):
         Recipe(data=DataConfig(split=shares), release=ReleaseConfig(guard="memguard"))
+    Recipe(data=DataConfig(split=shares), release=ReleaseConfig(guard="top5"))

@@ -25,7 +25,8 @@ from evaluation.target import Target
 from tests.evaluation.worlds import target_of
 
 CLASSES, EXAMPLES, POPULATION, MODELS = 5, 300, 150, 7
-MEMGUARD = ReleaseConfig(guard="memguard", distortion=1.0)
+DISTORTION = 1.0
+MEMGUARD = f"memguard{DISTORTION:g}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,8 +62,8 @@ class Scene:
     def fleet(self) -> Fleet:
         return Fleet(self.logits[1:], self.membership[1:], "digest")
 
-    def guarded(self, release: ReleaseConfig = MEMGUARD) -> tuple[Target, Fleet]:
-        bench, target = Bench(release, self.data, self.split), self.target
+    def guarded(self, text: str = MEMGUARD) -> tuple[Target, Fleet]:
+        bench, target = Bench(text, self.data, self.split), self.target
         target.guard = bench.guard(target, "target")
         return target, bench.behind(self.fleet)
 
@@ -109,7 +110,7 @@ def test_labels_are_the_model_s_own_and_who_sees_more_than_scores_is_behind_the_
     assert np.array_equal(target.behind(Access.LABEL).labels(inputs), scene.target.labels(inputs))
     shown, bare = target.behind(Access.SCORES).scores(inputs), scene.target.scores(inputs)
     changed = np.abs(shown - bare).sum(1)
-    assert 0 < changed.mean() <= MEMGUARD.distortion
+    assert 0 < changed.mean() <= DISTORTION
     assert np.array_equal(shown.argmax(1), bare.argmax(1))
     for access in (Access.LOGITS, Access.WEIGHTS):
         assert np.array_equal(target.behind(access).scores(inputs), bare)
@@ -120,7 +121,7 @@ def test_no_shadow_model_answers_outside_of_what_is_asked_and_views_are_guarded_
     split = dataclasses.replace(scene.split, population=scene.split.population[:-20], public=public)
     views = Views("twice", lambda inputs: torch.stack([inputs, inputs]))
     fleet = dataclasses.replace(scene.fleet, views=np.stack([scene.fleet.logits] * 2, axis=1))
-    shown = Bench(ReleaseConfig(guard="label_only"), scene.data, split, views).behind(fleet)
+    shown = Bench("label_only", scene.data, split, views).behind(fleet)
     assert shown.views is not None
     assert np.isnan(shown.logits[:, public]).all()
     asked = np.arange(EXAMPLES + POPULATION - 20)

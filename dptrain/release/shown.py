@@ -1,0 +1,147 @@
+"""Guards that leave something out: classes, scores, decimals, answers.
+
+| text | what is shown |
+|---|---|
+| ``label_only`` | the most probable class |
+| ``top5`` | the 5 most probable classes with their scores |
+| ``labels5`` | the 5 most probable classes in order, without scores |
+| ``rounded2`` | scores to 2 decimals |
+| ``temperature4`` | the softmax of the logits divided by 4 |
+| ``reject0.6`` | nothing, where the highest score is below 0.6 |
+
+Nothing is drawn and nothing is fitted, and none of it is a privacy guarantee.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from dptrain.release.guard import Answers, Guard, Owner
+
+
+@dataclass(frozen=True)
+class LabelOnly(Guard):
+    """The most probable class, and nothing else: its score is 1."""
+
+    keeps_labels = True
+
+    def through(self, inputs: Tensor, answers: Answers) -> Answers:
+        return Answers.ranked(answers.best(1), answers.scores.shape[1], "label")
+
+    def statement(self) -> str:
+        return "Only the most probable class is shown. That is no privacy guarantee: labels alone tell members apart as well."
+
+
+@dataclass(frozen=True)
+class Top(Guard):
+    """The most probable classes with their scores."""
+
+    count: int
+
+    keeps_labels = True
+
+    @classmethod
+    def fit(cls, number: float | None, owner: Owner) -> "Top":
+        return cls(int(number or 1))
+
+    def through(self, inputs: Tensor, answers: Answers) -> Answers:
+        best = answers.best(self.count)
+        scores = np.zeros_like(answers.scores)
+        np.put_along_axis(scores, best, np.take_along_axis(answers.scores, best, axis=1), axis=1)
+        return Answers(scores, best, answers.shows, answers.refused)
+
+    def statement(self) -> str:
+        return (
+            f"The {self.count} most probable classes are shown with their scores. That is no privacy guarantee: the scores of "
+            "the best classes are most of what membership attacks read."
+        )
+
+
+@dataclass(frozen=True)
+class Labels(Guard):
+    """The most probable classes in order, without scores."""
+
+    count: int
+
+    keeps_labels = True
+
+    @classmethod
+    def fit(cls, number: float | None, owner: Owner) -> "Labels":
+        return cls(int(number or 1))
+
+    def through(self, inputs: Tensor, answers: Answers) -> Answers:
+        return Answers.ranked(answers.best(self.count), answers.scores.shape[1], "ranks")
+
+    def statement(self) -> str:
+        return (
+            f"The {self.count} most probable classes are shown in order, without scores. That is no privacy guarantee: an "
+            "order tells members apart as well."
+        )
+
+
+@dataclass(frozen=True)
+class Rounded(Guard):
+    """Scores to some decimals, so that they need not sum to 1.
+
+    Classes that are shown in an order stay in it, though their scores may then be equal. Where all classes are shown there is
+    no order but that of the scores, and of equal ones the first counts as best.
+    """
+
+    decimals: int
+
+    @classmethod
+    def fit(cls, number: float | None, owner: Owner) -> "Rounded":
+        return cls(1 if number is None else int(number))
+
+    def through(self, inputs: Tensor, answers: Answers) -> Answers:
+        return Answers(np.round(answers.scores, self.decimals), answers.shown, answers.shows, answers.refused)
+
+    def statement(self) -> str:
+        return (
+            f"Scores are rounded to {self.decimals} decimals. That is no privacy guarantee: what rounding hides of one answer, "
+            "answers to many inputs near it show."
+        )
+
+
+@dataclass(frozen=True)
+class Temperature(Guard):
+    """The softmax of the logits divided by a temperature: scores^(1/T), normalised. Above 1 it flattens."""
+
+    temperature: float
+
+    keeps_labels = True
+
+    @classmethod
+    def fit(cls, number: float | None, owner: Owner) -> "Temperature":
+        return cls(1.0 if number is None else number)
+
+    def through(self, inputs: Tensor, answers: Answers) -> Answers:
+        raised = (answers.scores / answers.scores.max(1, keepdims=True)) ** (1.0 / self.temperature)
+        return Answers(raised / raised.sum(1, keepdims=True), answers.shown, answers.shows, answers.refused)
+
+    def statement(self) -> str:
+        return (
+            f"Logits are divided by {self.temperature:g} before the softmax. That is no privacy guarantee: whoever knows or "
+            "estimates the number undoes it."
+        )
+
+
+@dataclass(frozen=True)
+class Reject(Guard):
+    """No answer where the highest score that is shown is below a threshold."""
+
+    threshold: float
+
+    @classmethod
+    def fit(cls, number: float | None, owner: Owner) -> "Reject":
+        return cls(number or 0.0)
+
+    def through(self, inputs: Tensor, answers: Answers) -> Answers:
+        return answers.refusing(answers.scores.max(1) < self.threshold)
+
+    def statement(self) -> str:
+        return (
+            f"A query whose highest score is below {self.threshold:g} is not answered. That is no privacy guarantee: a refusal "
+            "says that the model is unsure, which it is of non-members more often, and members are answered in full."
+        )
