@@ -155,6 +155,12 @@ GUARDS: Registry[Any] = Registry(
         "rounded": Builtin("dptrain.release.shown:Rounded", "rounded2: scores to 2 decimals (1 where none is given)"),
         "temperature": Builtin("dptrain.release.shown:Temperature", "temperature4: logits are divided by 4"),
         "reject": Builtin("dptrain.release.shown:Reject", "reject0.6: no answer where the highest score is below 0.6"),
+        "hamp": Builtin(
+            "dptrain.release.hamp:HAMP", "scores of random inputs, in the order of one's own (Chen, Pattabiraman 2024)"
+        ),
+        "noisy_max": Builtin(
+            "dptrain.release.noisy_max:NoisyMax", "noisy_max8: one class, each answer with ε = 8 (report noisy max)"
+        ),
         "memguard": Builtin(
             "dptrain.release.memguard:MemGuard",
             "memguard0.5: scores disguised from membership attacks, changed by 0.5 on average at most (Jia et al. 2019)",

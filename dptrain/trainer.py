@@ -49,6 +49,7 @@ from dptrain.qualifications import qualifications
 from dptrain.recipe import Performance, Recipe
 from dptrain.registry import LOSSES, OPTIMIZERS
 from dptrain.regularization import check_regularization
+from dptrain.release.guard import stated
 from dptrain.stopping import EarlyStopping
 
 Extension = Callable[[nn.Module, Examples, LossFunction], tuple[nn.Module, Any, LossFunction]]
@@ -273,6 +274,7 @@ class Trainer:
         Fingerprint and split are there as salted commitments: the content's own hash would let someone who knows all
         examples but one test a guess for the last. The seed, from which the split is drawn, and the path stay private.
         """
+        guard = self.recipe.release.guard
         return {
             "recipe": as_plain(self.recipe.unlocated()),
             "recipe_digest": self.recipe.digest(),
@@ -292,6 +294,7 @@ class Trainer:
             },
             **({"base": self.training.model.stated()} if isinstance(self.training.model, LowRank) else {}),
             "split_commitment": self.split.digest,
+            **({} if guard is None else {"guard": {"text": guard, "statement": stated(guard)}}),
         }
 
     def _student(self) -> Callable[[], nn.Module] | None:

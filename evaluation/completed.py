@@ -29,6 +29,7 @@ def completed(answers: Answers) -> Float[np.ndarray, "examples classes"]:
         np.put_along_axis(is_shown, answers.shown, values=True, axis=1)
         missing = np.maximum(0.0, 1.0 - shown.sum(1, keepdims=True))
         shown = np.where(is_shown, shown, missing / (classes - answers.shown.shape[1]))
+    shown = np.where(answers.refused[:, None], 0.0, shown)
     total = shown.sum(1, keepdims=True)
     return np.where(total > 0, shown / np.where(total > 0, total, 1.0), 1.0 / classes)
 
@@ -39,4 +40,4 @@ def _by_rank(answers: Answers) -> Float[np.ndarray, "examples classes"]:
     weights = np.arange(classes, 0, -1)[: answers.shown.shape[1]] / (classes * (classes + 1) / 2)
     found = np.zeros_like(answers.scores)
     np.put_along_axis(found, answers.shown, np.broadcast_to(weights, answers.shown.shape), axis=1)
-    return np.where(answers.refused[:, None], 0.0, found)
+    return found

@@ -319,7 +319,8 @@ def check_plan(plan: EvaluationPlan, data: DataSet, guard: str | None = None, sp
         splits: of which models will be trained. Left out, an attack that a split does not serve says so when it runs.
 
     Raises:
-        ConfigError: views of what is no picture, a hidden column that there is not, or a guard of scores that there are not.
+        ConfigError: views of what is no picture, a hidden column that there is not, or a guard of scores that there are not
+            or of random inputs that cannot be drawn.
         DataError: classes are to be inverted, and a split leaves nobody who could judge what comes out.
     """
     views_of(plan, data)
@@ -329,6 +330,11 @@ def check_plan(plan: EvaluationPlan, data: DataSet, guard: str | None = None, sp
         raise ConfigError(
             f"release.guard is {guard!r}, which stands before labels and scores of one class an example, and a model of "
             f"{data.name} {what}; leave it out"
+        )
+    if guard is not None and needs_model(guard) and not data.inputs.is_floating_point():
+        raise ConfigError(
+            f"release.guard is {guard!r}, of which a part asks the model about random inputs, and those of {data.name} are "
+            "words, or numbers of nodes; give another guard, such as labels5"
         )
     if any(name.startswith("inversion.") and not isinstance(ATTACKS[name](), Informed) for name in plan.attacks):
         for split in splits if can_be_drawn(data) else ():

@@ -32,7 +32,19 @@ from dptrain.errors import UserError
 from dptrain.registry import GUARDS
 from dptrain.release.parts import Part, needs_members, needs_model, parse
 
-__all__ = ["Answers", "Chain", "Guard", "Owner", "Part", "draws", "fitted", "needs_members", "needs_model", "parse"]
+__all__ = [
+    "Answers",
+    "Chain",
+    "Guard",
+    "Owner",
+    "Part",
+    "draws",
+    "fitted",
+    "needs_members",
+    "needs_model",
+    "parse",
+    "stated",
+]
 
 Logits = Float[np.ndarray, "examples classes"]
 Scores = Float[np.ndarray, "examples classes"]
@@ -109,6 +121,8 @@ class Owner:
     """The model's outputs on what it was trained on; None where that is not at hand, as on a server."""
     others: Logits | None = None
     """Its outputs on examples that were kept from it."""
+    reads: Literal["numbers", "words"] = "numbers"
+    """Whether inputs are measured, or are tokens or other numbers that name something."""
     sensitivity: float = 1.0
     """The most that one example more or less in training can change a score of the model by, whatever the input: 1 for a model
     of which nothing is known, 1/teachers for an :class:`~dptrain.release.teachers.Ensemble`."""
@@ -138,9 +152,14 @@ class Guard(ABC):
     def through(self, inputs: Tensor, answers: Answers) -> Answers:
         """What is shown in place of these answers, none of which is refused."""
 
+    @classmethod
+    def says(cls, number: float | None) -> str:
+        """What such a guard does and does not do, in public facts alone, so that a card can say it before one is fitted."""
+        return f"A guard of its owner's own, {cls.__name__}, of which no privacy guarantee is known."
+
     @abstractmethod
     def statement(self) -> str:
-        """What the guard does and does not do, for the release card."""
+        """What this one does and does not do."""
 
     def answers(self, inputs: Tensor, logits: Logits) -> Answers:
         """What is shown in place of a model's outputs."""
@@ -179,6 +198,15 @@ def fitted(text: str, owner: Owner) -> Guard:
     """
     made = tuple(GUARDS[part.name].fit(part.number, owner) for part in parse(text))
     return made[0] if len(made) == 1 else Chain(made)
+
+
+def stated(text: str) -> str:
+    """What the guard that a text says does and does not do, for the release card.
+
+    Raises:
+        ConfigError: the text says none.
+    """
+    return " ".join(GUARDS[part.name].says(part.number) for part in parse(text))
 
 
 def softmax(logits: Logits) -> Scores:

@@ -87,12 +87,16 @@ class MemGuard(Guard):
         taken = torch.from_numpy(draws(inputs, self.key, "memguard")[:, 0]) < probability
         return Answers.of(torch.where(taken[:, None], after, before).numpy())
 
-    def statement(self) -> str:
+    @classmethod
+    def says(cls, number: float | None) -> str:
         return (
             "Scores are disguised (MemGuard, Jia et al. 2019): labels stay, and the changes of an answer's scores sum up to "
-            f"at most {self.distortion:g} on average. That is a budget of utility and no privacy guarantee: attacks that know "
+            f"at most {number or 0:g} on average. That is a budget of utility and no privacy guarantee: attacks that know "
             "of it, and attacks that see labels alone, are not stopped by it. It was fitted on members, which ε does not cover."
         )
+
+    def statement(self) -> str:
+        return self.says(self.distortion)
 
     def member_logit(self, logits: Float[Tensor, "examples classes"]) -> Float[Tensor, " examples"]:
         """h: above 0 where g takes an answer for a member's."""
@@ -100,6 +104,13 @@ class MemGuard(Guard):
 
     def disguised(self, logits: Float[Tensor, "examples classes"]) -> Float[Tensor, "examples classes"]:
         """Phase I: the nearest logits that it finds; the original ones where it finds none."""
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+        ):  # whoever asks a model seldom wants gradients, and this needs one
+            return self._nearest(logits.clone())
+
+    def _nearest(self, logits: Tensor) -> Tensor:
         found = logits.clone()
         alive = torch.arange(len(logits))[self.member_logit(logits).abs() > 1e-5]
         for distance in DISTANCE:

@@ -19,7 +19,7 @@ Left = Literal["nothing", "some", "all", "own"]
 them."""
 
 _ORDER: tuple[Left, ...] = ("nothing", "some", "all", "own")
-_GLUED = re.compile(r"(?P<name>.*?)(?P<number>\d+(?:\.\d+)?)?", re.DOTALL)
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
@@ -150,22 +150,29 @@ def needs_model(text: str) -> bool:
 
 
 def _part(said: str, text: str) -> Part:
-    names = GUARDS.names()
-    found = _GLUED.fullmatch(said)
-    assert found is not None  # it matches every text
-    name, glued = (said, None) if said in names else (found["name"], found["number"])
+    name, glued = _split(said)
     if not name:
         raise ConfigError(
             f"the guard {text!r} has a part {said!r} without a name; join names by '-', each with its number glued to it, such "
             "as top5-rounded"
         )
     GUARDS.check(name)
-    number, given = terms_of(name).number, None if glued is None else float(glued)
+    number, given = terms_of(name).number, float(glued) if glued else None
     if number is not None:
         return Part(name, number.check(name, given))
     if given is not None and name in TERMS:
         raise ConfigError(f"the guard {name!r} takes no number, and {said!r} has one; give {name}")
     return Part(name, given)
+
+
+def _split(said: str) -> tuple[str, str]:
+    """Name and number, either of them empty; the longest registered name that leaves a number, since one may end in digits."""
+    for name in sorted(GUARDS.names(), key=len, reverse=True):
+        number = said.removeprefix(name)
+        if said.startswith(name) and (not number or _NUMBER.fullmatch(number)):
+            return name, number
+    name = said.rstrip("0123456789.")
+    return name, said[len(name) :]
 
 
 def _misplaced(text: str, name: str, before: list[Part], finds: Left) -> str:

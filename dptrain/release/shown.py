@@ -29,8 +29,12 @@ class LabelOnly(Guard):
     def through(self, inputs: Tensor, answers: Answers) -> Answers:
         return Answers.ranked(answers.best(1), answers.scores.shape[1], "label")
 
-    def statement(self) -> str:
+    @classmethod
+    def says(cls, number: float | None) -> str:
         return "Only the most probable class is shown. That is no privacy guarantee: labels alone tell members apart as well."
+
+    def statement(self) -> str:
+        return self.says(None)
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,15 @@ class Top(Guard):
         np.put_along_axis(scores, best, np.take_along_axis(answers.scores, best, axis=1), axis=1)
         return Answers(scores, best, answers.shows, answers.refused)
 
-    def statement(self) -> str:
+    @classmethod
+    def says(cls, number: float | None) -> str:
         return (
-            f"The {self.count} most probable classes are shown with their scores. That is no privacy guarantee: the scores of "
-            "the best classes are most of what membership attacks read."
+            f"The {number or 0:g} most probable classes are shown with their scores. That is no privacy guarantee: the scores "
+            "of the best classes are most of what membership attacks read."
         )
+
+    def statement(self) -> str:
+        return self.says(self.count)
 
 
 @dataclass(frozen=True)
@@ -73,11 +81,15 @@ class Labels(Guard):
     def through(self, inputs: Tensor, answers: Answers) -> Answers:
         return Answers.ranked(answers.best(self.count), answers.scores.shape[1], "ranks")
 
-    def statement(self) -> str:
+    @classmethod
+    def says(cls, number: float | None) -> str:
         return (
-            f"The {self.count} most probable classes are shown in order, without scores. That is no privacy guarantee: an "
+            f"The {number or 0:g} most probable classes are shown in order, without scores. That is no privacy guarantee: an "
             "order tells members apart as well."
         )
+
+    def statement(self) -> str:
+        return self.says(self.count)
 
 
 @dataclass(frozen=True)
@@ -97,16 +109,23 @@ class Rounded(Guard):
     def through(self, inputs: Tensor, answers: Answers) -> Answers:
         return Answers(np.round(answers.scores, self.decimals), answers.shown, answers.shows, answers.refused)
 
-    def statement(self) -> str:
+    @classmethod
+    def says(cls, number: float | None) -> str:
         return (
-            f"Scores are rounded to {self.decimals} decimals. That is no privacy guarantee: what rounding hides of one answer, "
+            f"Scores are rounded to {number or 0:g} decimals. That is no privacy guarantee: what rounding hides of one answer, "
             "answers to many inputs near it show."
         )
+
+    def statement(self) -> str:
+        return self.says(self.decimals)
 
 
 @dataclass(frozen=True)
 class Temperature(Guard):
-    """The softmax of the logits divided by a temperature: scores^(1/T), normalised. Above 1 it flattens."""
+    """The softmax of the logits divided by a temperature: scores^(1/T), normalised. Above 1 it flattens.
+
+    A class whose logit is 745 or more below the highest has a score of 0 in float64, and keeps it.
+    """
 
     temperature: float
 
@@ -120,11 +139,15 @@ class Temperature(Guard):
         raised = (answers.scores / answers.scores.max(1, keepdims=True)) ** (1.0 / self.temperature)
         return Answers(raised / raised.sum(1, keepdims=True), answers.shown, answers.shows, answers.refused)
 
-    def statement(self) -> str:
+    @classmethod
+    def says(cls, number: float | None) -> str:
         return (
-            f"Logits are divided by {self.temperature:g} before the softmax. That is no privacy guarantee: whoever knows or "
+            f"Logits are divided by {number or 0:g} before the softmax. That is no privacy guarantee: whoever knows or "
             "estimates the number undoes it."
         )
+
+    def statement(self) -> str:
+        return self.says(self.temperature)
 
 
 @dataclass(frozen=True)
@@ -140,8 +163,12 @@ class Reject(Guard):
     def through(self, inputs: Tensor, answers: Answers) -> Answers:
         return answers.refusing(answers.scores.max(1) < self.threshold)
 
-    def statement(self) -> str:
+    @classmethod
+    def says(cls, number: float | None) -> str:
         return (
-            f"A query whose highest score is below {self.threshold:g} is not answered. That is no privacy guarantee: a refusal "
+            f"A query whose highest score is below {number or 0:g} is not answered. That is no privacy guarantee: a refusal "
             "says that the model is unsure, which it is of non-members more often, and members are answered in full."
         )
+
+    def statement(self) -> str:
+        return self.says(self.threshold)

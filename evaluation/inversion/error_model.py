@@ -80,10 +80,10 @@ class FittedGaussian:
 
 @dataclass(frozen=True)
 class Confusion:
-    """P(true class | predicted class)."""
+    """P(true class | predicted class), or given that a guard refused to predict."""
 
     def fit(self, target: Target, knowledge: AttributeKnowledge) -> FittedError:
-        counts = np.ones((target.classes, target.classes))
+        counts = np.ones((target.classes + 1, target.classes))  # the last row is that of -1, where a guard gave no answer
         np.add.at(counts, (target.labels(knowledge.population), knowledge.population_targets.numpy()), 1)
         return _FittedConfusion(target, np.log(counts / counts.sum(1, keepdims=True)))
 

@@ -78,8 +78,9 @@ class LabelInversion:
         return prior.decode(means).clamp(*target.bounds)
 
     def _answered(self, target: Target, inputs: Tensor) -> Float[Tensor, "inputs classes"]:
-        """Which class is answered."""
-        return torch.nn.functional.one_hot(torch.from_numpy(target.labels(inputs)), target.classes).float()
+        """Which class is answered; none where a guard refused."""
+        said = torch.from_numpy(target.labels(inputs)) + 1
+        return torch.nn.functional.one_hot(said, target.classes + 1)[:, 1:].float()
 
 
 MOSTLY = 0.95

@@ -3,6 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,18 +12,24 @@ import torch
 import dptrain.data
 from dptrain.data.dataset import DataSet
 from dptrain.data.split import Split, draw
+from dptrain.errors import ConfigError, UserError
 from dptrain.fleet import Fleet, Views, draw_membership
 from dptrain.recipe import DataConfig, OptimizerConfig, PrivacyConfig, Recipe, ReleaseConfig, SplitConfig, TrainingConfig
+from dptrain.release.guard import softmax
 from dptrain.trainer import Trainer
 from evaluation import EvaluationPlan, evaluate
 from evaluation.access import Access
 from evaluation.guarded import Bench
+from evaluation.inversion.attribute_knowledge import AttributeKnowledge
+from evaluation.inversion.columns import Layout
+from evaluation.inversion.error_model import Confusion
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack
 from evaluation.membership.shadow import ShadowClassifier
 from evaluation.membership.threshold import LossThreshold
 from evaluation.metrics import area_under_roc
+from evaluation.runner import check_plan
 from evaluation.target import Target
-from tests.evaluation.worlds import target_of
+from tests.evaluation.worlds import Table, target_of
 
 CLASSES, EXAMPLES, POPULATION, MODELS = 5, 300, 150, 7
 DISTORTION = 1.0
@@ -130,11 +137,79 @@ def test_no_shadow_model_answers_outside_of_what_is_asked_and_views_are_guarded_
     assert np.array_equal(shown.logits[:, asked].argmax(2), fleet.logits[:, asked].argmax(2))
 
 
+def test_every_shadow_model_behind_hamp_answers_with_its_own_scores_for_random_inputs(scene: Scene):
+    """Which takes its weights: a fleet that kept none cannot be put behind it."""
+    fleet = dataclasses.replace(
+        scene.fleet,
+        weights={"logits": scene.logits[1:].astype(np.float32)},
+        build=lambda: Table(torch.zeros(EXAMPLES + POPULATION, CLASSES)),
+    )
+    bench = Bench("hamp", scene.data, scene.split)
+    shown = np.exp(bench.behind(fleet).logits)
+    in_order = np.take_along_axis(shown, np.argsort(-fleet.logits, axis=2), axis=2)
+    assert (np.diff(in_order, axis=2) <= 0).all()
+    own = [softmax(logits).max(1) for logits in fleet.logits]
+    for number, answers in enumerate(shown):
+        apart, next_apart = (np.abs(answers.max(1)[:, None] - own[other]).min(1) for other in (number, (number + 1) % len(own)))
+        assert apart.max() < 1e-6
+        assert np.mean(next_apart > 1e-6) > 0.5
+    with pytest.raises(UserError, match="kept its models' answers and not their weights"):
+        bench.behind(scene.fleet)
+
+
+def test_behind_hamp_a_threshold_on_confidence_finds_nobody(scene: Scene):
+    """Every model of the scene is right about every example, so the order of the classes says nothing of who is a member."""
+    target = scene.target
+    target.guard = Bench("hamp", scene.data, scene.split).guard(target, "target")
+    assert scene.area(LossThreshold(), target, scene.fleet) == pytest.approx(0.5, abs=0.1)
+
+
+def test_an_attacker_of_scores_is_handed_what_is_shown_completed_and_one_of_labels_is_told_of_refusals(scene: Scene):
+    target, inputs = scene.target, scene.data.inputs
+    bare = target.scores(inputs)
+    target.guard = Bench("top2", scene.data, scene.split).guard(target, "target")
+    shown = target.behind(Access.SCORES).scores(inputs)
+    best = np.argsort(-bare, axis=1)[:, :2]
+    assert np.take_along_axis(shown, best, 1) == pytest.approx(np.take_along_axis(bare, best, 1))
+    withheld = np.argsort(-bare, axis=1)[:, 2:]
+    missing = 1 - np.take_along_axis(bare, best, 1).sum(1, keepdims=True)
+    assert np.take_along_axis(shown, withheld, 1) == pytest.approx(np.tile(missing / 3, 3))
+    target.guard = Bench("reject0.99", scene.data, scene.split).guard(target, "target")
+    refused = bare.max(1) < 0.99
+    assert 0 < refused.sum() < len(bare)
+    assert target.behind(Access.SCORES).scores(inputs)[refused] == pytest.approx(1 / CLASSES)
+    assert np.array_equal(target.behind(Access.LABEL).labels(inputs) == -1, refused)
+
+
+def test_a_confusion_that_an_attacker_learns_has_a_row_for_refusals(scene: Scene):
+    target, inputs = scene.target, scene.data.inputs
+    target.guard = Bench("reject0.99", scene.data, scene.split).guard(target, "target")
+    seen = target.behind(Access.LABEL)
+    layout = Layout.of(("number:number[0,450]",))
+    fitted: Any = Confusion().fit(seen, AttributeKnowledge(layout, "number", (), inputs, scene.data.targets))
+    said, counts = seen.labels(inputs), np.ones((CLASSES + 1, CLASSES))
+    for label, truth in zip(said, scene.data.targets.tolist(), strict=True):
+        counts[CLASSES if label == -1 else label, truth] += 1
+    assert np.exp(fitted.logs) == pytest.approx(counts / counts.sum(1, keepdims=True))
+    refused = np.flatnonzero(said == -1)
+    likely = fitted.log_likelihood(inputs[refused.tolist()], scene.data.targets[refused.tolist()])
+    assert np.exp(likely) == pytest.approx(
+        (counts / counts.sum(1, keepdims=True))[CLASSES, scene.data.targets[refused.tolist()]]
+    )
+
+
+def test_a_guard_that_asks_about_random_inputs_is_refused_where_inputs_are_words(scene: Scene):
+    words = dataclasses.replace(scene.data, inputs=scene.data.inputs.long())
+    check_plan(EvaluationPlan(attacks=()), words, "labels3")
+    with pytest.raises(ConfigError, match=r"release\.guard is 'hamp-top3'.*such as labels5"):
+        check_plan(EvaluationPlan(attacks=()), words, "hamp-top3")
+
+
 SHARES = SplitConfig(members=0.5, non_members=0.35, population=0.1, public=0.05)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("guard", ["memguard", "label_only"])
+@pytest.mark.parametrize("guard", ["memguard", "label_only", "hamp-top3", "top3-rounded"])
 def test_a_recipe_with_a_guard_is_attacked_through_it(tmp_path: Path, guard: str):
     """The models are those of the recipe without one; the result says what stood before them."""
     recipe = Recipe(

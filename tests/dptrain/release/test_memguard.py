@@ -1,4 +1,4 @@
-"""Guards: labels stay, distortion keeps to its budget, the same query gets the same answer, and nothing is called private."""
+"""MemGuard: labels stay, distortion keeps to its budget, and the owner's classifier cannot read what is shown."""
 
 import functools
 
@@ -8,36 +8,12 @@ import torch
 
 from dptrain.errors import ConfigError, UserError
 from dptrain.recipe import DataConfig, Recipe, ReleaseConfig, SplitConfig
-from dptrain.registry import GUARDS
-from dptrain.release.guard import Owner, fitted
+from dptrain.release.guard import fitted
 from dptrain.release.memguard import MemGuard
-from dptrain.release.parts import Part, terms_of
-from dptrain.release.shown import LabelOnly
 from evaluation.metrics import area_under_roc
+from tests.dptrain.release.owners import ASKED, INPUTS, OTHERS, owner, softmax
 
-CLASSES = 5
-
-
-def outputs(count: int, confidence: float, seed: int) -> np.ndarray:
-    """Logits of a model that is surer of its members."""
-    generator = np.random.default_rng(seed)
-    logits = generator.normal(size=(count, CLASSES))
-    logits[np.arange(count), generator.integers(0, CLASSES, count)] += confidence + generator.normal(size=count)
-    return logits
-
-
-MEMBERS, OTHERS = outputs(400, 6.0, 0), outputs(150, 3.0, 1)
-ASKED = np.concatenate([outputs(120, 6.0, 2), outputs(120, 3.0, 3)])
-INPUTS = torch.randn(240, 3, generator=torch.Generator().manual_seed(4))
-WEIGHTS = torch.randn(3, CLASSES, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
 IS_MEMBER = np.arange(240) < 120
-
-
-def owner(key: bytes = b"secret", members: np.ndarray | None = MEMBERS, others: np.ndarray | None = OTHERS) -> Owner:
-    def outputs(inputs: torch.Tensor) -> np.ndarray:
-        return (inputs.double() @ WEIGHTS).numpy()
-
-    return Owner(outputs, (3,), (-2.0, 2.0), CLASSES, key, members, others)
 
 
 @functools.cache
@@ -45,10 +21,6 @@ def memguard(distortion: float, key: bytes = b"secret") -> MemGuard:
     made = fitted(f"memguard{distortion}", owner(key))
     assert isinstance(made, MemGuard)
     return made
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    return torch.from_numpy(logits).softmax(1).numpy()
 
 
 def auc(scores: np.ndarray) -> float:
@@ -96,32 +68,11 @@ def test_the_same_query_gets_the_same_answer_in_whatever_company():
     assert not np.allclose(memguard(0.1, b"another").answers(INPUTS, ASKED).scores, together)
 
 
-def test_label_only_shows_the_label():
-    guard = fitted("label_only", owner())
-    assert isinstance(guard, LabelOnly)
-    shown = guard.answers(INPUTS, ASKED).scores
-    assert np.array_equal(shown.argmax(1), ASKED.argmax(1))
-    assert set(np.unique(shown)) == {0.0, 1.0}
-
-
-def said(name: str) -> str:
-    """The guard with a number, where it takes one."""
-    number = terms_of(name).number
-    return name if number is None else Part(name, number.example).text
-
-
-@pytest.mark.parametrize("name", GUARDS.names())
-def test_every_guard_says_that_it_is_no_privacy_guarantee(name: str):
-    assert "no privacy guarantee" in fitted(said(name), owner()).statement()
-
-
-def test_what_cannot_be_used_is_refused_with_what_to_type():
-    with pytest.raises(ConfigError, match="did you mean 'memguard'"):
-        ReleaseConfig(guard="memgard")
-    with pytest.raises(ConfigError, match="from 0 to 2"):
-        ReleaseConfig(guard="memguard3")
+def test_it_is_fitted_on_private_examples_alone_and_says_what_to_give():
     with pytest.raises(UserError, match=r"data\.split\.population"):
         fitted("memguard", owner(others=OTHERS[:0]))
+    with pytest.raises(UserError, match=r"where the private data are.*top5-rounded"):
+        fitted("memguard", owner(members=None))
     shares = SplitConfig(members=0.5, non_members=0.5, population=0.0, public=0.0)
     with pytest.raises(ConfigError, match=r"data\.split\.population is 0"):
         Recipe(data=DataConfig(split=shares), release=ReleaseConfig(guard="memguard"))

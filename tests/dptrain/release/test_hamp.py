@@ -1,0 +1,78 @@
+"""HAMP: the order of a query's classes is kept, and nothing else of its scores."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from dptrain.errors import UserError
+from dptrain.release.guard import Owner, fitted
+from dptrain.release.hamp import HAMP, POOL
+from tests.dptrain.release.owners import ASKED, CLASSES, INPUTS, WEIGHTS, owner, softmax
+
+
+def hamp(of: Owner | None = None) -> HAMP:
+    made = fitted("hamp", of or owner())
+    assert isinstance(made, HAMP)
+    return made
+
+
+def test_the_order_is_kept_and_the_values_are_those_of_one_random_input():
+    guard = hamp()
+    answers = guard.answers(INPUTS, ASKED)
+    assert np.array_equal(np.argsort(-answers.scores, axis=1), np.argsort(-ASKED, axis=1))
+    pool = {tuple(row) for row in guard.pool.round(12)}
+    assert {tuple(row) for row in -np.sort(-answers.scores, axis=1).round(12)} <= pool
+    assert answers.scores.sum(1) == pytest.approx(1.0)
+
+
+def test_two_queries_of_one_order_differ_in_nothing_but_the_draw():
+    """However sure the model is of one of them."""
+    sure, unsure = np.array([[9.0, 1.0, 0.0, -1.0, -2.0]]), np.array([[0.5, 0.4, 0.3, 0.2, 0.1]])
+    guard = hamp()
+    for query in INPUTS[:20].split(1):
+        assert np.array_equal(guard.answers(query, sure).scores, guard.answers(query, unsure).scores)
+
+
+def test_the_pool_is_what_the_model_says_of_inputs_between_the_bounds():
+    seen: list[torch.Tensor] = []
+
+    def outputs(inputs: torch.Tensor) -> np.ndarray:
+        seen.append(inputs)
+        return (inputs.double() @ WEIGHTS).numpy()
+
+    guard = hamp(dataclasses.replace(owner(), outputs=outputs, bounds=(-3.0, 5.0)))
+    (inputs,) = seen
+    assert inputs.shape == (POOL, 3)
+    assert bool(((inputs >= -3) & (inputs <= 5)).all())
+    assert inputs.double().mean(0).numpy() == pytest.approx(1.0, abs=4 * 8 / np.sqrt(12 * POOL))
+    assert guard.pool == pytest.approx(-np.sort(-softmax((inputs.double() @ WEIGHTS).numpy()), axis=1))
+
+
+def test_another_key_draws_another_pool_and_the_same_key_the_same():
+    assert np.array_equal(hamp().pool, hamp().pool)
+    assert not np.allclose(hamp(owner(b"other")).pool[:9], hamp().pool[:9])
+
+
+def test_a_random_input_of_two_equal_highest_scores_is_not_used_since_the_label_would_be_lost():
+    def outputs(inputs: torch.Tensor) -> np.ndarray:
+        logits = np.zeros((len(inputs), CLASSES))
+        logits[::2, :2] = 1.0
+        logits[1::2, 2] = 1.0
+        return logits
+
+    answers = hamp(dataclasses.replace(owner(), outputs=outputs)).answers(INPUTS, ASKED)
+    assert np.array_equal(answers.labels, ASKED.argmax(1))
+
+
+def test_a_model_that_says_the_same_of_every_input_can_stand_behind_it():
+    constant = hamp(dataclasses.replace(owner(), outputs=lambda inputs: np.zeros((len(inputs), CLASSES))))
+    assert constant.answers(INPUTS, ASKED).scores == pytest.approx(1 / CLASSES)
+
+
+def test_where_no_random_input_can_be_drawn_another_guard_is_named():
+    with pytest.raises(UserError, match="labels5"):
+        hamp(dataclasses.replace(owner(), bounds=(-np.inf, np.inf)))
+    with pytest.raises(UserError, match="the inputs are words"):
+        hamp(dataclasses.replace(owner(), reads="words"))
