@@ -161,6 +161,10 @@ class Guard(ABC):
     def statement(self) -> str:
         """What this one does and does not do."""
 
+    def before(self, outputs: Callable[[Tensor], Logits]) -> "Guard":
+        """The same guard before another model of the same owner; itself, where it was not made of the model's answers."""
+        return self
+
     def answers(self, inputs: Tensor, logits: Logits) -> Answers:
         """What is shown in place of a model's outputs."""
         return self.through(inputs, Answers.of(softmax(logits)))
@@ -184,6 +188,9 @@ class Chain(Guard):
         for part in self.parts:
             answers = _behind(part, inputs, answers)
         return answers
+
+    def before(self, outputs: Callable[[Tensor], Logits]) -> "Chain":
+        return Chain(tuple(part.before(outputs) for part in self.parts))
 
     def statement(self) -> str:
         return " ".join(part.statement() for part in self.parts) or "Scores are shown as they are."

@@ -14,6 +14,7 @@ The other half of HAMP is in training, with labels and outputs of high entropy: 
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dptrain.errors import UserError
-from dptrain.release.guard import Answers, Guard, Owner, draws, softmax
+from dptrain.release.guard import Answers, Guard, Logits, Owner, draws, softmax
 
 POOL = 1024
 
@@ -33,6 +34,7 @@ class HAMP(Guard):
 
     pool: Float[np.ndarray, "inputs classes"]
     """The model's scores for random inputs, each row from the highest down."""
+    inputs: Tensor
     key: bytes
 
     keeps_labels = True
@@ -47,9 +49,18 @@ class HAMP(Guard):
             )
         seed = int.from_bytes(hashlib.blake2b(owner.key, digest_size=7, person=b"hamp").digest(), "big")
         drawn = torch.rand(POOL, *owner.input_shape, generator=torch.Generator().manual_seed(seed))
-        scores = -np.sort(-softmax(owner.outputs(low + (high - low) * drawn)), axis=1)
+        return cls.of(owner.outputs, low + (high - low) * drawn, owner.key)
+
+    @classmethod
+    def of(cls, outputs: Callable[[Tensor], Logits], inputs: Tensor, key: bytes) -> "HAMP":
+        """With the answers of this model to these inputs."""
+        scores = -np.sort(-softmax(outputs(inputs)), axis=1)
         clear = scores[:, 0] > scores[:, 1] if scores.shape[1] > 1 else np.ones(len(scores), dtype=bool)
-        return cls(scores[clear] if clear.any() else scores, owner.key)  # with two equal highest scores the label would be lost
+        pool = scores[clear] if clear.any() else scores  # with two equal highest scores the label would be lost
+        return cls(pool, inputs, key)
+
+    def before(self, outputs: Callable[[Tensor], Logits]) -> "HAMP":
+        return HAMP.of(outputs, self.inputs, self.key)
 
     def through(self, inputs: Tensor, answers: Answers) -> Answers:
         chosen = (draws(inputs, self.key, "hamp")[:, 0] * len(self.pool)).astype(int)

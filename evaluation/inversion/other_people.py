@@ -50,9 +50,9 @@ def taught(untrained: Target, public: Tensor, groups: Tensor, seed: int) -> tupl
     kept = label[of] >= 0
     model = copy.deepcopy(untrained._model)  # whoever makes a control owns the model, and no attacker comes this way
     _learn(model, public[kept], label[of][kept], seed)
-    target = Target(
-        model, Access.WEIGHTS, bounds=untrained.bounds, classes=untrained.classes, kind=untrained.kind, guard=untrained.guard
-    )
+    target = Target(model, Access.WEIGHTS, bounds=untrained.bounds, classes=untrained.classes, kind=untrained.kind)
+    if untrained.guard is not None:
+        target.guard = untrained.guard.before(target.behind(Access.LOGITS).logits)
     return target, np.sort(dealt)
 
 

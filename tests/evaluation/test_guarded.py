@@ -23,6 +23,7 @@ from evaluation.guarded import Bench
 from evaluation.inversion.attribute_knowledge import AttributeKnowledge
 from evaluation.inversion.columns import Layout
 from evaluation.inversion.error_model import Confusion
+from evaluation.inversion.labels import LabelInversion
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack
 from evaluation.membership.shadow import ShadowClassifier
 from evaluation.membership.threshold import LossThreshold
@@ -196,6 +197,16 @@ def test_a_confusion_that_an_attacker_learns_has_a_row_for_refusals(scene: Scene
     assert np.exp(likely) == pytest.approx(
         (counts / counts.sum(1, keepdims=True))[CLASSES, scene.data.targets[refused.tolist()]]
     )
+
+
+def test_an_inversion_by_labels_counts_a_refusal_as_no_class(scene: Scene):
+    target, inputs = scene.target, scene.data.inputs
+    label = target.labels(inputs)
+    target.guard = Bench("reject0.99", scene.data, scene.split).guard(target, "target")
+    found = LabelInversion()._answered(target.behind(Access.LABEL), inputs).numpy()
+    refused = target.scores(inputs).max(1) < 0.99
+    assert np.array_equal(found[~refused], np.eye(CLASSES)[label[~refused]])
+    assert (found[refused] == 0).all()
 
 
 def test_a_guard_that_asks_about_random_inputs_is_refused_where_inputs_are_words(scene: Scene):

@@ -76,3 +76,15 @@ def test_where_no_random_input_can_be_drawn_another_guard_is_named():
         hamp(dataclasses.replace(owner(), bounds=(-np.inf, np.inf)))
     with pytest.raises(UserError, match="the inputs are words"):
         hamp(dataclasses.replace(owner(), reads="words"))
+
+
+def test_before_another_model_it_answers_with_that_one_s_scores_for_the_same_inputs():
+    other = -3 * WEIGHTS
+
+    def outputs(inputs: torch.Tensor) -> np.ndarray:
+        return (inputs.double() @ other).numpy()
+
+    moved = fitted("hamp-top3", owner()).before(outputs)
+    afresh = fitted("hamp-top3", dataclasses.replace(owner(), outputs=outputs))
+    assert np.array_equal(moved.answers(INPUTS, ASKED).scores, afresh.answers(INPUTS, ASKED).scores)
+    assert not np.allclose(moved.answers(INPUTS, ASKED).scores, fitted("hamp-top3", owner()).answers(INPUTS, ASKED).scores)
