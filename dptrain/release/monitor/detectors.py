@@ -146,10 +146,9 @@ class Watch:
         points, labels = points[new], labels[new]
         values, nearest = self._values(state, points, labels)
         values[:, 2:4], values[:, 5] = surprising[new], shared.met(points, owner)
-        for number in range(len(SUMMED)):
-            path = cusum(state.sums[number], values[:, number], self.drifts[number])
-            found[:, number] = np.concatenate([state.sums[number : number + 1], path])[np.cumsum(new)]
-            state.sums[number] = path[-1]
+        path = cusum(state.sums, values, self.drifts)
+        found[:, : len(SUMMED)] = np.concatenate([state.sums[None], path])[np.cumsum(new)]
+        state.sums = path[-1].copy()
         if decoys is not None:
             radius = self.radius if self.kind == "numbers" else DECOY_RADIUS
             found[new, COLUMN[DECOYS]] = (distances(points.places, decoys.places) <= radius).any(1)
@@ -187,6 +186,6 @@ class Watch:
 
 def _repeats(state: State, points: Points) -> np.ndarray:
     """Which are the same, to the bit, as a kept query or an earlier one of these."""
-    first = np.zeros(len(points), dtype=bool)
-    first[np.unique(points.digests, return_index=True)[1]] = True
-    return ~first | np.isin(points.digests, state.digests[: state.used])
+    earlier = np.tri(len(points), k=-1, dtype=bool)
+    again = ((points.digests[:, None] == points.digests) & earlier).any(1)
+    return again | (points.digests[:, None] == state.digests[: state.used]).any(1)

@@ -21,12 +21,8 @@ class JsonLines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        line: dict[str, object] = {
-            "time": moment,
-            "level": record.levelname,
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
+        line: dict[str, object] = {"time": moment, "level": record.levelname, "logger": record.name}
+        line["message"] = record.getMessage()
         for name in KEPT:
             value = getattr(record, name, None)
             if value is not None:

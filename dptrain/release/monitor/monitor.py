@@ -252,7 +252,8 @@ class Monitor:
 
 def _actions(given: "dict[str, Action] | Action") -> dict[str, Action]:
     default: Action = given if isinstance(given, str) else "log"
-    by_detector = dict.fromkeys(DETECTORS, default) | ({} if isinstance(given, str) else given)
+    by_detector: dict[str, Action] = dict.fromkeys(DETECTORS, default)
+    by_detector |= {} if isinstance(given, str) else given
     for name, action in by_detector.items():
         if name not in COLUMN:
             raise unknown_name("detector", name, DETECTORS, UserError)

@@ -20,14 +20,16 @@ GRID = 1024
 """Benign values that are kept of a distribution, at most."""
 
 
-def cusum(start: float, values: Float[np.ndarray, " queries"], drift: float) -> Float[np.ndarray, " queries"]:
+def cusum(
+    start: Float[np.ndarray, " summed"], values: Float[np.ndarray, "queries summed"], drift: Float[np.ndarray, " summed"]
+) -> Float[np.ndarray, "queries summed"]:
     """S after each value. Its closed form is Cₜ − min(0, C₁, …, Cₜ) with Cₜ = S₀ + Σ (x − k).
 
-    >>> cusum(0.0, np.array([1.0, 0.0, 0.0, 1.0, 1.0]), 0.5).tolist()
+    >>> cusum(np.zeros(1), np.array([[1.0, 0.0, 0.0, 1.0, 1.0]]).T, np.full(1, 0.5))[:, 0].tolist()
     [0.5, 0.0, 0.0, 0.5, 1.0]
     """
-    sums = start + np.cumsum(values - drift)
-    return sums - np.minimum(np.minimum.accumulate(sums), 0.0)
+    sums = start + np.cumsum(values - drift, axis=0)
+    return sums - np.minimum(np.minimum.accumulate(sums, axis=0), 0.0)
 
 
 @dataclass(frozen=True, eq=False)
