@@ -11,8 +11,8 @@ Each session is one client of a kind that is drawn with equal chance. Of numbers
 * ``retries``: one at a time, and every fifth query is sent two to four times, to the bit
 * ``favourites``: 16 examples, again and again
 
-and of texts also ``typing``: a text is asked for after every word-sized piece (of 1 to 8 tokens) that was added, and one in ten
-pieces is taken back and typed differently.
+and of texts also ``typing``: a text is asked for after every piece that was added, of one token or up to as many as eight, and
+one in ten pieces is taken back and typed differently.
 
 What is not covered: clients that send the same thing slightly altered (a photograph taken twice), other sources of examples,
 and the hours of a day. Sessions of recorded traffic are better where there is some: give those to ``calibrate``.
@@ -97,10 +97,11 @@ class _Part:
 
     def _typing(self, length: int, pace: tuple[float, float] | None) -> Session:
         texts: list[np.ndarray] = []
+        most = int(self.generator.integers(1, 9))
         while len(texts) < length:
             text, end = self.inputs[int(self.generator.integers(len(self.inputs)))], 0
             while end < len(text) and len(texts) < length:
-                before, end = end, min(len(text), end + int(self.generator.integers(1, 9)))
+                before, end = end, min(len(text), end + int(self.generator.integers(1, most + 1)))
                 if self.generator.random() < 0.1:
                     other = self.inputs[int(self.generator.integers(len(self.inputs)))]
                     texts.append(np.concatenate([text[:before], other[before:end]]))

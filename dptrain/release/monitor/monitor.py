@@ -152,7 +152,7 @@ class Monitor:
                 self._generator,
                 self._decoys,
             )
-            seen.dirty, seen.values = True, found[-1]
+            seen.dirty, seen.values = True, np.minimum(found[-1], self._limits + ABOVE)
             alerts = tuple(self._raised(client, state, before, found, now))
             state.sums = np.minimum(state.sums, self._limits[: len(SUMMED)] + ABOVE)
             decision = self._decision(state, alerts)

@@ -7,7 +7,8 @@
 A request never waits for a write: what is to be written is handed to one thread, which writes everything that came since in one
 transaction, every ``interval`` seconds and at once after an alert. So a crash loses the last ``interval`` seconds of states. A
 client that is not in memory is read when it asks first, and that a request does wait for. One process writes: two monitors over
-one store each know half of what a client asks.
+one store each know half of what a client asks. Where the database cannot be read the request fails: nobody is forgiven because
+a disk is full.
 
 States are made from queries (:mod:`~dptrain.release.monitor.sketch`): where queries are about people the store holds personal
 data. :meth:`Store.forget` takes a client out.

@@ -10,7 +10,7 @@ The rate is of sessions: the probability that a benign session *ever* raises an 
    taken, with s_d from the median up to the largest: what is common for one detector is not for another.
 3. Of each of the remaining n sessions J = max_d (M_d − m_d) / s_d is taken, with M_d the detector's maximum over the session.
    One number for all detectors needs no further correction for how many there are.
-4. The threshold of d is m_d + q s_d, with q the k-th smallest J. An alert is raised above it.
+4. The threshold of d is m_d + q s_d, with q the k-th smallest J, or 1 where that is larger. An alert is raised above it.
 
 Sessions that are exchangeable with those of step 3 exceed the k-th smallest with a probability that is Beta(n + 1 − k, k)
 distributed over the draw of those (Wilks 1941, "Determination of Sample Sizes for Setting Tolerance Limits"; Vovk 2012,
@@ -49,9 +49,7 @@ NEAR = 0.005
 """Share of benign queries that are near-duplicates."""
 ALLOWANCE = {name: 0.5 if name in SURPRISES else 0.05 for name in SUMMED}
 """How much the drift is above that of benign sessions."""
-FLOORS = (
-    dict.fromkeys(SUMMED, 1.0) | dict.fromkeys(SURPRISES, 2.0) | {"prada": 0.02, "entropy": 0.1} | dict.fromkeys(RATES, 1.0)
-)
+FLOORS = dict.fromkeys(SUMMED, 3.0) | {"prada": 0.02, "entropy": 0.1} | dict.fromkeys(RATES, 10.0)
 """Added to each spread, in the detector's own unit: where all benign maxima are alike, a little more is no alarm."""
 FOLDS = 5
 """That distances from benign queries are taken over: none is its distance from a fit that it was part of."""
@@ -168,6 +166,7 @@ def calibrate(
     scale, sessions = sessions[: len(sessions) // 4], sessions[len(sessions) // 4 :]
     rank = order(len(sessions), false_alarm_rate, confidence)
     _check(fit)
+    _check(scale)
     watch = fitted(fit, classes, seed)
     active = [COLUMN[name] for name in active_detectors(watch, [*fit, *scale, *sessions])]
     shared, generator = watch.shared(), np.random.default_rng(seed)
@@ -175,7 +174,7 @@ def calibrate(
     middle = np.median(before, 0)
     spread = before.max(0) - middle + np.array([FLOORS.get(name, 1.0) for name in DETECTORS])
     found = np.array([maxima(watch, session, shared, f"benign {number}", generator) for number, session in enumerate(sessions)])
-    joint = np.sort(((found - middle) / spread)[:, active].max(1))[rank - 1]
+    joint = max(1.0, float(np.sort(((found - middle) / spread)[:, active].max(1))[rank - 1]))
     lengths = [len(session.labels) for session in sessions]
     return Thresholds(
         watch=watch,

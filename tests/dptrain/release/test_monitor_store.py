@@ -1,0 +1,186 @@
+"""The store: states and alerts outlive the process, no request waits for a write, and no query is in it."""
+
+import io
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sqlalchemy import create_engine, text
+
+from dptrain.errors import CheckpointError, UserError
+from dptrain.release.monitor import Decision, Monitor, calibrate
+from dptrain.release.monitor.log import JsonLines
+from dptrain.release.monitor.store import Store
+from tests.dptrain.release.monitored import observed, points, probing, sessions, thresholds
+
+KILLED = """
+import json, os, signal, sys, time
+from dptrain.release.monitor import Monitor, Thresholds
+from dptrain.release.monitor.store import Store
+from tests.dptrain.release.monitored import observed, points, probing
+
+thresholds = Thresholds.from_json(json.load(open(sys.argv[2])))
+monitor = Monitor(thresholds, actions="refuse", store=Store(sys.argv[1], interval=0.05), seed=0)
+observed(monitor, "prober", probing(60))
+observed(monitor, "halfway", probing(4, start=8))
+observed(monitor, "reader", points(30, 1))
+time.sleep(0.6)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def watched(store: Store, **given) -> Monitor:
+    return Monitor(thresholds(), actions="refuse", store=store, seed=0, **given)
+
+
+def url(folder: Path) -> str:
+    return f"sqlite:///{folder / 'state.db'}"
+
+
+@pytest.mark.slow
+def test_clients_are_known_after_the_process_was_killed(tmp_path: Path):
+    (tmp_path / "monitor.json").write_text(json.dumps(thresholds().to_json()))
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    arguments = [sys.executable, str(script), url(tmp_path), str(tmp_path / "monitor.json")]
+    assert subprocess.run(arguments, cwd=Path(__file__).parents[3], env=_environment(), check=False).returncode == -9
+    store = Store(url(tmp_path))
+    monitor = watched(store)
+    assert monitor.admit("prober").action == "refuse"
+    assert monitor.admit("reader") == Decision("allow")
+    found = monitor.statistics()
+    assert found["clients"]["prober"]["queries"] == 60
+    assert found["alerts"][0]["client"] == "prober"
+    before = found["clients"]["reader"]["queries"]
+    assert before == 30
+    halfway = observed(monitor, "halfway", probing(60, start=8)[4:])
+    assert next(alert.queries for alert in halfway.alerts if alert.detector == "near_duplicates") < 25
+    store.close()
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+
+
+def test_a_restart_makes_no_difference(tmp_path: Path):
+    inputs = np.concatenate([points(300, 2), probing(30)])
+    store = Store("sqlite://")
+    through = watched(store)
+    observed(through, "a", inputs[:310])
+    observed(through, "a", inputs[310:])
+    for part in (inputs[:310], inputs[310:]):
+        own = Store(url(tmp_path))
+        restarted = watched(own)
+        observed(restarted, "a", part)
+        own.close()
+    wanted, found = (one.statistics()["clients"]["a"] for one in (through, restarted))
+    assert found["queries"] == wanted["queries"] == 330
+    assert found["detectors"]["near_duplicates"]["value"] == pytest.approx(
+        wanted["detectors"]["near_duplicates"]["value"], abs=1.5
+    )
+    store.close()
+
+
+def test_a_client_that_fell_out_of_memory_comes_back_from_the_store():
+    store = Store("sqlite://", interval=30)
+    monitor = watched(store, clients=2)
+    observed(monitor, "a", probing(60))
+    for number in range(5):
+        observed(monitor, f"other {number}", points(3, number))
+    assert "a" not in monitor.statistics()["clients"]
+    assert monitor.admit("a").action == "refuse"
+    assert monitor.statistics()["clients"]["a"]["queries"] == 60
+    store.close()
+
+
+def test_no_request_waits_for_a_write():
+    store = Store("sqlite://", interval=0.01)
+    monitor = watched(store)
+    with store._writing:
+        began = time.monotonic()
+        decision = observed(monitor, "a", probing(60))
+        assert decision.alerts
+        assert time.monotonic() - began < 5
+    monitor.save()
+    assert store.alerts()[0]["client"] == "a"
+    store.close()
+
+
+def test_states_under_other_thresholds_begin_anew(tmp_path: Path):
+    store = Store(url(tmp_path))
+    monitor = watched(store)
+    observed(monitor, "a", points(30, 1))
+    monitor.save()
+    others = Monitor(calibrate(sessions(240, 6), 0.02, confidence=None), store=store)
+    others.admit("a")
+    assert others.statistics()["clients"]["a"]["queries"] == 0
+    store.close()
+
+
+def test_no_query_is_in_the_database_or_the_log(tmp_path: Path):
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonLines())
+    logger = logging.getLogger("dptrain.monitor")
+    logger.addHandler(handler)
+    try:
+        store = Store(url(tmp_path))
+        inputs = probing(60)
+        observed(watched(store), "a", inputs)
+        store.close()
+    finally:
+        logger.removeHandler(handler)
+    written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"near_duplicates" in written
+    for row in inputs:
+        for width in (4, 8):
+            assert row[:width].tobytes() not in written
+            assert row[:width].astype(np.float64).tobytes() not in written
+        assert str(float(row[0])) not in stream.getvalue()
+
+
+def test_a_client_can_be_forgotten():
+    store = Store("sqlite://")
+    monitor = watched(store)
+    observed(monitor, "a", probing(60))
+    observed(monitor, "b", probing(60))
+    store.forget("a")
+    assert {row["client"] for row in store.alerts()} == {"b"}
+    assert store.get("a", thresholds().fingerprint) is None
+    assert store.get("b", thresholds().fingerprint) is not None
+    store.close()
+
+
+def test_tables_of_another_version_and_urls_of_nothing_are_refused(tmp_path: Path):
+    Store(url(tmp_path)).close()
+    engine = create_engine(url(tmp_path))
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE monitor_schema SET version = 99"))
+    engine.dispose()
+    with pytest.raises(CheckpointError, match="version 99"):
+        Store(url(tmp_path))
+    for wrong in ("nothing", "nosuchthing://x", f"sqlite:///{tmp_path / 'missing' / 'state.db'}"):
+        with pytest.raises(UserError, match=r"sqlite:///monitor\.db"):
+            Store(wrong)
+
+
+def test_a_database_that_fails_for_a_while_loses_nothing(tmp_path: Path):
+    store = Store(url(tmp_path), interval=30)
+    monitor = watched(store)
+    monitor.admit("a")
+    with store.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE monitor_clients RENAME TO elsewhere"))
+    observed(monitor, "a", points(10, 1))
+    with pytest.raises(Exception, match="monitor_clients"):
+        monitor.save()
+    with store.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE elsewhere RENAME TO monitor_clients"))
+    monitor.save()
+    assert store.get("a", thresholds().fingerprint) is not None
+    store.close()

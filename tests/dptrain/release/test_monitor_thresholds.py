@@ -1,0 +1,112 @@
+"""Thresholds: the order statistic, what is refused, what benign clients then raise, and the file."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import beta, binom
+
+from dptrain.errors import DataError, UserError
+from dptrain.release.monitor import Session, Thresholds, benign_sessions, calibrate
+from dptrain.release.monitor.detectors import DETECTORS
+from dptrain.release.monitor.thresholds import maxima, order
+from tests.dptrain.release.monitored import answer, points, sessions, thresholds
+
+
+def test_the_order_that_is_taken_is_the_least_that_holds_with_the_stated_confidence():
+    for count, rate, confidence in ((299, 0.01, 0.95), (1000, 0.01, 0.95), (500, 0.05, 0.9)):
+        rank = order(count, rate, confidence)
+        assert beta.cdf(rate, count - rank + 1, rank) >= confidence
+        assert rank == 1 or beta.cdf(rate, count - rank + 2, rank - 1) < confidence
+        assert beta.cdf(rate, count - rank + 1, rank) == pytest.approx(1 - binom.cdf(count - rank, count, rate))
+
+
+@pytest.mark.parametrize(("count", "confidence", "needed"), [(298, 0.95, 299), (98, None, 99)])
+def test_too_few_sessions_are_refused_with_how_many_it_takes(count: int, confidence: float | None, needed: int):
+    with pytest.raises(UserError, match=f"takes {needed}"):
+        order(count, 0.01, confidence)
+    order(needed, 0.01, confidence)
+
+
+def test_calibrating_on_too_little_says_what_to_give():
+    with pytest.raises(UserError, match="give 598 in all"):
+        calibrate(sessions(60, 0))
+    with pytest.raises(DataError, match="no benign session"):
+        calibrate([])
+    with pytest.raises(UserError, match="between 0 and 1"):
+        calibrate(sessions(12, 0), 1.5)
+    short = Session(points(3, 0), np.zeros(2, dtype=int), np.zeros(3))
+    with pytest.raises(DataError, match="differ in number"):
+        calibrate([short] * 12, 0.5)
+    broken = Session(np.full((3, 4), np.nan, dtype=np.float32), np.zeros(3, dtype=int), np.zeros(3))
+    with pytest.raises(DataError, match="not finite"):
+        calibrate([broken] * 12, 0.5)
+
+
+def test_598_sessions_suffice_for_one_percent_at_95():
+    found = calibrate(sessions(598, 3))
+    assert (found.sessions, found.fitted_sessions) == (300, 199)
+
+
+def test_benign_sessions_that_nobody_calibrated_on_raise_as_often_as_stated():
+    found = thresholds()
+    limits = np.array([found.values.get(name, np.inf) for name in DETECTORS])
+    shared, generator = found.watch.shared(), np.random.default_rng(0)
+    judged = sessions(300, 5)
+    largest = np.array([maxima(found.watch, one, shared, f"judged {row}", generator) for row, one in enumerate(judged)])
+    alarms = int((largest > limits).any(1).sum())
+    # The mean rate is 2% and its spread over calibrations that of Beta(2, 119); 20 of 300 is beyond both.
+    assert alarms < 20
+    assert (largest[:, : DETECTORS.index("decoys")] > 0).any()
+
+
+def test_thresholds_say_what_they_were_calibrated_on_and_which_detectors_are_powerless():
+    found = thresholds()
+    assert found.fitted_sessions == 80
+    assert found.sessions == 120
+    assert found.lengths[0] >= 20
+    assert found.lengths[2] <= 80
+    assert "entropy" in found.powerless  # clients of one class are among the benign ones
+    assert "entropy" in found.statement()
+    assert "not a guarantee" in found.statement()
+    assert "rate_minute" not in found.values
+
+
+def test_rates_are_watched_where_the_pace_is_known():
+    found = calibrate(sessions(240, 4, pace=(1.0, 10.0)), 0.02, confidence=None)
+    assert found.values["rate_minute"] < 400
+    assert found.values["rate_hour"] >= 80
+
+
+def test_thresholds_come_back_from_json():
+    found = thresholds()
+    again = Thresholds.from_json(json.loads(json.dumps(found.to_json())))
+    assert again.fingerprint == found.fingerprint
+    assert again.values == found.values
+    inputs = points(40, 8)
+    shared, generator = (found.watch.shared(), again.watch.shared()), np.random.default_rng(0)
+    one = Session(inputs, *answer(inputs))
+    assert np.array_equal(
+        maxima(found.watch, one, shared[0], "a", generator), maxima(again.watch, one, shared[1], "a", generator)
+    )
+
+
+@pytest.mark.parametrize("change", [{"format": 2}, {"watch": {}}, {"lengths": None}])
+def test_a_file_that_holds_no_thresholds_is_refused(change: dict):
+    with pytest.raises(DataError, match="thresholds"):
+        Thresholds.from_json({**thresholds().to_json(), **change})
+
+
+def test_benign_sessions_are_of_all_kinds_and_of_two_groups_of_examples():
+    inputs = points(300, 1)
+    found = benign_sessions(inputs, answer, 60, np.random.default_rng(0), pace=(1.0, 5.0))
+    first = {row.tobytes() for one in found[:20] for row in one.inputs}
+    second = {row.tobytes() for one in found[20:] for row in one.inputs}
+    assert not first & second
+    assert any(len(set(one.labels.tolist())) == 1 for one in found)
+    repeats = [len(one.inputs) - len({row.tobytes() for row in one.inputs}) for one in found]
+    assert sum(count > 0 for count in repeats) > 10
+    bursts = [int((np.diff(one.times) == 0).sum()) for one in found if one.times is not None]
+    assert sum(count > 5 for count in bursts) > 3
+    with pytest.raises(DataError, match="30 at least"):
+        benign_sessions(inputs[:10], answer, 60, np.random.default_rng(0))
