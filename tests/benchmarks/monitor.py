@@ -1,6 +1,6 @@
 """What the monitor sees of the project's own attacks, and how often it cries wolf.
 
-    python -m tests.benchmarks.monitor [--seeds 3] [--json FILE]
+    python -m tests.benchmarks.monitor [--seeds 3] [--first 10] [--json FILE]
 
 A model is trained on some of the digits, and one on windows of Tiny Shakespeare with made-up secrets among them. The monitor
 is calibrated on benign sessions from one group of held-out examples; false alarms are counted on sessions from another group,
@@ -251,12 +251,13 @@ def shown(rows: list[Row]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=10, help="seed; those below 10 were looked at while the monitor was made")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
     rows, alarms = [], []
     folder = os.environ.get("DPTRAIN_DATA")
-    for seed in range(given.seeds):
+    for seed in range(given.first, given.first + given.seeds):
         for kind in ("digits", "text") if folder else ("digits",):
             found, false = of_digits(seed) if kind == "digits" else of_text(seed, Path(folder or ""))
             rows += found

@@ -33,6 +33,8 @@ def test_calibrating_on_too_little_says_what_to_give():
         calibrate(sessions(60, 0))
     with pytest.raises(DataError, match="no benign session"):
         calibrate([])
+    with pytest.raises(UserError, match="1 or more"):
+        calibrate(sessions(12, 0), 0.5, caution=0.5)
     with pytest.raises(UserError, match="between 0 and 1"):
         calibrate(sessions(12, 0), 1.5)
     short = Session(points(3, 0), np.zeros(2, dtype=int), np.zeros(3))
@@ -43,13 +45,19 @@ def test_calibrating_on_too_little_says_what_to_give():
         calibrate([broken] * 12, 0.5)
 
 
+def test_caution_raises_every_threshold_alike():
+    given = sessions(240, 0)
+    bare, careful = (calibrate(given, 0.02, confidence=None, caution=caution) for caution in (1.0, 2.0))
+    assert careful.values == pytest.approx({name: 2 * value for name, value in bare.values.items()})
+
+
 def test_598_sessions_suffice_for_one_percent_at_95():
     found = calibrate(sessions(598, 3))
     assert (found.sessions, found.fitted_sessions) == (300, 199)
 
 
 def test_benign_sessions_that_nobody_calibrated_on_raise_as_often_as_stated():
-    found = thresholds()
+    found = calibrate(sessions(240, 0), 0.02, confidence=None, caution=1.0)
     limits = np.array([found.values.get(name, np.inf) for name in DETECTORS])
     shared, generator = found.watch.shared(), np.random.default_rng(0)
     judged = sessions(300, 5)
