@@ -65,10 +65,10 @@ def decayed(count: float, last: float, times: Float[np.ndarray, " queries"], sec
 
 def not_normal(values: Float[np.ndarray, " distances"]) -> float:
     """1 − W of the values within three standard deviations of their mean; 1 where all are equal."""
-    middle, deviation = values.mean(), values.std()
-    if deviation <= 1e-9 * max(abs(float(middle)), 1e-9):
+    near = values[np.abs(values - values.mean()) <= 3 * values.std()]
+    if len(near) < 3 or np.ptp(near) <= 1e-9 * max(float(np.abs(near).max()), 1e-9):
         return 1.0
-    return 1.0 - float(shapiro(values[np.abs(values - middle) <= 3 * deviation]).statistic)
+    return 1.0 - float(shapiro(near).statistic)
 
 
 def missing_entropy(labels: Int[np.ndarray, " queries"], classes: int) -> float:

@@ -54,6 +54,8 @@ ALLOWANCE = {name: 1.5 if name in SURPRISES else 0.05 for name in SUMMED}
 """How much the drift is above that of benign sessions."""
 FLOORS = dict.fromkeys(SUMMED, 3.0) | {"prada": 0.02, "entropy": 0.1} | dict.fromkeys(RATES, 10.0)
 """Added to each spread, in the detector's own unit: where all benign maxima are alike, a little more is no alarm."""
+SEEN = 0.1
+"""Share of sessions that fill a window, without which its detector is not watched."""
 FOLDS = 5
 """That distances from benign queries are taken over: none is its distance from a fit that it was part of."""
 MOST_FITTED = 20_000
@@ -177,9 +179,9 @@ def calibrate(
     _check(fit)
     _check(scale)
     watch = fitted(fit, classes, seed)
-    active = [COLUMN[name] for name in active_detectors(watch, [*fit, *scale, *sessions])]
     shared, generator = watch.shared(), np.random.default_rng(seed)
     before = np.array([maxima(watch, session, shared, f"scale {number}", generator) for number, session in enumerate(scale)])
+    active = [COLUMN[name] for name in active_detectors(watch, [*fit, *scale, *sessions], before)]
     middle = np.median(before, 0)
     spread = before.max(0) - middle + np.array([FLOORS.get(name, 1.0) for name in DETECTORS])
     found = np.array([maxima(watch, session, shared, f"benign {number}", generator) for number, session in enumerate(sessions)])
@@ -242,13 +244,19 @@ def played(
     return np.concatenate(found)
 
 
-def active_detectors(watch: Watch, sessions: Sequence[Session]) -> list[str]:
-    """Those that the sessions say something about. Decoys are nobody's to ask for, and have no benign distribution."""
+def active_detectors(watch: Watch, sessions: Sequence[Session], largest: Float[np.ndarray, "sessions detectors"]) -> list[str]:
+    """Those that the sessions say something about. Decoys are nobody's to ask for, and have no benign distribution; nor has a
+    window that hardly any session filled.
+
+    Args:
+        largest: each detector's largest value over some of them.
+    """
     without = {DECOYS, "off_distribution" if watch.density is None else "siblings"}
     if any(session.times is None for session in sessions):
         without |= set(RATES)
     if not len(watch.margins.benign):
         without.add("low_margins")
+    without |= {name for name in WINDOWED if (largest[:, COLUMN[name]] > 0).mean() < SEEN}
     return [name for name in DETECTORS if name not in without]
 
 

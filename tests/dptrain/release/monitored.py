@@ -23,7 +23,7 @@ def answer(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sessions(count: int, seed: int, pace: tuple[float, float] | None = None) -> list[Session]:
-    lengths = (20, 80)
+    lengths = (20, 250)
     return benign_sessions(points(3000, seed), answer, count, np.random.default_rng(seed), lengths=lengths, pace=pace)
 
 
