@@ -36,6 +36,7 @@ from dptrain.models.gcn import GraphNetwork
 from dptrain.plain import from_plain
 from dptrain.plan import Guarantee, PrivacyPlan
 from dptrain.recipe import Performance, Recipe
+from dptrain.release.loading import model_of
 from dptrain.release.parts import needs_model
 from dptrain.trainer import IDENTITY, Callback, Checkpoint, build_model, commitment_of
 from evaluation import analysis
@@ -57,7 +58,7 @@ from evaluation.plan import ATTACKS, EvaluationPlan
 from evaluation.reconstructions import reconstructions
 from evaluation.result import AttackResult, Calibration, Exposure, Measure, RunResult, Variant, read_run, write
 from evaluation.secrets import secrets
-from evaluation.target import Kind, Target, kind_of, model_of
+from evaluation.target import Kind, Target, kind_of
 from evaluation.utility import as_numbers, by_statistics, calibration, utility
 from evaluation.without_graph import GAINED, floor, without_graph
 from evaluation.without_graph import worth as what_it_is_worth

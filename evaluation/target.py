@@ -8,33 +8,28 @@ target.logits(inputs)       # AccessError: this attacker sees scores
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from dptrain import models
 from dptrain.checkpoint import load_release
 from dptrain.data.graph import Graph
 from dptrain.errors import CheckpointError, UserError
 from dptrain.fleet import places, sequences_at_once
 from dptrain.models.gap import NoisedSums
 from dptrain.models.gcn import GraphNetwork
-from dptrain.models.hugging_face import LowRank
 from dptrain.models.on_graph import OnGraph
-from dptrain.recipe import ModelConfig, RegularizationConfig
 from dptrain.release.guard import Guard
+from dptrain.release.loading import Kind, model_of
 from evaluation.access import Access, AccessError
 from evaluation.completed import completed
 
 CHUNK = 4096
 MOST_GRADIENT_NUMBERS = 20_000_000
 """Numbers of per-example gradients that are in memory at once."""
-
-Kind = Literal["classification", "regression", "language"]
-"""What a model gives: classes, one value, or what comes next at each place of a sequence."""
 
 Reading = tuple[Tensor, ...]
 """What a language model keeps of the tokens that it has read: tensors ``[layers, sequences, ...]``."""
@@ -304,28 +299,3 @@ class Target:
 def _scores(logits: np.ndarray) -> np.ndarray:
     raised = np.exp(logits - logits.max(-1, keepdims=True))
     return raised / raised.sum(-1, keepdims=True)
-
-
-def model_of(card: dict[str, Any], where: Path) -> nn.Module:
-    """The untrained model that a release card describes.
-
-    Raises:
-        CheckpointError: the card was written by a script with a model of its own, or what it was learned beside is not what
-            lies there now.
-        ConfigError: what it was learned beside is not there.
-    """
-    try:
-        recipe, data = card["recipe"], card["data"]
-        config = ModelConfig(**{**recipe["model"], "hidden": tuple(recipe["model"]["hidden"])})
-        regularization = RegularizationConfig(**recipe["regularization"])
-        shape, outputs = tuple(data["input_shape"]), len(data["classes"]) or 1
-        if data.get("graph") is not None:
-            return models.build(config, (data["graph"]["features"],), outputs, regularization, "nodes")
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"the card in {where} does not say how to build the model ({error}); pass the architecture as model=..."
-        ) from None
-    model = models.build(config, shape, outputs, regularization)
-    if isinstance(model, LowRank) and "base" in card:
-        model.check_base(card["base"])
-    return model
