@@ -254,6 +254,15 @@ def audit_command(arguments: list[str]) -> int:
     return 0 if all(one.ok for one in found) else CONTRADICTED
 
 
+def serve_command(arguments: list[str]) -> int:
+    """Answer requests over HTTP, behind a guard; or look after the keys of those who may ask."""
+    if not arguments:
+        raise ConfigError("`dptrain serve` needs a run, such as runs/digits/eps=08.00/seed=0, or `keys`, as its first word")
+    from recipes import serve
+
+    return serve.main(arguments)
+
+
 def _valued(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
     """The value of a flag that takes any, wherever it stands among others, and what is left without it."""
     for index, argument in enumerate(arguments):
@@ -384,6 +393,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "report": (report_command, "the table of a run, or --format json"),
     "audit": (audit_command, "how much of a budget can be shown, and whether more can"),
     "doctor": (doctor_command, "whether a recipe's model is fit for privacy, and what it costs; or --fix"),
+    "serve": (serve_command, "answer requests over HTTP, behind a guard and a monitor"),
 }
 
 

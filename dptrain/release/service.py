@@ -1,0 +1,304 @@
+"""What the server does, without HTTP: who asks, whether they may, what they are answered, and what is counted.
+
+    service = Service(
+        served, guard_text="top5-rounded", monitor=None, limits=Limits(), engine=None, keys=None, settings=Settings()
+    )
+    service.predict("4f9a61c2", body, "application/json")       # Reply(content=b'{"answers": ...}', examples=1, delay=0.0)
+
+Everything that computes for a request runs in one worker thread, one request after the other: reading, limits, model, guard and
+monitor. So none of them needs a lock, a batch has the processor's threads to itself, and the memory of a hostile body is taken
+once and not once a connection. A request sees one :class:`~dptrain.release.predictor.Predictor`, whatever is loaded meanwhile.
+"""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeVar
+
+import numpy as np
+from jaxtyping import Float, Int
+from prometheus_client import CollectorRegistry, Gauge, Histogram
+from prometheus_client import Counter as Total
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.pool import StaticPool
+
+from dptrain.errors import ConfigError
+from dptrain.release.keys import Keys
+from dptrain.release.limits import Exceeded, Limits, Meter
+from dptrain.release.loading import Served
+from dptrain.release.predictor import Predictor
+from dptrain.release.reading import Refusal
+
+T = TypeVar("T")
+
+ADMINISTRATOR = "ask whoever runs this server"
+GUARD_SECRET = "guard"
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+SAVED_EVERY = 30.0
+"""Seconds between two writings of the monitor's state."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What protects the server itself.
+
+    Raises:
+        ConfigError: one of them is no positive number.
+    """
+
+    max_body: int = 8 * 2**20
+    """Bytes of a request's body."""
+    max_batch: int = 256
+    """Examples of a request."""
+    timeout: float = 10.0
+    """Seconds in which a request's head must arrive, then its body, and then its answer be ready."""
+    grace: float = 5.0
+    """Seconds that requests have left when the server is asked to end."""
+    clients: Literal["keys", "addresses"] = "keys"
+    """By what a client is known: the id of its key, or the address that it asks from."""
+    at_once: int = 8
+    """Requests of one client at the same time."""
+    waiting: int = 64
+    """Requests of all clients at the same time."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_body", "max_batch", "timeout", "grace", "at_once", "waiting"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} is {getattr(self, name)}; give a number above 0")
+
+
+class Decision(Protocol):
+    """What a monitor decides."""
+
+    @property
+    def action(self) -> Literal["allow", "slow", "degrade", "refuse"]: ...
+    @property
+    def alerts(self) -> Sequence[Any]: ...
+    @property
+    def delay(self) -> float: ...
+
+
+class Watching(Protocol):
+    """What the server asks of a monitor: see :class:`dptrain.release.monitor.Monitor`."""
+
+    def admit(self, client: str) -> Decision: ...
+    def observe(
+        self, client: str, inputs: np.ndarray, labels: Int[np.ndarray, " n"], margins: Float[np.ndarray, " n"]
+    ) -> Decision: ...
+    def statistics(self) -> dict[str, Any]: ...
+    def save(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What is sent, and how it came about."""
+
+    content: bytes
+    examples: int
+    delay: float = 0.0
+    """Seconds that it is held back."""
+
+
+@dataclass(eq=False)
+class Metrics:
+    """In a registry of their own: nothing of other parts of the process is shown."""
+
+    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+
+    def __post_init__(self) -> None:
+        def of(kind: Any, name: str, about: str, labels: tuple[str, ...] = (), **more: Any) -> Any:
+            return kind(f"dptrain_{name}", about, labels, registry=self.registry, **more)
+
+        self.requests: Total = of(Total, "requests", "Requests, by page and status.", ("page", "status"))
+        self.seconds: Histogram = of(Histogram, "request_seconds", "From the head to the answer.", ("page",), buckets=SECONDS)
+        self.examples: Total = of(Total, "examples", "Examples that were answered.")
+        self.decisions: Total = of(Total, "decisions", "What the monitor decided, if not to allow.", ("action",))
+        self.waiting: Gauge = of(Gauge, "waiting_requests", "Predictions that are read or computed.")
+        self.reloads: Total = of(Total, "reloads", "Releases that were loaded while serving.", ("outcome",))
+
+
+class Service:
+    """See the module's text."""
+
+    def __init__(
+        self,
+        served: Served,
+        *,
+        guard_text: str | None,
+        monitor: Watching | None,
+        limits: Limits,
+        engine: Engine | None,
+        keys: Keys | None,
+        settings: Settings,
+    ):
+        if settings.clients == "keys" and keys is None:
+            raise ConfigError("clients are known by their keys and there are none; give keys, or clients='addresses'")
+        engine = (
+            engine
+            if engine is not None
+            else create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+        )
+        self.settings, self.keys, self.monitor = settings, keys, monitor
+        self.meter = Meter(limits, engine)
+        self.metrics = Metrics()
+        self.began = time.time()
+        self._guard_text = guard_text
+        self._secret = (keys or Keys(engine)).secret(GUARD_SECRET)
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="dptrain-predict")
+        self._at_once: Counter[str] = Counter()
+        self._reloading = asyncio.Lock()
+        most = settings.max_batch if limits.rate is None else min(settings.max_batch, limits.burst)
+        self._most = most
+        self.predictor = self._predictor(served)
+
+    async def run(self, work: Callable[..., T], *given: Any) -> T:
+        """In the worker thread.
+
+        Raises:
+            Refusal: it takes too long. What has begun goes on, and its result is thrown away.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            return await asyncio.wait_for(loop.run_in_executor(self._worker, work, *given), self.settings.timeout)
+        except TimeoutError:
+            raise Refusal(503, f"the answer was not ready after {self.settings.timeout:g} s", "ask again later", 1) from None
+
+    def enter(self, client: str) -> None:
+        """Counts a request that begins; :meth:`leave` ends it.
+
+        Raises:
+            Refusal: there are too many.
+        """
+        if self._at_once[client] >= self.settings.at_once:
+            said = f"this client has {self._at_once[client]} requests under way"
+            raise Refusal(429, said, f"at most {self.settings.at_once} at the same time", 1)
+        if self._at_once.total() >= self.settings.waiting:
+            raise Refusal(503, "the server is busy", "ask again later", 1)
+        self._at_once[client] += 1
+        self.metrics.waiting.inc()
+
+    def leave(self, client: str) -> None:
+        self._at_once[client] -= 1
+        if not self._at_once[client]:
+            del self._at_once[client]
+        self.metrics.waiting.dec()
+
+    def predict(self, client: str, body: bytes, content_type: str) -> Reply:
+        """Reads, charges, answers and observes; in the worker thread.
+
+        Raises:
+            Refusal: it says why.
+        """
+        predictor = self.predictor
+        before = None if self.monitor is None else self.monitor.admit(client)
+        self._check(before)
+        self._charge(self.meter.check, client)
+        try:
+            batches = predictor.form.read(body, content_type)
+        except Refusal:
+            self.meter.waste(client)
+            raise
+        examples = sum(map(len, batches))
+        self._charge(self.meter.take, client, examples)
+        degrade = before is not None and before.action == "degrade"
+        try:
+            given = predictor.answer(batches, degrade)
+        except (IndexError, RuntimeError) as error:
+            raise predictor.form.refusal(f"the model cannot read these inputs ({type(error).__name__})") from None
+        delay = 0.0 if before is None else before.delay
+        if self.monitor is not None:
+            start = 0
+            for batch in batches:
+                part = slice(start, start + len(batch))
+                after = self.monitor.observe(client, batch.numpy(), given.labels[part], given.margins[part])
+                self._check(after)
+                start, delay = part.stop, max(delay, after.delay)
+                degrade = degrade or after.action == "degrade"
+            if degrade and (before is None or before.action != "degrade"):
+                given = predictor.answer(batches, degrade=True)
+        self.metrics.examples.inc(examples)
+        shown: dict[str, Any] = {"answers": given.answers, "guard": predictor.guard_text}
+        if predictor.served.value is not None:
+            shown["unit"] = predictor.served.value.unit
+        return Reply(
+            json.dumps(shown, ensure_ascii=False, allow_nan=False).encode(), examples, min(delay, self.settings.timeout)
+        )
+
+    def card(self) -> dict[str, Any]:
+        """The release card, and what the server adds to it."""
+        predictor = self.predictor
+        card = predictor.served.card
+        guarantee = card.get("guarantee")
+        statement = guarantee.get("statement") if isinstance(guarantee, dict) else None
+        return {
+            **card,
+            "epsilon_in_words": statement or "The card states no guarantee: take it that nothing is promised to anyone.",
+            "guard": {"text": predictor.guard_text, "statement": predictor.statement},
+            "digest": predictor.served.digest,
+        }
+
+    def statistics(self) -> dict[str, Any]:
+        """For the administrator: by client, never with an input."""
+        limits = self.meter.limits
+        names = {} if self.keys is None else {one.holder.id: one.holder.name for one in self.keys.list()}
+        answered = self.meter.answered()
+        return {
+            "began": self.began,
+            "digest": self.predictor.served.digest,
+            "guard": self.predictor.guard_text,
+            "limits": {"rate": limits.rate, "burst": limits.burst, "queries": limits.queries},
+            "clients": {client: {"name": names.get(client, ""), "answered": count} for client, count in answered.items()},
+            "monitor": None if self.monitor is None else self.monitor.statistics(),
+        }
+
+    async def reload(self) -> str:
+        """Loads the folder again, beside the requests; those under way end with what they began with.
+
+        Returns:
+            The new digest.
+
+        Raises:
+            UserError: the new release cannot be served; the one before stays.
+        """
+        async with self._reloading:
+            try:
+                new = await asyncio.to_thread(lambda: self._predictor(Served.load(self.predictor.served.folder)))
+            except Exception:
+                self.metrics.reloads.labels("refused").inc()
+                raise
+            self.predictor = new
+            self.metrics.reloads.labels("loaded").inc()
+        return new.served.digest
+
+    def save(self) -> None:
+        """Writes the monitor's state."""
+        if self.monitor is not None:
+            self.monitor.save()
+
+    async def close(self) -> None:
+        """Writes all state, once what is under way has ended."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._worker, self.save)
+        await loop.run_in_executor(self._worker, self.meter.close)
+        self._worker.shutdown(wait=True)
+
+    def _predictor(self, served: Served) -> Predictor:
+        return Predictor.of(served, self._guard_text, self._secret, self._most)
+
+    def _charge(self, charge: Callable[..., None], *given: Any) -> None:
+        try:
+            charge(*given)
+        except Exceeded as limit:
+            accepted = f"wait {limit.wait} s" if limit.wait else f"smaller batches, where some are left; or {ADMINISTRATOR}"
+            raise Refusal(429, str(limit), accepted, limit.wait) from None
+
+    def _check(self, decision: Decision | None) -> None:
+        if decision is None or decision.action == "allow":
+            return
+        self.metrics.decisions.labels(decision.action).inc()
+        if decision.action == "refuse":
+            raise Refusal(403, "this client's queries look like probing of the model", ADMINISTRATOR)

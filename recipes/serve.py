@@ -1,0 +1,228 @@
+"""``dptrain serve``: a release behind a guard, and the keys of those who may ask it.
+
+    dptrain serve runs/digits/eps=08.00/seed=0 --guard top5-rounded --rate 10 --queries 20000
+    dptrain serve keys add clinic                                   # shows the key once
+    dptrain serve keys add me --role administrator                  # for the statistics of the page, and to reload
+    dptrain serve keys list
+    dptrain serve keys revoke 4f9a61c2
+
+Keys, the guard's secret, what clients have spent and what the monitor knows of them are kept in one state database: a file, or
+any URL that SQLAlchemy knows. It is private, and never part of what is released.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from dptrain.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from dptrain.release.monitor import Store
+
+    from dptrain.release.loading import Served
+    from dptrain.release.service import Watching
+
+STATE = "dptrain-serve.db"
+EXTRA = ("fastapi", "uvicorn", "starlette", "sqlalchemy", "prometheus_client", "h11")
+NONE = "none"
+"""In place of a guard's text: no guard, and that is meant."""
+THRESHOLDS = "monitor.json"
+"""In a published folder: what was calibrated for this model."""
+
+
+class Parser(argparse.ArgumentParser):
+    """One that says what is wrong as every command does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; `{self.prog} --help` lists every flag")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serves until it is asked to end, or looks after keys.
+
+    Raises:
+        UserError: something given cannot be used, or the extra ``serve`` is not installed.
+    """
+    try:
+        return _keys(arguments[1:]) if arguments and arguments[0] == "keys" else _serve(arguments)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in EXTRA:
+            raise
+        raise UserError(f"`dptrain serve` needs {error.name}, which is not installed; pip install 'dptrain[serve]'") from None
+
+
+def parser() -> Parser:
+    """The flags of ``dptrain serve RUN``."""
+    made = Parser(prog="dptrain serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("run", metavar="RUN", help="folder of a run, or of a release")
+    made.add_argument("--guard", help="what is shown, such as top5-rounded; none for all; left out, what the card states")
+    made.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    made.add_argument("--port", type=int, default=8000, help="(%(default)s)")
+    made.add_argument("--keys", choices=("required", "none"), default="required", help="who may ask (%(default)s)")
+    made.add_argument("--rate", type=float, help="examples a second and client; left out, no limit")
+    made.add_argument("--burst", type=int, default=1000, help="examples at once, with --rate (%(default)s)")
+    made.add_argument("--queries", type=int, help="examples in all a client; left out, no limit")
+    made.add_argument("--state", default=STATE, help="file or database URL (%(default)s)")
+    actions = ("log", "slow", "degrade", "refuse", "off")
+    made.add_argument("--monitor", choices=actions, default="log", help="what follows an alert (%(default)s)")
+    made.add_argument("--thresholds", type=Path, help=f"of the monitor; left out, {THRESHOLDS} in the release")
+    made.add_argument("--max-body", type=int, default=8 * 2**20, help="bytes of a request (%(default)s)")
+    made.add_argument("--max-batch", type=int, default=256, help="examples of a request (%(default)s)")
+    made.add_argument("--timeout", type=float, default=10.0, help="seconds for each part of a request (%(default)s)")
+    made.add_argument("--grace", type=float, default=5.0, help="seconds to finish requests when ended (%(default)s)")
+    made.add_argument("--threads", type=int, help="of the model; left out, all cores but one, at most 4")
+    return made
+
+
+def threads_for(cores: int) -> int:
+    """One core is left to HTTP; small batches gain nothing from many."""
+    return max(1, min(4, cores - 1))
+
+
+def _serve(arguments: Sequence[str]) -> int:
+    given = parser().parse_args(arguments)
+    import torch
+
+    from dptrain.release.keys import Keys
+    from dptrain.release.limits import Limits
+    from dptrain.release.listening import run
+    from dptrain.release.loading import Served, find
+    from dptrain.release.server import create_app
+    from dptrain.release.service import Settings
+
+    if not 0 <= given.port <= 65535:
+        raise ConfigError(f"the port is {given.port}; give a number from 0 to 65535, such as 8000")
+    if given.threads is not None and given.threads < 1:
+        raise ConfigError(f"--threads is {given.threads}; give a whole number from 1 up")
+    settings = Settings(
+        max_body=given.max_body,
+        max_batch=given.max_batch,
+        timeout=given.timeout,
+        grace=given.grace,
+        clients="keys" if given.keys == "required" else "addresses",
+    )
+    limits = Limits(given.rate, given.burst, given.queries)
+    torch.set_num_threads(given.threads or threads_for(os.cpu_count() or 1))
+    served = Served.load(find(Path(given.run)))
+    guard = guard_of(given.guard, served.card)
+    store = _store(given.state, served)
+    keys = Keys(store.engine)
+    app = create_app(
+        served,
+        guard_text=guard,
+        monitor=_monitor(given.monitor, given.thresholds, served, store),
+        limits=limits,
+        store=store,
+        keys=keys,
+        settings=settings,
+    )
+    _say(f"serving {served.folder} behind {guard or 'no guard: every score is shown'} at http://{given.host}:{given.port}")
+    roles = {one.holder.role for one in keys.list() if one.revoked is None}
+    adding = f"type dptrain serve keys add NAME --state {given.state}"
+    if given.keys == "required" and "client" not in roles:
+        _say(f"no client has a key yet; {adding}")
+    if "administrator" not in roles:
+        _say(f"statistics need an administrator's key; {adding} --role administrator")
+    run(app, given.host, given.port, settings)
+    return 0
+
+
+def guard_of(given: str | None, card: dict[str, Any]) -> str | None:
+    """The guard that was asked for; where none was, the one that the card states or the recipe names.
+
+    Raises:
+        ConfigError: what the card states is fitted on members, so that a server cannot make it.
+    """
+    if given is not None:
+        return None if given == NONE else given
+    from dptrain.release.parts import needs_members
+
+    stated = card.get("guard")
+    text = stated.get("text") if isinstance(stated, dict) else stated
+    text = text or card.get("recipe", {}).get("release", {}).get("guard")
+    if text is not None and needs_members(text):
+        raise ConfigError(
+            f"the card states the guard {text!r}, which is fitted on members, and a server holds none; give another one with "
+            "--guard, such as --guard top5-rounded"
+        )
+    return text
+
+
+def _store(state: str, served: "Served | None" = None) -> "Store":
+    """The state database; a file is its owner's alone."""
+    from dptrain.release.monitor import Store
+    from sqlalchemy.exc import SQLAlchemyError
+
+    url = state
+    if "://" not in state:
+        path = Path(state).absolute()
+        if served is not None and path.resolve().is_relative_to(served.folder.resolve()):
+            raise ConfigError(f"--state is {state}, inside of the release, which can be published; name a file elsewhere")
+        if not path.parent.is_dir():
+            raise ConfigError(f"--state is {state}, and there is no folder {path.parent}; make it, or name another file")
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        url = f"sqlite:///{path}"
+    try:
+        store = Store(url)
+        store.engine.connect().close()
+    except SQLAlchemyError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--state is no database that can be used ({reason}); name a file, such as {STATE}") from None
+    return store
+
+
+def _monitor(action: str, thresholds: Path | None, served: "Served", store: "Store") -> "Watching | None":
+    if action == "off":
+        return None
+    from dptrain.release.monitor import Monitor, Thresholds
+
+    path = thresholds or served.folder / THRESHOLDS
+    if thresholds is None and not path.is_file():
+        raise ConfigError(
+            f"{served.folder} holds no {THRESHOLDS}, so there are no thresholds for this model; type `dptrain release` first, "
+            "name a file with --thresholds, or give --monitor off"
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--thresholds is {path}: {error.strerror}; name the {THRESHOLDS} of a published release") from None
+    return Monitor(Thresholds.from_json(text), actions=action, store=store)
+
+
+def _keys(arguments: Sequence[str]) -> int:
+    made = Parser(prog="dptrain serve keys", description="Who may ask a server.")
+    commands = made.add_subparsers(dest="command", required=True, parser_class=Parser)
+    adding = commands.add_parser("add", help="make a key and show it once")
+    adding.add_argument("name", metavar="NAME", help="whose it is")
+    adding.add_argument("--role", choices=("client", "administrator"), default="client")
+    listing = commands.add_parser("list", help="every key, without its secret")
+    revoking = commands.add_parser("revoke", help="a key that opens nothing from now on")
+    revoking.add_argument("id", metavar="ID", help="of the key, as `list` shows it")
+    for command in (adding, listing, revoking):
+        command.add_argument("--state", default=STATE, help="file or database URL (%(default)s)")
+    given = made.parse_args(arguments)
+    from dptrain.release.keys import Keys
+
+    keys = Keys(_store(given.state).engine)
+    if given.command == "add":
+        print(keys.add(given.name, given.role))
+        _say("this key is shown once and stored nowhere; hand it over in private")
+    elif given.command == "revoke":
+        keys.revoke(given.id)
+    else:
+        for one in keys.list():
+            until = "in force" if one.revoked is None else f"revoked {_day(one.revoked)}"
+            print(f"{one.holder.id}  {one.holder.role:<13}  {_day(one.made)}  {until:<18}  {one.holder.name}")
+    return 0
+
+
+def _day(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d", time.localtime(seconds))
+
+
+def _say(text: str) -> None:
+    print(f"dptrain: {text}", file=sys.stderr, flush=True)
