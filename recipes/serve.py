@@ -21,10 +21,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dptrain.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
-    from dptrain.release.monitor import Store
-
     from dptrain.release.loading import Served
-    from dptrain.release.service import Watching
+    from dptrain.release.monitor import Store
 
 STATE = "dptrain-serve.db"
 EXTRA = ("fastapi", "uvicorn", "starlette", "sqlalchemy", "prometheus_client", "h11")
@@ -86,6 +84,7 @@ def threads_for(cores: int) -> int:
 def _serve(arguments: Sequence[str]) -> int:
     given = parser().parse_args(arguments)
     import torch
+    from prometheus_client import CollectorRegistry
 
     from dptrain.release.keys import Keys
     from dptrain.release.limits import Limits
@@ -111,14 +110,16 @@ def _serve(arguments: Sequence[str]) -> int:
     guard = guard_of(given.guard, served.card)
     store = _store(given.state, served)
     keys = Keys(store.engine)
+    registry = CollectorRegistry()
     app = create_app(
         served,
         guard_text=guard,
-        monitor=_monitor(given.monitor, given.thresholds, served, store),
+        monitor=_monitor(given.monitor, given.thresholds, served, store, registry),
         limits=limits,
         store=store,
         keys=keys,
         settings=settings,
+        registry=registry,
     )
     _say(f"serving {served.folder} behind {guard or 'no guard: every score is shown'} at http://{given.host}:{given.port}")
     roles = {one.holder.role for one in keys.list() if one.revoked is None}
@@ -127,7 +128,10 @@ def _serve(arguments: Sequence[str]) -> int:
         _say(f"no client has a key yet; {adding}")
     if "administrator" not in roles:
         _say(f"statistics need an administrator's key; {adding} --role administrator")
-    run(app, given.host, given.port, settings)
+    try:
+        run(app, given.host, given.port, settings)
+    finally:
+        store.close()
     return 0
 
 
@@ -154,8 +158,7 @@ def guard_of(given: str | None, card: dict[str, Any]) -> str | None:
 
 def _store(state: str, served: "Served | None" = None) -> "Store":
     """The state database; a file is its owner's alone."""
-    from dptrain.release.monitor import Store
-    from sqlalchemy.exc import SQLAlchemyError
+    from dptrain.release.monitor.store import Store
 
     url = state
     if "://" not in state:
@@ -166,19 +169,17 @@ def _store(state: str, served: "Served | None" = None) -> "Store":
             raise ConfigError(f"--state is {state}, and there is no folder {path.parent}; make it, or name another file")
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         url = f"sqlite:///{path}"
-    try:
-        store = Store(url)
-        store.engine.connect().close()
-    except SQLAlchemyError as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"--state is no database that can be used ({reason}); name a file, such as {STATE}") from None
-    return store
+    return Store(url)
 
 
-def _monitor(action: str, thresholds: Path | None, served: "Served", store: "Store") -> "Watching | None":
+def _monitor(
+    action: str, thresholds: Path | None, served: "Served", store: "Store", registry: "CollectorRegistry"
+) -> "Monitor | None":
     if action == "off":
         return None
+    from dptrain.checkpoint import unpack_json
     from dptrain.release.monitor import Monitor, Thresholds
+    from dptrain.release.monitor.metrics import Metrics
 
     path = thresholds or served.folder / THRESHOLDS
     if thresholds is None and not path.is_file():
@@ -187,10 +188,10 @@ def _monitor(action: str, thresholds: Path | None, served: "Served", store: "Sto
             "name a file with --thresholds, or give --monitor off"
         )
     try:
-        text = path.read_text(encoding="utf-8")
+        content = unpack_json(path.read_bytes(), path)
     except OSError as error:
         raise ConfigError(f"--thresholds is {path}: {error.strerror}; name the {THRESHOLDS} of a published release") from None
-    return Monitor(Thresholds.from_json(text), actions=action, store=store)
+    return Monitor(Thresholds.from_json(content), actions=action, store=store, metrics=Metrics(registry))  # pyright: ignore[reportArgumentType]  one of the flag's choices
 
 
 def _keys(arguments: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ from fastapi import Response
 START, DOCS = "page.html", "docs.html"
 ABOUT = (
     "Answers of one model behind a guard. A guard shows less, which is no privacy guarantee; what is guaranteed stands in "
-    "/v1/card. Whatever is not accepted gets a JSON object with `error` and `accepted`."
+    "/v1/card. Whatever is not accepted gets a JSON object with error and accepted."
 )
 _INLINE = re.compile(r"<(style|script)>(.*?)</\1>", re.DOTALL)
 

@@ -39,9 +39,9 @@ class Given:
 
     answers: list[dict[str, Any]]
     labels: Int[np.ndarray, " examples"]
-    """The model's own most probable class; of a value 0."""
+    """The model's own most probable class; of a value 0; −1 where the answer is refused."""
     margins: Float[np.ndarray, " examples"]
-    """How much more probable it is than the next one; of a value 1."""
+    """How much more probable it is than the next one; NaN of a value."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,9 +107,10 @@ class Predictor:
         scores = softmax(logits)
         shown = Answers.of(scores) if self.guard is None else self.guard.answers(inputs, logits)
         best = np.sort(scores, 1)[:, ::-1]
-        margins = best[:, 0] - best[:, 1] if best.shape[1] > 1 else np.ones(len(best))
+        margins = best[:, 0] - best[:, 1] if best.shape[1] > 1 else np.full(len(best), np.nan)
         answers = [self._shown(shown, row, degrade) if sound[row] else _refused() for row in range(len(inputs))]
-        return Given(answers, scores.argmax(1), margins)
+        refused = np.array([answer["refused"] for answer in answers])
+        return Given(answers, np.where(refused, -1, scores.argmax(1)), margins)
 
     def _values(self, outputs: Float[np.ndarray, " examples"], sound: np.ndarray) -> Given:
         value: Any = self.served.value
@@ -119,7 +120,7 @@ class Predictor:
         answers = [
             {"value": float(one) if ok else None, "refused": not ok} for one, ok in zip(decoded, sound.tolist(), strict=True)
         ]
-        return Given(answers, np.zeros(len(outputs), dtype=np.int64), np.ones(len(outputs)))
+        return Given(answers, np.where(sound, 0, -1), np.full(len(outputs), np.nan))
 
     def _shown(self, answers: Answers, row: int, label_only: bool) -> dict[str, Any]:
         """One example's answer."""

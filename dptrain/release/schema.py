@@ -48,7 +48,7 @@ def describe(document: dict[str, Any], served: Served, form: Form, needs_key: bo
     components["schemas"] = {"Error": ERROR, "Request": _request(form), "Predictions": _predictions(served)}
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            kept = operation["responses"]["200"]
+            kept = operation["responses"]["200"] | {"description": "What was asked for."}
             operation["responses"] = {"200": kept} | {
                 str(status): _response(status) for status in _DESCRIBED.get(path, (200,)) if status != 200
             }

@@ -24,12 +24,12 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from sqlalchemy import Engine
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -42,7 +42,7 @@ from dptrain.release.limits import Limits
 from dptrain.release.loading import Served
 from dptrain.release.reading import JSON, Refusal
 from dptrain.release.schema import REASONS, describe
-from dptrain.release.service import ADMINISTRATOR, SAVED_EVERY, Service, Settings, Watching
+from dptrain.release.service import ADMINISTRATOR, Service, Settings, Watching
 from dptrain.version import versions
 
 ACCESS = logging.getLogger("dptrain.release.access")
@@ -61,7 +61,7 @@ PROTECTING = {
 
 
 class StateStore(Protocol):
-    """What the server asks of a state database: see :class:`dptrain.release.monitor.Store`."""
+    """What the server asks of a state database: see :class:`dptrain.release.monitor.store.Store`."""
 
     @property
     def engine(self) -> Engine: ...
@@ -76,8 +76,12 @@ def create_app(
     store: StateStore | None,
     keys: Keys | None,
     settings: Settings,
+    registry: CollectorRegistry | None = None,
 ) -> FastAPI:
     """The server as an ASGI application, with its :class:`~dptrain.release.service.Service` at ``app.state.service``.
+
+    Args:
+        registry: what ``/metrics`` shows, where others count in it too, such as the monitor.
 
     Raises:
         ConfigError: the guard is none for such a model, or clients are to have keys and there are none.
@@ -90,13 +94,12 @@ def create_app(
         engine=None if store is None else store.engine,
         keys=keys,
         settings=settings,
+        registry=registry,
     )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        saving = asyncio.create_task(_save_now_and_then(service))
         yield
-        saving.cancel()
         await service.close()
 
     app = FastAPI(
@@ -301,13 +304,3 @@ class Watched:
             "seconds": round(seconds, 6),
         }
         ACCESS.info(json.dumps(line))
-
-
-async def _save_now_and_then(service: Service) -> None:
-    with suppress(asyncio.CancelledError):
-        while True:
-            await asyncio.sleep(SAVED_EVERY)
-            try:
-                await service.run(service.save)
-            except Exception as error:  # of the database; the next time may go better, and predictions go on meanwhile
-                logging.getLogger("dptrain.release").error("the monitor's state was not saved: %s", error)

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -38,8 +38,6 @@ T = TypeVar("T")
 ADMINISTRATOR = "ask whoever runs this server"
 GUARD_SECRET = "guard"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-SAVED_EVERY = 30.0
-"""Seconds between two writings of the monitor's state."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +103,9 @@ class Reply:
 
 @dataclass(eq=False)
 class Metrics:
-    """In a registry of their own: nothing of other parts of the process is shown."""
+    """In a registry that is not the process's: nothing of its other parts is shown."""
 
-    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    registry: CollectorRegistry
 
     def __post_init__(self) -> None:
         def of(kind: Any, name: str, about: str, labels: tuple[str, ...] = (), **more: Any) -> Any:
@@ -116,7 +114,6 @@ class Metrics:
         self.requests: Total = of(Total, "requests", "Requests, by page and status.", ("page", "status"))
         self.seconds: Histogram = of(Histogram, "request_seconds", "From the head to the answer.", ("page",), buckets=SECONDS)
         self.examples: Total = of(Total, "examples", "Examples that were answered.")
-        self.decisions: Total = of(Total, "decisions", "What the monitor decided, if not to allow.", ("action",))
         self.waiting: Gauge = of(Gauge, "waiting_requests", "Predictions that are read or computed.")
         self.reloads: Total = of(Total, "reloads", "Releases that were loaded while serving.", ("outcome",))
 
@@ -134,6 +131,7 @@ class Service:
         engine: Engine | None,
         keys: Keys | None,
         settings: Settings,
+        registry: CollectorRegistry | None = None,
     ):
         if settings.clients == "keys" and keys is None:
             raise ConfigError("clients are known by their keys and there are none; give keys, or clients='addresses'")
@@ -144,7 +142,7 @@ class Service:
         )
         self.settings, self.keys, self.monitor = settings, keys, monitor
         self.meter = Meter(limits, engine)
-        self.metrics = Metrics()
+        self.metrics = Metrics(registry or CollectorRegistry())
         self.began = time.time()
         self._guard_text = guard_text
         self._secret = (keys or Keys(engine)).secret(GUARD_SECRET)
@@ -297,8 +295,5 @@ class Service:
             raise Refusal(429, str(limit), accepted, limit.wait) from None
 
     def _check(self, decision: Decision | None) -> None:
-        if decision is None or decision.action == "allow":
-            return
-        self.metrics.decisions.labels(decision.action).inc()
-        if decision.action == "refuse":
+        if decision is not None and decision.action == "refuse":
             raise Refusal(403, "this client's queries look like probing of the model", ADMINISTRATOR)

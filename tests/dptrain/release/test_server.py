@@ -243,7 +243,7 @@ def test_a_client_that_is_refused_gets_no_answer_and_no_reason_to_learn_from(tmp
     assert answer.status_code == 403
     assert is_refusal(answer)
     assert "boundary" not in answer.text
-    assert 'dptrain_decisions_total{action="refuse"} 1.0' in counted
+    assert 'page="/v1/predict",status="403"' in counted
     assert "dptrain_examples_total 0.0" in counted
 
 

@@ -1,0 +1,236 @@
+"""Connections that are slow, endless or no HTTP at all end soon; requests under way end well."""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from dptrain.release import listening
+from dptrain.release.listening import server_of
+from dptrain.release.service import Settings
+from tests.dptrain.release import served
+from tests.dptrain.release.test_server import ONE, Said, Watcher, is_refusal
+
+PATIENCE = 0.8
+POST = b"POST /v1/predict HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\n"
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    settings = Settings(clients="addresses", timeout=PATIENCE, max_body=200_000, at_once=32)
+    with served.serving(served.app_of(served.digits(tmp_path / "release"), settings=settings)) as found:
+        yield found
+
+
+def connected(address: str) -> socket.socket:
+    host, _, port = address.removeprefix("http://").partition(":")
+    made = socket.create_connection((host, int(port)), timeout=10)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made
+
+
+def all_of(connection: socket.socket) -> bytes:
+    """What comes until the other side closes."""
+    parts = []
+    with contextlib.suppress(ConnectionError):
+        while part := connection.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def status_of(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1])
+
+
+def told(answer: bytes) -> dict[str, Any]:
+    return json.loads(answer.partition(b"\r\n\r\n")[2])
+
+
+def is_well(address: str) -> bool:
+    return httpx.post(f"{address}/v1/predict", json=ONE).status_code == 200
+
+
+def test_a_body_that_comes_slowly_is_given_up(address: str):
+    start = time.perf_counter()
+    with connected(address) as connection:
+        connection.sendall(POST + b"content-length: 1000\r\nconnection: close\r\n\r\n")
+        stopped = threading.Event()
+
+        def drip() -> None:
+            with contextlib.suppress(OSError):
+                while not stopped.wait(0.1):
+                    connection.sendall(b" ")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        answer = all_of(connection)
+        stopped.set()
+        thread.join()
+    assert status_of(answer) == 408
+    assert told(answer)["accepted"] == "a body that is sent at once"
+    assert time.perf_counter() - start < 4 * PATIENCE
+    assert is_well(address)
+
+
+@pytest.mark.parametrize("said", [b"", b"POST /v1/predict HTTP/1.1\r\nhost: ", b"GET / HTTP/1.1\r\nhost: here\r\nx: "])
+def test_a_head_that_does_not_end_closes_the_connection(address: str, said: bytes):
+    start = time.perf_counter()
+    with connected(address) as connection:
+        connection.sendall(said)
+        assert all_of(connection) == b""
+    assert time.perf_counter() - start < 4 * PATIENCE
+    assert is_well(address)
+
+
+def test_hundreds_of_connections_that_say_nothing_do_not_stop_the_others(address: str):
+    with contextlib.ExitStack() as stack:
+        for _ in range(200):
+            stack.enter_context(connected(address))
+        assert is_well(address)
+
+
+def test_more_connections_than_are_kept_are_told_so(address: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(listening, "MOST_CONNECTIONS", 5)
+    with contextlib.ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(connected(address))
+        time.sleep(0.1)
+        answer = all_of(stack.enter_context(connected(address)))
+    assert status_of(answer) == 503
+    assert set(told(answer)) == {"error", "accepted"}
+    time.sleep(0.1)
+    assert is_well(address)
+
+
+def test_a_hundred_megabytes_are_refused_by_their_stated_length(address: str):
+    """At once, and however much of it is sent."""
+    start = time.perf_counter()
+    with connected(address) as connection:
+        connection.sendall(POST + b"content-length: 104857600\r\n\r\n")
+        answer = connection.recv(65536)
+    assert status_of(answer) == 413
+    assert "200000 bytes" in told(answer)["accepted"]
+    assert time.perf_counter() - start < PATIENCE
+    answered = httpx.post(f"{address}/v1/predict", content=bytes(104_857_600), headers={"content-type": "application/x-npy"})
+    assert answered.status_code == 413
+    assert is_refusal(answered)
+    assert is_well(address)
+
+
+def test_a_flood_in_chunks_is_refused_once_it_is_too_much(address: str):
+    with connected(address) as connection:
+        connection.sendall(POST + b"transfer-encoding: chunked\r\n\r\n")
+        sent, block = 0, b"10000\r\n" + bytes(65536) + b"\r\n"
+        with contextlib.suppress(OSError):
+            for _ in range(1600):
+                connection.sendall(block)
+                sent += 65536
+        answer = all_of(connection)
+    assert sent < 104_857_600 or status_of(answer) == 413
+    assert status_of(answer) == 413
+    assert is_well(address)
+
+
+def test_what_comes_after_a_refusal_is_thrown_away_for_a_moment_only(address: str):
+    start = time.perf_counter()
+    with connected(address) as connection:
+        connection.sendall(POST + b"transfer-encoding: chunked\r\n\r\n")
+        with pytest.raises(OSError):  # noqa: PT011  a broken pipe or a reset, as it comes
+            while time.perf_counter() - start < 20:
+                connection.sendall(b"10000\r\n" + bytes(65536) + b"\r\n")
+                time.sleep(0.02)
+    assert time.perf_counter() - start < 6 * PATIENCE
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01",
+        b"GET\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: here\r\n" + b"x: " + b"a" * 600_000 + b"\r\n\r\n",
+        POST + b"content-length: -5\r\n\r\n",
+        POST + b"content-length: 9" + b"9" * 50 + b"\r\n\r\n",
+        POST + b"content-length: 3\r\ncontent-length: 5\r\n\r\n{}",
+        POST + b"transfer-encoding: chunked\r\n\r\nzz\r\n",
+        POST + b"transfer-encoding: chunked\r\n\r\nffffffffffffffffffffffff\r\n",
+    ],
+)
+def test_what_is_no_http_gets_a_refusal_in_json_and_the_server_lives(address: str, said: bytes):
+    with connected(address) as connection:
+        connection.sendall(said)
+        answer = all_of(connection)
+    assert 400 <= status_of(answer) < 500
+    assert set(told(answer)) == {"error", "accepted"}
+    assert is_well(address)
+
+
+def test_a_client_that_leaves_within_its_body_leaves_no_trace(address: str):
+    for _ in range(40):
+        with connected(address) as connection:
+            connection.sendall(POST + b"content-length: 1000\r\n\r\n{")
+    time.sleep(0.2)
+    assert is_well(address)
+    assert "dptrain_waiting_requests 0.0" in httpx.get(f"{address}/metrics").text
+
+
+def test_a_connection_serves_many_requests_also_slower_than_its_patience(address: str):
+    with httpx.Client() as session:
+        for wait in (0, 0, PATIENCE * 1.5, 0):
+            time.sleep(wait)
+            assert session.post(f"{address}/v1/predict", json=ONE).status_code == 200
+
+
+def test_an_answer_may_take_longer_than_the_patience_for_a_head(tmp_path: Path):
+    """Held back by a monitor for as long as the timeout, and still sent."""
+    watcher = Watcher(after=Said("slow", delay=60.0))
+    settings = Settings(clients="addresses", timeout=0.5)
+    with served.serving(served.app_of(served.digits(tmp_path / "release"), monitor=watcher, settings=settings)) as address:
+        assert httpx.post(f"{address}/v1/predict", json=ONE).status_code == 200
+
+
+def test_requests_under_way_are_finished_when_the_server_is_asked_to_end(tmp_path: Path):
+    watcher = Watcher(after=Said("slow", delay=0.6))
+    settings = Settings(clients="addresses", grace=5.0)
+    app = served.app_of(served.digits(tmp_path / "release"), monitor=watcher, settings=settings)
+    server = server_of(app, "127.0.0.1", 0, settings)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    with ThreadPoolExecutor(3) as pool:
+        asked = [pool.submit(httpx.post, f"{address}/v1/predict", json=ONE) for _ in range(3)]
+        time.sleep(0.25)
+        server.should_exit = True
+        assert [one.result().status_code for one in asked] == [200, 200, 200]
+    thread.join(5)
+    assert not thread.is_alive()
+    assert watcher.saved == 1
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{address}/healthz")
+
+
+def test_memory_does_not_grow_with_bodies_that_are_refused(address: str):
+    import resource
+
+    def peak() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    row = json.dumps({"inputs": np.zeros((40, 8, 8)).tolist()}).encode()
+    httpx.post(f"{address}/v1/predict", content=row)
+    before = peak()
+    with connected(address) as connection, contextlib.suppress(OSError):
+        connection.sendall(POST + b"transfer-encoding: chunked\r\n\r\n")
+        for _ in range(1000):
+            connection.sendall(b"10000\r\n" + bytes(65536) + b"\r\n")
+    assert peak() - before < 20_000  # kilobytes, of 64 megabytes that were sent
