@@ -21,8 +21,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dptrain.errors import ConfigError, UserError
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
     from dptrain.release.loading import Served
-    from dptrain.release.monitor import Store
+    from dptrain.release.monitor import Monitor
+    from dptrain.release.monitor.store import Store
 
 STATE = "dptrain-serve.db"
 EXTRA = ("fastapi", "uvicorn", "starlette", "sqlalchemy", "prometheus_client", "h11")

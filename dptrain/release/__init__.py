@@ -1,4 +1,4 @@
-"""Release with care: what a prediction may show.
+"""Release with care: what a prediction may show, and to whom.
 
 * ``parts.py``: the text that says a guard, such as ``top5-rounded``
 * ``guard.py``: :class:`Guard`, what stands between a model's outputs and whoever asks; :func:`fitted`
@@ -8,6 +8,11 @@
 * ``noisy_max.py``: a label by report noisy max, with its account of ε
 * ``teachers.py``: an ensemble of models of disjoint parts of the data
 * ``wrapped.py``: :class:`Guarded`, any PyTorch classifier behind a guard
+* ``loading.py``: a release as it is served, checked
+* ``predictor.py``: a served model behind its guard; ``reading.py``: what strangers send it
+* ``keys.py``, ``limits.py``: who may ask, and how much
+* ``service.py``: what the server does; ``server.py``: over HTTP; ``schema.py``: in OpenAPI; ``page.py``: in a browser
+* ``listening.py``: connections
 
 Names are imported when they are first used, since a recipe checks its guard without torch.
 """

@@ -100,7 +100,7 @@ class Predictor:
 
     def _batch(self, inputs: Tensor, degrade: bool) -> Given:
         logits = _logits(self.served, inputs)
-        sound: np.ndarray = np.isfinite(logits).all(axis=1, keepdims=True)[:, 0]
+        sound = np.asarray(np.isfinite(logits).all(axis=1))
         if self.served.value is not None:
             return self._values(logits[:, 0], sound)
         logits = np.where(sound[:, None], logits, 0.0)

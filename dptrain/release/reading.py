@@ -32,6 +32,8 @@ SLACK = 1e-6
 """How far an input may lie outside the bounds, since it may have been rounded to 32 bits."""
 MAGIC = b"\x93NUMPY"
 LONGEST_HEADER = 4096
+LONGEST_TOKEN = 64
+"""Characters, by which a text is refused before it is cut into tokens."""
 NUMBERS = frozenset(f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)) | {"f2", "f4", "f8"}
 
 
@@ -68,6 +70,11 @@ class Form:
         named = served.tokenizer if served.kind == "language" else None
         tokenizer = None if named is None else tokenizer_of(named)
         return cls(served.kind, served.input_shape, served.bounds, served.whole, most, tokenizer)
+
+    @property
+    def longest(self) -> int:
+        """Characters of a text, at most: more are not even cut into tokens, which takes time."""
+        return self.shape[0] - 1 if self.tokenizer is None else LONGEST_TOKEN * self.shape[0]
 
     @property
     def said(self) -> str:
@@ -152,6 +159,8 @@ class Form:
         """A text's numbers, behind the sign for the start."""
         if not isinstance(text, str):
             raise self.refusal("something else than a text stands among the texts")
+        if len(text) > self.longest:
+            raise self.refusal(f"a text has {len(text)} characters")
         try:
             if self.tokenizer is None:
                 numbers, start = alphabet.encode(text), alphabet.START
@@ -160,7 +169,7 @@ class Form:
         except UnicodeEncodeError:
             raise self.refusal("a text holds half a character (a lone surrogate)") from None
         if len(numbers) >= self.shape[0]:
-            raise self.refusal(f"a text has {len(numbers)} characters or tokens")
+            raise self.refusal(f"a text has {len(numbers)} tokens")
         return [start, *numbers.tolist()]
 
     def _array(self, body: bytes) -> np.ndarray:

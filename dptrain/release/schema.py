@@ -80,7 +80,7 @@ def _request(form: Form) -> dict[str, Any]:
         number = {"type": "integer", "minimum": int(low), "maximum": int(high)}
     if form.kind == "language":
         tokens = _list(_list(number, 1, form.shape[0]), 1, form.most)
-        text = {"type": "string", "maxLength": form.shape[0] - 1}
+        text = {"type": "string", "maxLength": form.longest}
         one_of = [_object(tokens=tokens), _object(texts=_list(text, 1, form.most))]
         return {"oneOf": one_of}
     schema = number

@@ -128,6 +128,7 @@ def _routes(app: FastAPI, service: Service) -> None:
         return describe(document, predictor.served, predictor.form, needs_key=settings.clients == "keys")
 
     app.openapi = openapi
+    said = Said(service)
 
     @app.post("/v1/predict", summary="What the model says of each example, as far as the guard shows it.")
     async def predict(request: Request) -> Response:
@@ -146,7 +147,7 @@ def _routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/card", summary="The release card: what is promised, to whom, and what it assumes.")
     async def card() -> Response:
-        return _json(service.card())
+        return Response(said.of("card", service.card), media_type=JSON)
 
     @app.get("/v1/statistics", summary="Clients, their queries and alerts; for an administrator.")
     async def statistics(request: Request) -> Response:
@@ -171,7 +172,7 @@ def _routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/openapi.json", include_in_schema=False)
     async def description() -> Response:
-        return _json(openapi())
+        return Response(said.of("description", openapi), media_type=JSON)
 
     @app.get("/", include_in_schema=False)
     async def start() -> Response:
@@ -180,6 +181,21 @@ def _routes(app: FastAPI, service: Service) -> None:
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
         return page.response(page.DOCS)
+
+
+class Said:
+    """What is the same for everyone as long as a release is served: written once, since a card can name a whole vocabulary."""
+
+    def __init__(self, service: Service):
+        self._service = service
+        self._kept: dict[str, tuple[object, bytes]] = {}
+
+    def of(self, name: str, make: Callable[[], dict[str, Any]]) -> bytes:
+        predictor = self._service.predictor
+        kept = self._kept.get(name)
+        if kept is None or kept[0] is not predictor:
+            kept = self._kept[name] = predictor, json.dumps(make(), ensure_ascii=False, allow_nan=False).encode()
+        return kept[1]
 
 
 async def _client(request: Request, service: Service) -> str:

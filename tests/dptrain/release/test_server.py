@@ -327,6 +327,7 @@ def test_each_request_sees_one_whole_model_while_releases_are_changed(tmp_path: 
             served.digits(folder, seed=(turn + 1) % 2, classes=(list(served.DIGITS), other)[(turn + 1) % 2])
             answer = httpx.post(f"{address}/v1/reload", headers=header)
             assert answer.json() == {"digest": digests[(turn + 1) % 2]}
+            assert httpx.get(f"{address}/v1/card").json()["digest"] == digests[(turn + 1) % 2]
         done.set()
         for thread in threads:
             thread.join()
