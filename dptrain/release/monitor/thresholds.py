@@ -6,8 +6,8 @@
 The rate is of sessions: the probability that a benign session *ever* raises an alert, by any detector, at any of its queries.
 
 1. The first third of the sessions is fitted on: the radius, the distribution of margins and distances, the drifts.
-2. On the first quarter of the others, of each detector d the median m_d and the spread s_d of its maximum over a session are
-   taken, with s_d from the median up to the largest: what is common for one detector is not for another.
+2. On these and the first quarter of the others, of each detector d the median m_d and the spread s_d of its maximum over a
+   session are taken, with s_d from the median up to the largest: what is common for one detector is not for another.
 3. Of each of the remaining n sessions J = max_d (M_d − m_d) / s_d is taken, with M_d the detector's maximum over the session.
    One number for all detectors needs no further correction for how many there are.
 4. The threshold of d is c (m_d + q s_d), with q the k-th smallest J, or 1 where that is larger, and c the ``caution``. An alert
@@ -180,7 +180,9 @@ def calibrate(
     _check(scale)
     watch = fitted(fit, classes, seed)
     shared, generator = watch.shared(), np.random.default_rng(seed)
-    before = np.array([maxima(watch, session, shared, f"scale {number}", generator) for number, session in enumerate(scale)])
+    before = np.array(
+        [maxima(watch, session, shared, f"scale {number}", generator) for number, session in enumerate([*fit, *scale])]
+    )
     active = [COLUMN[name] for name in active_detectors(watch, [*fit, *scale, *sessions], before)]
     middle = np.median(before, 0)
     spread = before.max(0) - middle + np.array([FLOORS.get(name, 1.0) for name in DETECTORS])
