@@ -75,6 +75,18 @@ ATTACKS: Registry[Any] = Registry(
             "evaluation.membership.lira:OfflineLira",
             "likelihood under shadow models without the example (Carlini et al. 2022)",
         ),
+        "membership.answers": Builtin(
+            "evaluation.membership.answers:AnswerRatio",
+            "likelihood ratio of discrete answers, behind a guard (after Carlini et al. 2022)",
+        ),
+        "membership.ranks": Builtin(
+            "evaluation.membership.ranks:RankRatio",
+            "likelihood ratio of the classes' order, without their scores",
+        ),
+        "membership.repeated": Builtin(
+            "evaluation.membership.repeated:RepeatedQueries",
+            "near-identical copies of each example, averaged (after Watson et al. 2022)",
+        ),
         "membership.rmia": Builtin(
             "evaluation.membership.rmia:Rmia",
             "ratio to reference models, against the population's (Zarifzadeh et al. 2024)",
@@ -178,6 +190,10 @@ ATTACKS: Registry[Any] = Registry(
         "inversion.scores": Builtin(
             "evaluation.inversion.blackbox:ScoreInversion",
             "the same from scores rounded to 0.1, without derivatives",
+        ),
+        "inversion.estimated_gradient": Builtin(
+            "evaluation.inversion.estimated_gradient:EstimatedGradient",
+            "the same from differences of the scores of neighbours (Fredrikson et al. 2015)",
         ),
         "inversion.labels": Builtin(
             "evaluation.inversion.labels:LabelInversion",

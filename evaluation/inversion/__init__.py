@@ -13,6 +13,7 @@
   :mod:`~evaluation.inversion.prior_ensemble`
 * :mod:`~evaluation.inversion.distribution`: how sure an inversion is, where it gives a distribution
 * :mod:`~evaluation.inversion.blackbox`: the same through scores alone
+* :mod:`~evaluation.inversion.estimated_gradient`: the same through derivatives estimated from scores
 * :mod:`~evaluation.inversion.labels`: the same through labels alone
 * :mod:`~evaluation.inversion.pictures`: what attacks and judges do to pictures
 * :mod:`~evaluation.inversion.evaluator`: who judges a reconstruction, without the target

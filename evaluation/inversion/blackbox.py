@@ -60,7 +60,7 @@ class ScoreInversion:
     """Share of the budget that goes into clouds that serve all classes."""
     widenings: int = 4
     decimals: int = 1
-    """Of a score; what is beyond them is not looked at."""
+    """Of a score; what is beyond them is not looked at, unless a guard decides what is shown."""
 
     def run(self, target: Target, knowledge: ClassKnowledge, generator: torch.Generator) -> Tensor:
         """Reconstructions ``[classes, *input_shape]``.
@@ -87,7 +87,8 @@ class ScoreInversion:
         return prior.decode(means).clamp(*target.bounds)
 
     def _shown(self, target: Target, inputs: Tensor) -> Float[Tensor, "inputs classes"]:
-        return torch.from_numpy(np.round(target.scores(inputs), self.decimals))
+        scores = target.scores(inputs)
+        return torch.from_numpy(np.round(scores, self.decimals) if target.guard is None else scores)
 
 
 def slope_at_the_mean(

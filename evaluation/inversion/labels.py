@@ -78,9 +78,8 @@ class LabelInversion:
         return prior.decode(means).clamp(*target.bounds)
 
     def _answered(self, target: Target, inputs: Tensor) -> Float[Tensor, "inputs classes"]:
-        """Which class is answered; none where a guard refused."""
-        said = torch.from_numpy(target.labels(inputs)) + 1
-        return torch.nn.functional.one_hot(said, target.classes + 1)[:, 1:].float()
+        """Which class is answered; none where the answer is refused."""
+        return (torch.from_numpy(target.labels(inputs))[:, None] == torch.arange(target.classes)).float()
 
 
 MOSTLY = 0.95

@@ -17,6 +17,9 @@ With other models of the same recipe:
 * :mod:`~evaluation.membership.calibrated`: the loss, less what it is for models without the example
 * :mod:`~evaluation.membership.shadow`: a classifier that learned from shadow models
 * :mod:`~evaluation.membership.lira`: likelihood ratio over shadow models, online and offline
+* :mod:`~evaluation.membership.answers`: the same ratio for discrete answers, such as guards show
+* :mod:`~evaluation.membership.ranks`: the same of the classes' order alone
+* :mod:`~evaluation.membership.repeated`: near-identical copies, averaged
 * :mod:`~evaluation.membership.rmia`: ratio to reference models, against the ratios of the population, online and offline
 * :mod:`~evaluation.membership.informia`: the same ratio, less the population's mean
 * :mod:`~evaluation.membership.bayesian`: one reference model and the uncertainty of its last layer

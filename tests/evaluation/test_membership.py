@@ -348,7 +348,7 @@ def test_quantile_regression_of_values_does_not_see_the_value():
 # -- all of them ----------------------------------------------------------------------------------------------------
 
 OF_TEXT = {"zlib", "reference", "neighbourhood", "min_k", "min_k_plus_plus"}
-ELSEWHERE = {"bayesian", "boundary", "noise", "shift"} | OF_TEXT
+ELSEWHERE = {"bayesian", "boundary", "noise", "repeated", "shift"} | OF_TEXT
 """Attacks whose worlds need inputs that mean something."""
 REGISTERED = sorted(name for name in ATTACKS.names() if name.startswith("membership.") and "test_" not in name)
 SCORED = [name for name in REGISTERED if name.split(".")[1] not in ELSEWHERE]

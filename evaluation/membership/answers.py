@@ -1,0 +1,128 @@
+"""Likelihood ratio of discrete answers: for models behind a guard that shows labels, ranks or rounded scores.
+
+LiRA (:mod:`~evaluation.membership.lira`) takes the signal for Gaussian. Behind a guard it has a few values, or jumps where a
+class is no longer shown, and a Gaussian says little of that. Here the distribution of what is shown is the one that was seen:
+that of the shadow models' answers, which stand behind guards of their own. With s the symbol of an answer to the example x,
+
+    score(x) = log P(s ∣ x, in) − log P(s ∣ x, out),        P(s ∣ x, in) = (c(s) + α q(s)) / (n + α)
+
+where n shadow models had x and c(s) of them answered s. A few dozen answers over many symbols are mostly zeros, so that they
+are smoothed by the pooled distribution q: that of the answers on examples about as hard, again of models that had them. This
+is the posterior mean under a Dirichlet prior with mean q and weight α (the estimator of Good 1965, "The Estimation of
+Probabilities"). α is the one of :data:`WEIGHTS` under which each shadow answer is most probable given the others (leave one
+out; empirical Bayes). Nothing of the target has a part in symbols, q or α.
+
+A symbol is one value of the signal where there are at most :data:`MOST_SYMBOLS`, and else a part of its range with about as
+many answers as every other one. How hard an example is, is its mean symbol over models with and without it, both groups
+weighing the same, in :data:`GROUPS` groups of equal size.
+
+Where only the label is shown there are two symbols, right and wrong, and with one group and α = ∞ this is the gap attack of
+Yeom, Giacomelli, Fredrikson, Jha 2018, "Privacy Risk in Machine Learning".
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from evaluation.access import Access
+from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack
+from evaluation.membership.reference import group_means
+from evaluation.membership.signal import outputs_of, signal
+from evaluation.target import Target
+
+MOST_SYMBOLS = 32
+GROUPS = 10
+WEIGHTS = (1.0, 4.0, 16.0, 64.0, 256.0, 4096.0)
+"""Values of α, in answers."""
+DECIMALS = 9
+"""Of a signal; values that agree in them are one symbol."""
+
+Symbols = Int[np.ndarray, "models examples"]
+
+
+class AnswerRatio(MembershipAttack):
+    """The empirical likelihood ratio of what is shown."""
+
+    access = Access.SCORES
+    paper = "after Carlini et al. 2022"
+    needs = frozenset({"fleet"})
+
+    def run(self, target: Target, examples: LabelledExamples, knowledge: Knowledge) -> np.ndarray:
+        fleet = knowledge.models()
+        inside = fleet.membership[:, examples.indices]
+        shown = signal(fleet.logits[:, examples.indices], examples.targets)
+        asked = signal(outputs_of(target, examples.inputs, examples.targets), examples.targets)
+        return answer_ratio(asked, shown, inside)
+
+
+def answer_ratio(
+    observed: Float[np.ndarray, " examples"],
+    shadows: Float[np.ndarray, "models examples"],
+    inside: Bool[np.ndarray, "models examples"],
+) -> Float[np.ndarray, " examples"]:
+    """log P(s; in) − log P(s; out) for each example.
+
+    Raises:
+        UserError: no shadow model had any of the examples, or every one had all of them.
+    """
+    edges = _edges(shadows)
+    symbols, asked = _symbols(shadows, edges), _symbols(observed[None], edges)[0]
+    group = _groups(symbols, inside)
+    sides = [_Side(symbols, chosen, group, len(edges) + 1) for chosen in (inside, ~inside)]
+    weight = max(WEIGHTS, key=lambda tried: sum(side.left_out(tried) for side in sides))
+    of_members, of_others = (side.log_probability(asked, weight) for side in sides)
+    return of_members - of_others
+
+
+def _edges(shadows: Float[np.ndarray, "models examples"]) -> Float[np.ndarray, " edges"]:
+    """Between two symbols each."""
+    values = np.unique(np.round(shadows, DECIMALS))
+    if len(values) > MOST_SYMBOLS:
+        values = np.unique(np.quantile(shadows, np.linspace(0, 1, MOST_SYMBOLS + 1)[:-1]))
+        return values[1:]
+    return (values[1:] + values[:-1]) / 2
+
+
+def _symbols(signals: Float[np.ndarray, "models examples"], edges: Float[np.ndarray, " edges"]) -> Symbols:
+    return np.searchsorted(edges, signals, side="right")
+
+
+def _groups(symbols: Symbols, inside: Bool[np.ndarray, "models examples"]) -> Int[np.ndarray, " examples"]:
+    """Examples that are about as hard."""
+    means = group_means(symbols.astype(float), inside)
+    middle = (means.inside + means.outside) / 2
+    ends = np.unique(np.quantile(middle, np.linspace(0, 1, GROUPS + 1)[1:-1]))
+    return np.searchsorted(ends, middle, side="left")
+
+
+class _Side:
+    """The answers of the models that had each example, or of those that had not."""
+
+    def __init__(
+        self,
+        symbols: Symbols,
+        chosen: Bool[np.ndarray, "models examples"],
+        group: Int[np.ndarray, " examples"],
+        count: int,
+    ):
+        examples = np.arange(symbols.shape[1])
+        self._symbols, self._chosen = symbols, chosen
+        self._seen = np.zeros((symbols.shape[1], count))
+        np.add.at(self._seen, (np.broadcast_to(examples, symbols.shape)[chosen], symbols[chosen]), 1.0)
+        self._answers = self._seen.sum(1)
+        pooled = np.zeros((int(group.max()) + 1, count))
+        np.add.at(pooled, group, self._seen)
+        everywhere = (pooled.sum(0) + 1) / (pooled.sum() + count)
+        pooled = (pooled + count * everywhere) / (pooled.sum(1, keepdims=True) + count)
+        self._pooled = pooled[group]
+
+    def log_probability(self, asked: Int[np.ndarray, " examples"], weight: float) -> Float[np.ndarray, " examples"]:
+        """Of one more answer to each example."""
+        rows = np.arange(len(asked))
+        return np.log(self._seen[rows, asked] + weight * self._pooled[rows, asked]) - np.log(self._answers + weight)
+
+    def left_out(self, weight: float) -> float:
+        """The log-probability of every answer given the others to the same example, summed up."""
+        rows = np.broadcast_to(np.arange(self._symbols.shape[1]), self._symbols.shape)[self._chosen]
+        said = self._symbols[self._chosen]
+        others = self._seen[rows, said] - 1 + weight * self._pooled[rows, said]
+        return float((np.log(others) - np.log(self._answers[rows] - 1 + weight)).sum())
