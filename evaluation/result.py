@@ -25,6 +25,9 @@ Variant = Literal["dp", "non_private", "clip_only", "regularized"]
 Kind = tuple[Variant, float, str]
 """What the seeds of a comparison's row share: variant, ε, and the regularizer where each is alone."""
 Cost = Literal["costs accuracy", "gains accuracy", "costs no accuracy that was shown"]
+GuardChange = Literal[
+    "costs more than the label", "costs less than the label", "not shown to cost more than the label", "is the label", "not compared"
+]
 LeakChange = Literal["lowers the leak", "raises the leak", "changes no leak that was shown"]
 Status = Literal["ok", "failed", "not_applicable"]
 Verdict = Literal[
@@ -184,6 +187,25 @@ class Exposure:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GuardedResult:
+    """One model behind one guard: what it shows, what that is worth, and what attacks get that know of the guard."""
+
+    guard: str
+    """As it is asked for, such as ``top5-rounded``."""
+    access: str = ""
+    """What it shows: label, top-k labels in order, top-k with scores, or scores."""
+    statement: str = ""
+    utility: tuple[Measure, ...] = ()
+    """Of held-out examples: ``answered_right``, ``refused``, ``distance_of_scores``, ``brier_score``
+    (:mod:`evaluation.through_guards`)."""
+    attacks: tuple[AttackResult, ...] = ()
+    """What the plan permits of them is what it permits without a guard, which only takes away."""
+    reason: str = ""
+    """Why the guard could not be made; empty where it was."""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunResult:
     """One trained model: what was paid in utility and what was bought in privacy."""
 
@@ -216,6 +238,10 @@ class RunResult:
     seconds: float = 0.0
     regularizer: str = ""
     """Of the variant `regularized` where each option has a model of its own: which, such as ``label_smoothing=0.1``."""
+    release_guard: str = ""
+    """What stood before labels and scores in ``attacks``; empty where nothing did."""
+    guarded: tuple[GuardedResult, ...] = ()
+    """The same model behind each guard that the evaluation was asked to compare."""
     schema: str = SCHEMA
 
     @property
@@ -294,6 +320,21 @@ class AuditResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GuardedSummary:
+    """All seeds of one budget or baseline behind one guard; fields as in :class:`Summary` and :class:`GuardedResult`."""
+
+    guard: str
+    access: str = ""
+    statement: str = ""
+    utility: tuple[Measure, ...] = ()
+    measures: tuple[Measure, ...] = ()
+    permitted: dict[str, float] = field(default_factory=dict)
+    verdicts: dict[str, str] = field(default_factory=dict)
+    beside: tuple[Measure, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Summary:
     """All seeds of one budget or baseline together."""
 
@@ -315,6 +356,7 @@ class Summary:
     further_utility: tuple[Measure, ...] = ()
     """Means of its other measures."""
     regularizer: str = ""
+    guarded: tuple[GuardedSummary, ...] = ()
 
     @property
     def kind(self) -> Kind:
@@ -369,6 +411,40 @@ class Exchange:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GuardCost:
+    """What the strongest attack of one family gets through one guard, and how much of that the label alone does not give; see
+    :mod:`evaluation.guard_costs`."""
+
+    variant: Variant
+    epsilon: float
+    regularizer: str
+    seeds: tuple[int, ...]
+    family: str
+    """``membership``, ``inversion``, ..."""
+    guard: str
+    """Empty where none stands before the model."""
+    access: str
+    """What the attacker sees."""
+    attack: str
+    """The strongest through this guard."""
+    metric: str
+    value: Measure
+    """Mean over seeds."""
+    permitted: float | None
+    verdict: str
+    """Of that attack over all seeds."""
+    label_attack: str
+    """The strongest through the guard ``label_only``; empty where that was not asked for."""
+    beyond_label: Measure
+    """Mean over seeds of this attack's figure less that of ``label_attack`` on the same model."""
+    change: GuardChange
+
+    @property
+    def kind(self) -> Kind:
+        return self.variant, self.epsilon, self.regularizer
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComparisonResult:
     """All runs of one comparison."""
 
@@ -395,6 +471,8 @@ class ComparisonResult:
     """Models that could not be trained, or are not finished, and audits that cannot be read, one sentence each."""
     audits: tuple[AuditResult, ...] = ()
     """Every audit that is kept beside the comparison, of other recipes too."""
+    guard_costs: tuple[GuardCost, ...] = ()
+    """One a row, family and guard, in the order of the summary and of the guards."""
     schema: str = SCHEMA
 
 

@@ -7,12 +7,13 @@ attack. An attack that finds nothing on the twin either has not shown that there
 import dataclasses
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from evaluation.metrics import Subjects, difference, over_seeds
-from evaluation.result import AttackResult, Exposure, Kind, Measure, RunResult, Summary, read_run
+from evaluation.result import AttackResult, Exposure, GuardedSummary, Kind, Measure, RunResult, Summary, read_run
 from evaluation.utility import as_measures
 from evaluation.verdicts import above_plan, of_attribute, of_links, of_words
 
@@ -81,10 +82,40 @@ def by_kind(runs: Iterable[RunResult]) -> dict[Kind, list[RunResult]]:
 
 
 def _summary(runs: list[RunResult]) -> Summary:
+    found = _of_attacks([run.attacks for run in runs])
+    worth = [
+        over_seeds(list(same), same[0].name, LEAST.get(same[0].name, 0.0), math.inf, "the same")
+        for same in zip(*map(utilities_of, runs), strict=True)
+    ]
+    return Summary(
+        variant=runs[0].variant,
+        epsilon=runs[0].epsilon,
+        regularizer=runs[0].regularizer,
+        seeds=tuple(run.seed for run in runs),
+        utility=over_seeds([utility_of(run) for run in runs], worth[0].name, subjects="the same"),
+        further_utility=tuple(worth[1:]),
+        measures=found.measures,
+        beside=found.beside,
+        permitted=found.permitted,
+        verdicts=found.verdicts,
+        exposure=_exposure([run.exposure for run in runs if run.exposure is not None]),
+        guarded=tuple(_through(name, runs) for name in dict.fromkeys(item.guard for run in runs for item in run.guarded)),
+    )
+
+
+@dataclass(frozen=True)
+class _Figures:
+    measures: tuple[Measure, ...]
+    beside: tuple[Measure, ...]
+    permitted: dict[str, float]
+    verdicts: dict[str, str]
+
+
+def _of_attacks(each: list[tuple[AttackResult, ...]]) -> _Figures:
+    """Of the same attacks on each seed's model."""
     attacks: dict[str, list[AttackResult]] = {}
-    for run in runs:
-        for attack in run.attacks:
-            attacks.setdefault(attack.name, []).append(attack)
+    for attack in (attack for found in each for attack in found):
+        attacks.setdefault(attack.name, []).append(attack)
     measures: list[Measure] = []
     beside: list[Measure] = []
     permitted: dict[str, float] = {}
@@ -105,22 +136,27 @@ def _summary(runs: list[RunResult]) -> Summary:
         for item in (item for result in good for item in _beside(result)):
             found.setdefault(item.name, []).append(item)
         beside += [_mean_of(same, f"{name}/{item}", good[0].metric) for item, same in found.items()]
-    worth = [
-        over_seeds(list(same), same[0].name, LEAST.get(same[0].name, 0.0), math.inf, "the same")
-        for same in zip(*map(utilities_of, runs), strict=True)
-    ]
-    return Summary(
-        variant=runs[0].variant,
-        epsilon=runs[0].epsilon,
-        regularizer=runs[0].regularizer,
-        seeds=tuple(run.seed for run in runs),
-        utility=over_seeds([utility_of(run) for run in runs], worth[0].name, subjects="the same"),
-        further_utility=tuple(worth[1:]),
-        measures=tuple(measures),
-        beside=tuple(beside),
-        permitted=permitted,
-        verdicts={name: _verdict(results, name, measures, beside, permitted) for name, results in attacks.items()},
-        exposure=_exposure([run.exposure for run in runs if run.exposure is not None]),
+    verdicts = {name: _verdict(results, name, measures, beside, permitted) for name, results in attacks.items()}
+    return _Figures(tuple(measures), tuple(beside), permitted, verdicts)
+
+
+def _through(guard: str, runs: list[RunResult]) -> GuardedSummary:
+    """All seeds behind one guard."""
+    each = [item for run in runs for item in run.guarded if item.guard == guard]
+    found = _of_attacks([item.attacks for item in each])
+    made = next((item for item in each if not item.reason), each[0])
+    worth = {measure.name: [other for item in each for other in item.utility if other.name == measure.name]
+             for measure in made.utility}  # fmt: skip
+    return GuardedSummary(
+        guard=guard,
+        access=made.access,
+        statement=made.statement,
+        utility=tuple(over_seeds(same, name, most=math.inf, subjects="the same") for name, same in worth.items()),
+        measures=found.measures,
+        permitted=found.permitted,
+        verdicts=found.verdicts,
+        beside=found.beside,
+        reason="; ".join(dict.fromkeys(item.reason for item in each if item.reason)),
     )
 
 
