@@ -23,6 +23,7 @@ from typing import Any
 from dptrain.augmentation import Augment, moves
 from dptrain.errors import ConfigError
 from dptrain.registry import Builtin, Registry
+from dptrain.release.parts import parse
 
 ATTACKS: Registry[Any] = Registry(
     "attack",
@@ -280,6 +281,9 @@ class EvaluationPlan:
     """How `views` differ: by up to two pixels (`shift`, 25), mirrored (`flip`, 2), or both (`shift_flip`, 50)."""
     false_positive_rates: tuple[float, ...] = (0.01,)
     """At which the true positive rate is reported."""
+    guards: tuple[str, ...] = ()
+    """Guards that stand before each model one after the other, such as label_only or top5-rounded: every attack that sees
+    scores at most runs again through each, beside attacks that know of it. `dptrain list` shows their parts."""
     hidden: str | None = None
     """Of a table: the column that attribute inference guesses."""
     known: tuple[str, ...] | None = None
@@ -294,6 +298,10 @@ class EvaluationPlan:
             ATTACKS.check(name)
             if name.split(".")[0] not in FAMILIES:
                 raise ConfigError(f"the attack {name!r} is of no known family; name it {' or '.join(FAMILIES)}.something")
+        for guard in self.guards:
+            parse(guard)
+        if len(set(self.guards)) != len(self.guards):
+            raise ConfigError(f"evaluation.guards is {self.guards}; give each guard once")
         if self.shadow_models < 4:
             raise ConfigError(f"evaluation.shadow_models is {self.shadow_models}; give at least 4, better 16 or more")
         for name in ("inversion_steps", "inversion_restarts"):

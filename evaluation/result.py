@@ -26,7 +26,11 @@ Kind = tuple[Variant, float, str]
 """What the seeds of a comparison's row share: variant, ε, and the regularizer where each is alone."""
 Cost = Literal["costs accuracy", "gains accuracy", "costs no accuracy that was shown"]
 GuardChange = Literal[
-    "costs more than the label", "costs less than the label", "not shown to cost more than the label", "is the label", "not compared"
+    "costs more than the label",
+    "costs less than the label",
+    "not shown to cost more than the label",
+    "is the label",
+    "not compared",
 ]
 LeakChange = Literal["lowers the leak", "raises the leak", "changes no leak that was shown"]
 Status = Literal["ok", "failed", "not_applicable"]

@@ -58,7 +58,9 @@ from evaluation.plan import ATTACKS, EvaluationPlan
 from evaluation.reconstructions import reconstructions
 from evaluation.result import AttackResult, Calibration, Exposure, Measure, RunResult, Variant, read_run, write
 from evaluation.secrets import secrets
+from evaluation.shadows import Fleets
 from evaluation.target import Kind, Target, kind_of
+from evaluation.through_guards import known, stand_before, through_guards
 from evaluation.utility import as_numbers, by_statistics, calibration, utility
 from evaluation.without_graph import GAINED, floor, without_graph
 from evaluation.without_graph import worth as what_it_is_worth
@@ -149,22 +151,20 @@ def evaluate(
         )
     elif retrain is not None:
         train = partial(retrain_fleet, retrain, data, **asked)
+    bare = fleets = Fleets(train)
     if recipe is not None and recipe.release.guard is not None:
         bench = Bench(recipe.release.guard, data, split, views)
-        target.guard = bench.guard(target, f"target {case.seed}")
-        if case.untrained is not None:
-            case.untrained.guard = bench.guard(case.untrained, f"untrained {case.seed}")
-        if case.without_graph is not None:
-            case.without_graph.guard = bench.guard(case.without_graph, f"without the graph {case.seed}")
-        train = None if train is None else partial(_behind_guards, bench, train)
-    fleets = _Fleets(train)
+        case = stand_before(case, bench)
+        fleets = bare.behind(bench)
     attacks = tuple(run_attack(case, name, fleets) for name in plan.attacks)
+    guarded = through_guards(case, run_attack, bare)
     attacked = hashlib.sha256((run / "release" / MANIFEST).read_bytes()).hexdigest()
     exposed, unsaid = _exposed(case, fleets.trained, run / "private", step, attacked)
     if keep_others and (folder / "result.json").exists():
         before = read_run(folder / "result.json")
         if before.release_digest == attacked:
             attacks = (*attacks, *(attack for attack in before.attacks if attack.name not in plan.attacks))
+            guarded = known(guarded, before.guarded)
             exposed = before.exposure if fleets.trained is None else exposed
     result = RunResult(
         label=str(identity.get("label", run.name)),
@@ -187,18 +187,20 @@ def evaluate(
             *_of_units(case),
             *_of_graph(case, worth),
             *unsaid,
-            *(() if target.guard is None else (target.guard.statement(),)),
+            *(() if case.target.guard is None else (case.target.guard.statement(),)),
         ),
         release_digest=attacked,
         exposure=exposed,
         calibration=_calibration(case),
+        release_guard="" if recipe is None else recipe.release.guard or "",
+        guarded=guarded,
         seconds=round(time.monotonic() - started, 3),
     )
     write(result, folder / "result.json")
     return result
 
 
-def run_attack(case: Case, name: str, fleets: "Callable[[], Fleet | None]") -> AttackResult:
+def run_attack(case: Case, name: str, fleets: Fleets) -> AttackResult:
     """One attack, whatever becomes of it; its traceback is kept beside the result."""
     started = time.monotonic()
     trace = None if case.folder is None else case.folder / f"{name}.failed.txt"
@@ -208,7 +210,7 @@ def run_attack(case: Case, name: str, fleets: "Callable[[], Fleet | None]") -> A
     return dataclasses.replace(result, seconds=round(time.monotonic() - started, 3))
 
 
-def _attempt(case: Case, name: str, fleets: "Callable[[], Fleet | None]") -> AttackResult:
+def _attempt(case: Case, name: str, fleets: Fleets) -> AttackResult:
     try:
         attack: Any = ATTACKS[name]()
         if isinstance(attack, MembershipAttack) or name.startswith("membership."):
@@ -250,37 +252,10 @@ def _attempt(case: Case, name: str, fleets: "Callable[[], Fleet | None]") -> Att
         return AttackResult(name=name, status="failed", reason=f"{type(error).__name__}: {error}")
 
 
-class _Fleets:
-    """Trains the shadow models when the first attack asks for them; where that fails, every attack that asks is told why."""
-
-    def __init__(self, train: Callable[[], Fleet] | None):
-        self._train = train
-        self._failure: Exception | None = None
-        self.trained: Fleet | None = None
-
-    def __call__(self) -> Fleet | None:
-        if self._failure is not None:
-            raise self._failure
-        if self.trained is None and self._train is not None:
-            try:
-                self.trained = self._train()
-            except Exception as error:
-                traceback.clear_frames(error.__traceback__)  # half-trained models are not kept for the sake of its text
-                self._failure = error
-                raise
-        return self.trained
-
-
 def _asked_for_weights(plan: EvaluationPlan, recipe: Recipe) -> bool:
     """Of shadow models: by an attack, or by a guard that is fitted on answers to inputs of its own."""
-    guard = recipe.release.guard
-    return any("weights" in getattr(ATTACKS[name], "needs", ()) for name in plan.attacks) or (
-        guard is not None and needs_model(guard)
-    )
-
-
-def _behind_guards(bench: Bench, train: Callable[[], Fleet]) -> Fleet:
-    return bench.behind(train())
+    guards = [guard for guard in (recipe.release.guard, *plan.guards) if guard is not None]
+    return any("weights" in getattr(ATTACKS[name], "needs", ()) for name in plan.attacks) or any(map(needs_model, guards))
 
 
 def callback(
@@ -326,11 +301,13 @@ def check_plan(plan: EvaluationPlan, data: DataSet, guard: str | None = None, sp
     """
     views_of(plan, data)
     check_hidden(plan, data)
-    if guard is not None and kind_of(data.targets) != "classification":
+    named = [f"release.guard is {guard!r}"] if guard is not None else []
+    named += [f"evaluation.guards holds {text!r}" for text in plan.guards]
+    if named and kind_of(data.targets) != "classification":
         what = "predicts a value" if data.value is not None else "says what comes next at each place of a sequence"
         raise ConfigError(
-            f"release.guard is {guard!r}, which stands before labels and scores of one class an example, and a model of "
-            f"{data.name} {what}; leave it out"
+            f"{named[0]}, which stands before labels and scores of one class an example, and a model of {data.name} {what}; "
+            "leave it out"
         )
     if guard is not None and needs_model(guard) and not data.inputs.is_floating_point():
         raise ConfigError(

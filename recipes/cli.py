@@ -343,11 +343,15 @@ def _troubles(result: "ComparisonResult") -> Iterator[str]:
 
     yield from wording.contradicted(result)
     for run in result.runs:
-        for attack in run.attacks:
+        found = [("", attack) for attack in run.attacks]
+        found += [(f" through {item.guard}", attack) for item in run.guarded for attack in item.attacks]
+        for through, attack in found:
             if attack.status == "failed":
-                yield f"{run.label}: {attack.name} FAILED: {attack.reason}; mend it, and `dptrain resume` tries it again"
+                yield (
+                    f"{run.label}: {attack.name}{through} FAILED: {attack.reason}; mend it, and `dptrain resume` tries it again"
+                )
             if attack.verdict == "above the plan":
-                yield f"{run.label}: {attack.name} is above the plan: {attack.reason}; do not release this model"
+                yield (f"{run.label}: {attack.name}{through} is above the plan: {attack.reason}; do not release this model")
 
 
 def _first(command: str, what: str, arguments: list[str]) -> tuple[str, list[str]]:

@@ -27,6 +27,8 @@ from dptrain.trainer import Trainer, build_training
 from dptrain.version import versions
 from evaluation import runner
 from evaluation.exchange import exchanged
+from evaluation.guard_costs import guard_costs
+from evaluation.plan import EvaluationPlan
 from evaluation.result import ComparisonResult, Measure, read_run, write
 from evaluation.summary import read_results, summarize, with_twins
 from evaluation.utility import without_model
@@ -188,7 +190,7 @@ def _differences(before: object, now: object, prefix: str = "") -> set[str]:
 def run_job(job: Job, comparison: Comparison, root: Path, data: DataSet, split: Split, progress: bool) -> None:
     """Trains and attacks one model, unless that was done."""
     folder = root / job.label
-    if distributed.current().first(job.label, lambda: is_complete(job, folder, comparison.evaluation.attacks, data)):
+    if distributed.current().first(job.label, lambda: is_complete(job, folder, comparison.evaluation, data)):
         return
     fleet, twin = root / "private" / "fleet", twin_of(job, comparison)
     attack = runner.callback(comparison.evaluation, fleet, comparison.performance, progress, twin)
@@ -220,16 +222,16 @@ def telemetry_folder(root: Path) -> Path:
     return root.with_name(f"{root.name}.non_private")
 
 
-def is_complete(job: Job, folder: Path, attacks: tuple[str, ...], data: DataSet) -> bool:
-    """Whether the last checkpoint of the job was trained on these data, and no attack on it is missing or failed."""
+def is_complete(job: Job, folder: Path, plan: EvaluationPlan, data: DataSet) -> bool:
+    """Whether the last checkpoint of the job was trained on these data, and no attack on it is missing or failed, through no
+    guard either."""
     results = map(read_run, sorted((folder / "evaluation").glob("step=*/result.json")))
     found = next((result for result in results if result.step == result.steps), None)
-    if found is None:
+    if found is None or found.recipe_digest != job.recipe.digest() or found.data_fingerprint != data.fingerprint:
         return False
     done = {attack.name for attack in found.attacks if attack.status != "failed"}
-    return (
-        found.recipe_digest == job.recipe.digest() and found.data_fingerprint == data.fingerprint and done.issuperset(attacks)
-    )
+    through = {item.guard for item in found.guarded if all(attack.status != "failed" for attack in item.attacks)}
+    return done.issuperset(plan.attacks) and through.issuperset(plan.guards)
 
 
 def report(root: Path) -> ComparisonResult:
@@ -266,6 +268,7 @@ def gather(root: Path) -> ComparisonResult:
         runs=runs,
         summary=summarize(runs),
         exchanges=exchanged(runs),
+        guard_costs=guard_costs(runs),
         command=about["command"],
         data=about["data"],
         recipe=as_plain(comparison.recipe),

@@ -9,8 +9,9 @@ that of the shadow models' answers, which stand behind guards of their own. With
 where n shadow models had x and c(s) of them answered s. A few dozen answers over many symbols are mostly zeros, so that they
 are smoothed by the pooled distribution q: that of the answers on examples about as hard, again of models that had them. This
 is the posterior mean under a Dirichlet prior with mean q and weight α (the estimator of Good 1965, "The Estimation of
-Probabilities"). α is the one of :data:`WEIGHTS` under which each shadow answer is most probable given the others (leave one
-out; empirical Bayes). Nothing of the target has a part in symbols, q or α.
+Probabilities"). α is the one of :data:`WEIGHTS` with which shadow models in the role of the target are attacked best, their
+own answers left out; at the largest one each example counts by how hard it is alone. Nothing of the target has a part in
+symbols, q or α.
 
 A symbol is one value of the signal where there are at most :data:`MOST_SYMBOLS`, and else a part of its range with about as
 many answers as every other one. How hard an example is, is its mean symbol over models with and without it, both groups
@@ -27,11 +28,14 @@ from evaluation.access import Access
 from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack
 from evaluation.membership.reference import group_means
 from evaluation.membership.signal import outputs_of, signal
+from evaluation.metrics import area_under_roc
 from evaluation.target import Target
 
 MOST_SYMBOLS = 32
 GROUPS = 10
-WEIGHTS = (1.0, 4.0, 16.0, 64.0, 256.0, 4096.0)
+MOST_TRIED = 16
+"""Shadow models that take the role of the target while α is chosen."""
+WEIGHTS = (1.0, 4.0, 16.0, 64.0, 256.0, 1e9)
 """Values of α, in answers."""
 DECIMALS = 9
 """Of a signal; values that agree in them are one symbol."""
@@ -68,9 +72,18 @@ def answer_ratio(
     symbols, asked = _symbols(shadows, edges), _symbols(observed[None], edges)[0]
     group = _groups(symbols, inside)
     sides = [_Side(symbols, chosen, group, len(edges) + 1) for chosen in (inside, ~inside)]
-    weight = max(WEIGHTS, key=lambda tried: sum(side.left_out(tried) for side in sides))
-    of_members, of_others = (side.log_probability(asked, weight) for side in sides)
-    return of_members - of_others
+    weight = max(WEIGHTS, key=lambda tried: _found(sides, symbols, inside, tried))
+    return sides[0].log_probability(asked, weight) - sides[1].log_probability(asked, weight)
+
+
+def _found(sides: list["_Side"], symbols: Symbols, inside: Bool[np.ndarray, "models examples"], weight: float) -> float:
+    """The summed AUC of the attack on shadow models, each without its own answers."""
+    total = 0.0
+    for said, member in zip(symbols[:MOST_TRIED], inside[:MOST_TRIED], strict=True):
+        if member.any() and not member.all():
+            ratio = sides[0].log_probability(said, weight, member) - sides[1].log_probability(said, weight, ~member)
+            total += area_under_roc(ratio, member).value or 0.0
+    return total
 
 
 def _edges(shadows: Float[np.ndarray, "models examples"]) -> Float[np.ndarray, " edges"]:
@@ -105,7 +118,6 @@ class _Side:
         count: int,
     ):
         examples = np.arange(symbols.shape[1])
-        self._symbols, self._chosen = symbols, chosen
         self._seen = np.zeros((symbols.shape[1], count))
         np.add.at(self._seen, (np.broadcast_to(examples, symbols.shape)[chosen], symbols[chosen]), 1.0)
         self._answers = self._seen.sum(1)
@@ -115,14 +127,15 @@ class _Side:
         pooled = (pooled + count * everywhere) / (pooled.sum(1, keepdims=True) + count)
         self._pooled = pooled[group]
 
-    def log_probability(self, asked: Int[np.ndarray, " examples"], weight: float) -> Float[np.ndarray, " examples"]:
-        """Of one more answer to each example."""
-        rows = np.arange(len(asked))
-        return np.log(self._seen[rows, asked] + weight * self._pooled[rows, asked]) - np.log(self._answers + weight)
+    def log_probability(
+        self, asked: Int[np.ndarray, " examples"], weight: float, own: Bool[np.ndarray, " examples"] | None = None
+    ) -> Float[np.ndarray, " examples"]:
+        """Of one more answer to each example.
 
-    def left_out(self, weight: float) -> float:
-        """The log-probability of every answer given the others to the same example, summed up."""
-        rows = np.broadcast_to(np.arange(self._symbols.shape[1]), self._symbols.shape)[self._chosen]
-        said = self._symbols[self._chosen]
-        others = self._seen[rows, said] - 1 + weight * self._pooled[rows, said]
-        return float((np.log(others) - np.log(self._answers[rows] - 1 + weight)).sum())
+        Args:
+            own: where the answer itself is among those of this side, and is left out.
+        """
+        rows = np.arange(len(asked))
+        left_out = np.zeros(len(asked)) if own is None else own.astype(float)
+        said = self._seen[rows, asked] - left_out + weight * self._pooled[rows, asked]
+        return np.log(said) - np.log(self._answers - left_out + weight)
