@@ -15,17 +15,20 @@ model and the same members. Behind no guard there are two attackers: one who see
 No private row has a part in the choice that its figures rest on. On the row that chooses, and where there are no others, the
 luckiest of several equal attacks is taken, and its figure is a little too large, through every guard alike.
 
-*Intervals.* Those of :func:`~evaluation.metrics.over_seeds` over the seeds' differences, each with the interval that its two
-figures allow as if they were independent (:func:`~evaluation.metrics.difference`). They are of the same model and the same
-examples and mostly err together, so that the interval is too wide rather than too narrow: *not shown* does not mean equal.
+*Intervals.* Those of :func:`~evaluation.metrics.over_seeds` over the seeds' differences. Of inversion, a seed's difference is
+taken class by class (:func:`~evaluation.metrics.paired_difference`). Of other figures it has the interval that the two allow as
+if they were independent (:func:`~evaluation.metrics.difference`): they are of the same model and the same examples and mostly
+err together, so that it is too wide rather than too narrow. *Not shown* does not mean equal.
 Each interval is a row's own, at 95%.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from evaluation.access import Access
-from evaluation.metrics import difference, over_seeds
+from evaluation.metrics import difference, over_seeds, paired_difference
 from evaluation.result import AttackResult, GuardChange, GuardCost, Kind, Measure, RunResult, Summary
 from evaluation.summary import by_kind, headline, subjects_of, summarize
 
@@ -135,7 +138,7 @@ def _cost(
             for run in runs
             if run.seed in found and (other := _figure(_Seen(LABEL, "label"), run, label)) is not None
         ]
-        apart = [difference(headline(one), headline(other), "beyond_label") for one, other in pairs]
+        apart = [_apart(one, other) for one, other in pairs]
         beyond = over_seeds(apart, "beyond_label", least=-1.0, subjects=subjects)
     return GuardCost(
         variant=kind[0],
@@ -154,6 +157,13 @@ def _cost(
         beyond_label=beyond,
         change=_change(who, beyond),
     )
+
+
+def _apart(one: AttackResult, other: AttackResult) -> Measure:
+    """On one model: class by class where both say which they recognise."""
+    if one.recognised and len(one.recognised) == len(other.recognised):
+        return paired_difference(np.array(one.recognised), np.array(other.recognised), "beyond_label")
+    return difference(headline(one), headline(other), "beyond_label")
 
 
 def _change(who: _Seen, beyond: Measure) -> GuardChange:

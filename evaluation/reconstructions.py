@@ -77,6 +77,7 @@ def reconstructions(case: Case, name: str, attack: InversionAttack) -> AttackRes
         likeness_without_model=jury.likeness_without_model,
         controls=tuple(share(answers, who) for who, answers in controls.items()),
         figures=_keep_picture(case, name, found, drawn, jury),
+        recognised=tuple(right.tolist()),
     )
 
 

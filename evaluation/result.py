@@ -155,6 +155,9 @@ class AttackResult:
     """The largest ROC that the privacy plan permits; None without a guarantee."""
     figures: tuple[str, ...] = ()
     """Pictures of this attack, as paths relative to the folder of the result."""
+    recognised: tuple[bool, ...] = ()
+    """Of an inversion: for each judged class whether the judge takes its picture for it, so that two can be held against each
+    other class by class."""
     texts: tuple[TextSample, ...] = ()
     """Some made-up secrets and what the model says in their place, chosen before it was asked."""
     seconds: float = 0.0

@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 from dptrain.files import write_file
-from evaluation.report import bought, figures, wording
+from evaluation.report import bought, figures, guards, wording
 from evaluation.result import ComparisonResult, Kind, Measure
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -36,7 +36,7 @@ def render(result: ComparisonResult, root: Path) -> str:
     return fill(
         TEMPLATE,
         result=result,
-        answer=[*wording.answer(result), *bought.raised(result)],
+        answer=[*wording.answer(result), *bought.raised(result), *guards.answer(result)],
         tradeoffs=[
             {"svg": as_markup(figures.tradeoff(result, name), f"tradeoff{index}"), "text": _in_words(result, name)}
             for index, name in enumerate([*wording.utility_names(result), *names])
@@ -46,6 +46,8 @@ def render(result: ComparisonResult, root: Path) -> str:
         bought=bought,
         exchanges=result.exchanges,
         tables=[_table(result, attack) for attack in wording.applicable(result)],
+        guards=guards,
+        guarded=guards.compared(result),
         controls=_beside(result),
         exposed=_exposed(result, root),
         pictures=_pictures(result, root),
@@ -53,7 +55,7 @@ def render(result: ComparisonResult, root: Path) -> str:
         audits=_audits(result),
         guarantees=_guarantees(result),
         verdicts=wording.verdict_words(result),
-        broken=wording.broken(result),
+        broken=[*wording.broken(result), *guards.failures(result)],
         notes=sorted({f"{run.label}: {note}" for run in result.runs for note in run.notes}),
     )
 

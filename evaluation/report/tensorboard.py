@@ -111,8 +111,17 @@ def _curves(writer: SummaryWriter, result: ComparisonResult) -> None:
             if name in item.permitted:
                 writer.add_scalar(f"tradeoff/{name.replace('/', '_')} permitted", item.permitted[name], step_of(item.epsilon))
     charts["audits"] = _audits(writer, result)
+    _guards(writer, result)
     # TensorBoard shows the charts of a group from the last to the first.
     writer.add_custom_scalars({group: dict(reversed(entries.items())) for group, entries in charts.items() if entries})
+
+
+def _guards(writer: SummaryWriter, result: ComparisonResult) -> None:
+    """What the strongest attack of each family gets through each guard, over the budgets; plain scalars."""
+    for cost in sorted((cost for cost in result.guard_costs if cost.variant in ("dp", "non_private")), key=lambda c: c.epsilon):
+        if cost.value.value is not None:
+            name = (cost.guard or f"no guard, {cost.access}").replace("/", "_")
+            writer.add_scalar(f"guards, {cost.family}/{name}", cost.value.value, step_of(cost.epsilon))
 
 
 def _audits(writer: SummaryWriter, result: ComparisonResult) -> dict[str, list]:

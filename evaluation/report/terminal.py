@@ -6,7 +6,7 @@ print(render(result))
 import shutil
 import textwrap
 
-from evaluation.report import bought, wording
+from evaluation.report import bought, guards, wording
 from evaluation.result import AuditResult, ComparisonResult, Exchange
 
 NARROW = 80
@@ -23,9 +23,13 @@ def render(result: ComparisonResult, width: int | None = None) -> str:
     blocks += [_attack(result, attack, width) for attack in wording.applicable(result)]
     blocks.append(_said(result, width))
     blocks += [_exchange(exchange, width) for exchange in result.exchanges[:1]]
+    blocks += _guards(result, width)
     blocks.append(_audits(result, width))
     words = [f"{word}: {meaning}" for word, meaning in wording.verdict_words(result).items()]
-    blocks += [_wrapped(lines, width) for lines in (wording.broken(result), words, [wording.COMPUTED_FROM_MEMBERS])]
+    blocks += [
+        _wrapped(lines, width)
+        for lines in ([*wording.broken(result), *guards.failures(result)], words, [wording.COMPUTED_FROM_MEMBERS])
+    ]
     text = "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks if block)
     # A class name or an error's text may hold what a terminal would obey.
     return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
@@ -117,6 +121,18 @@ def _exchange(exchange: Exchange, width: int) -> list[str]:
     rows = [["", *bought.columns(exchange)]]
     rows += [[wording.row_name(row), *(cell.line for cell in bought.cells(exchange, row))] for row in exchange.rows]
     return [*_wrapped([bought.TITLE], width), *_table(rows, width), *_wrapped([bought.about(exchange), bought.ABOUT], width)]
+
+
+def _guards(result: ComparisonResult, width: int) -> list[list[str]]:
+    """The strongest attack of each family through each guard, with what of it goes beyond the label."""
+    if not guards.compared(result):
+        return []
+    blocks = [_wrapped([guards.TITLE, *guards.answer(result)], width)]
+    for table in guards.tables(result):
+        rows = [["", "shows", *table.columns]]
+        rows += [[row.guard, row.access, *(cell.line for cell in row.cells)] for row in table.rows]
+        blocks.append([*_wrapped([table.name], width), *_table(rows, width)])
+    return [*blocks, _wrapped([guards.ABOUT], width)]
 
 
 def _unmeasured(result: ComparisonResult, names: list[str]) -> list[str]:

@@ -470,6 +470,7 @@ def verdict_words(result: ComparisonResult) -> dict[str, str]:
     """Every verdict that the views show, to what it means."""
     shown = {verdict for summary in result.summary for verdict in summary.verdicts.values()}
     shown |= {attack.verdict for run in result.runs for attack in run.attacks if attack.status == "ok"}
+    shown |= {verdict for summary in result.summary for item in summary.guarded for verdict in item.verdicts.values()}
     shown = {part for verdict in shown for part in verdict.split("; ")}
     words = {verdict.split(" (")[0] for verdict in shown}
     found = {word: meaning for word, meaning in VERDICTS.items() if word in words}
