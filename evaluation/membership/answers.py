@@ -15,7 +15,8 @@ symbols, q or α.
 
 A symbol is one value of the signal where there are at most :data:`MOST_SYMBOLS`, and else a part of its range with about as
 many answers as every other one. How hard an example is, is its mean symbol over models with and without it, both groups
-weighing the same, in :data:`GROUPS` groups of equal size.
+weighing the same: :data:`GROUPS` groups of as many different means each, so that many examples on which every model is right
+leave groups for those on which models differ.
 
 Where only the label is shown there are two symbols, right and wrong, and with one group and α = ∞ this is the gap attack of
 Yeom, Giacomelli, Fredrikson, Jha 2018, "Privacy Risk in Machine Learning".
@@ -103,7 +104,7 @@ def _groups(symbols: Symbols, inside: Bool[np.ndarray, "models examples"]) -> In
     """Examples that are about as hard."""
     means = group_means(symbols.astype(float), inside)
     middle = (means.inside + means.outside) / 2
-    ends = np.unique(np.quantile(middle, np.linspace(0, 1, GROUPS + 1)[1:-1]))
+    ends = np.quantile(np.unique(middle), np.linspace(0, 1, GROUPS + 1)[1:-1])
     return np.searchsorted(ends, middle, side="left")
 
 

@@ -224,9 +224,9 @@ def _rounding(result: ComparisonResult) -> list[str]:
             if all(measure is not None for measure in (bare, *through)):
                 estimated, search = (wording.interval(measure) for measure in through)
                 return [
-                    f"Rounding ({guarded.guard}; {wording.row_name(item)}) leaves inversion by estimated gradients {estimated} of "
-                    f"the classes, of {wording.interval(bare)} without it; the search without gradients gets {search} through "
-                    "the same guard."
+                    f"Rounding ({guarded.guard}; {wording.row_name(item)}) leaves inversion by estimated gradients {estimated} "
+                    f"of the classes, of {wording.interval(bare)} without it; the search without gradients gets {search} "
+                    "through the same guard."
                 ]
     return []
 
