@@ -168,9 +168,13 @@ def worth(answers: Answers, logits: Float[np.ndarray, "examples classes"], targe
     return (
         proportion(int((answers.labels == targets).sum()), count, "answered_right"),
         proportion(int(answers.refused.sum()), count, "refused"),
-        mean(np.abs(answers.scores - softmax(logits)).sum(1), "distance_of_scores"),
-        mean(np.square(completed(answers) - truth).sum(1), "brier_score"),
+        _not_below_zero(mean(np.abs(answers.scores - softmax(logits)).sum(1), "distance_of_scores")),
+        _not_below_zero(mean(np.square(completed(answers) - truth).sum(1), "brier_score")),
     )
+
+
+def _not_below_zero(measure: Measure) -> Measure:
+    return measure if measure.low is None else dataclasses.replace(measure, low=max(0.0, measure.low))
 
 
 def known(results: tuple[GuardedResult, ...], before: tuple[GuardedResult, ...]) -> tuple[GuardedResult, ...]:

@@ -63,7 +63,7 @@ ATTACK_NAMES = {
     "inversion.prior_vae": "Class inversion with a public prior, autoencoder",
     "inversion.prior_gan": "Class inversion with a public prior, shaped by the target",
     "inversion.prior_ensemble": "Class inversion with several public priors",
-    "inversion.scores": "Class inversion from rounded scores",
+    "inversion.scores": "Class inversion from scores, without gradients",
     "inversion.estimated_gradient": "Class inversion by estimated gradients",
     "inversion.labels": "Class inversion from labels alone",
     "link.posteriors": "Links, from scores",
