@@ -14,6 +14,8 @@
 * :mod:`~evaluation.extraction`: secrets that a model of text repeats
 * :mod:`~evaluation.graph`: links and words that a model of a graph gives away; :mod:`~evaluation.without_graph`: what it must
   be worth more than
+* :mod:`~evaluation.through_guards`: one model behind one guard after the other, under attack by those who know it;
+  :mod:`~evaluation.guard_costs`: what each shows beyond the label
 * :mod:`~evaluation.equal_loss`: a non-private model that is no better than the private one
 * :mod:`~evaluation.metrics`: scores in, figures with intervals out
 * :mod:`~evaluation.result`: the one schema of results

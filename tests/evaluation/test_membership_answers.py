@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dptrain.fleet import Fleet, draw_membership
+from dptrain.release.guard import Owner, fitted
 from evaluation.access import Access
 from evaluation.membership import Knowledge
 from evaluation.membership.answers import AnswerRatio, answer_ratio
@@ -156,3 +157,27 @@ def test_copies_average_away_what_is_drawn_by_the_input_and_repeats_do_not():
     averaged = noisy.area(RepeatedQueries(copies=16, size=1e-7))
     assert averaged > once + 0.06
     assert bare.area(RepeatedQueries(copies=1)) > averaged
+
+
+class Nearest(nn.Module):
+    """Answers the example whose number is nearest to the first input."""
+
+    def __init__(self, logits: np.ndarray):
+        super().__init__()
+        self.logits = torch.from_numpy(logits).float()
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return self.logits[inputs[:, 0].round().long()]
+
+
+def test_report_noisy_max_is_averaged_away_by_copies_and_not_by_repeats():
+    """Report noisy max, keyed by the input: identical queries are one release, near-identical ones are many."""
+    bare, _ = many_classes(1, examples=400)
+    table = bare.target.behind(Access.LOGITS).logits(bare.examples.inputs)
+    target = Target(Nearest(table), Access.SCORES, bounds=(0.0, 1e6), classes=CLASSES)
+    owner = Owner(target.behind(Access.SCORES).scores, (2,), target.bounds, CLASSES, b"secret")
+    target.guard = fitted("noisy_max8", owner)
+    noisy = dataclasses.replace(bare, target=target)
+    once = noisy.area(RepeatedQueries(copies=1))
+    assert noisy.area(RepeatedQueries(copies=16, size=0.0)) == pytest.approx(once, abs=1e-9)
+    assert noisy.area(RepeatedQueries(copies=16, size=1e-7)) > once + 0.03
