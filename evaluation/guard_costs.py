@@ -9,7 +9,8 @@ that is strongest there, and through ``label_only`` the one that is strongest th
     beyond the label  =  mean over s of  A(guard, s) − A(label_only, s)
 
 with A the figure that the family is judged by (AUC of membership, the share of classes recognised of inversion), on the same
-model and the same members. Behind no guard there are two attackers: one who sees scores, and one who holds the model itself.
+model and the same members. Behind no guard there are two attackers: one who sees scores, and one who holds the model itself and
+can do what the other one does.
 
 *Which attack.* The one with the largest mean on the non-private models, where there are any, and otherwise on the row itself.
 No private row has a part in the choice that its figures rest on. On the row that chooses, and where there are no others, the
@@ -50,7 +51,8 @@ class _Seen:
         if self.guard and self.guard != run.release_guard:
             found = next((item.attacks for item in run.guarded if item.guard == self.guard), ())
         elif self.access == BY_MODEL:
-            found = tuple(attack for attack in run.attacks if attack.access not in UP_TO_SCORES)
+            more = any(attack.access not in UP_TO_SCORES for attack in run.attacks if attack.status == "ok")
+            found = run.attacks if more else ()
         else:
             found = tuple(attack for attack in run.attacks if attack.access in UP_TO_SCORES)
         return tuple(attack for attack in found if attack.status == "ok" and attack.value is not None)

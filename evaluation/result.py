@@ -206,7 +206,8 @@ class GuardedResult:
     """Of held-out examples: ``answered_right``, ``refused``, ``distance_of_scores``, ``brier_score``
     (:mod:`evaluation.through_guards`)."""
     attacks: tuple[AttackResult, ...] = ()
-    """What the plan permits of them is what it permits without a guard, which only takes away."""
+    """What the plan permits of them is what it permits without a guard, which only takes away; one that was fitted on members
+    read them once more, and says so in its statement."""
     reason: str = ""
     """Why the guard could not be made; empty where it was."""
     seconds: float = 0.0

@@ -16,7 +16,7 @@ ABOUT = (
     "each guard the attack is named that is strongest there on the models without privacy, where there are any. Beyond the "
     "label: its figure less that of the strongest attack through label_only, on the same models. Not shown: the interval of "
     "that difference contains 0, which does not make the two equal. A guard is no privacy guarantee, and takes nothing from "
-    "the plan's: what the plan permits holds through every guard."
+    "the plan's: what the plan permits holds through every guard but those that were fitted on members, which say so below."
 )
 WORTH = (
     "On held-out examples. Distance: how far what is shown is from the model's own scores, summed over classes, from 0 to 2. "
