@@ -162,25 +162,23 @@ def _of_results(released: Released, evidence: Evidence, policy: Policy) -> Itera
         verdict: Outcome = "met" if same and result.attacks else "cannot be judged"
         yield Check(name="results", verdict=verdict, found=found, required=exact, to_do="" if verdict == "met" else again)
     made = () if result is None else _all_attacks(result)
-    missing = [name for name in evidence.planned if name not in {attack.name for attack in made}]
-    failed = [f"{attack.name} ({attack.reason})" for attack in made if attack.status == "failed"]
-    yield _listed("attacks_complete", missing, "all that the comparison asks for", "missing", again)
-    yield _listed("attacks_failed", failed, "no attack that failed", "failed", f"mend it, and {again}")
+    if result is not None:
+        missing = [name for name in evidence.planned if name not in {attack.name for attack in result.attacks}]
+        failed = [f"{attack.name} ({attack.reason})" for attack in made if attack.status == "failed"]
+        yield _listed("attacks_complete", missing, "all that the comparison asks for", "missing", again)
+        yield _listed("attacks_failed", failed, "no attack that failed", "failed", f"mend it, and {again}")
     above = [
         f"{attack.name} at step {one.step} ({attack.reason})"
         for one in evidence.results
         for attack in _all_attacks(one)
         if attack.verdict == "above the plan"
     ]
-    stop = "do not publish it: either the mechanism is not the one that was counted, or the measurement is wrong"
-    yield _listed("within_the_plan", above, "no attack above the plan, at any checkpoint", "above the plan", stop)
+    if result is not None or above:
+        stop = "do not publish it: either the mechanism is not the one that was counted, or the measurement is wrong"
+        yield _listed("within_the_plan", above, "no attack above the plan, at any checkpoint", "above the plan", stop)
     if policy.required_attacks:
-        ran = {attack.name for attack in made if attack.status == "ok"}
-        lacking = [
-            name if name not in done else f"{name} (not applicable)" for name in policy.required_attacks if name not in ran
-        ]
-        names = " ".join(name.split()[0] for name in lacking)
-        how = f"type `{evidence.evaluate} --attacks {names}`"
+        lacking = sorted({*policy.required_attacks} - {attack.name for attack in made if attack.status == "ok"})
+        how = f"type `{evidence.evaluate} --attacks {' '.join(lacking)}`, or leave out what does not apply to this model"
         yield _listed("required_attacks", lacking, ", ".join(policy.required_attacks), "did not run", how)
 
 
