@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dptrain.errors import ConfigError, ElsewhereError, RankError, UserError, unknown_name
+from dptrain.errors import ConfigError, ElsewhereError, RankError, UserError, nearest, unknown_name
 
 if TYPE_CHECKING:
     from evaluation.result import ComparisonResult
@@ -37,13 +37,24 @@ Trains the recipe with canaries in it and says how much of each budget can be sh
 one of a game's two alone, which then has the whole of it. Each audit is kept below the comparison's folder (--output) and
 stands in its reports; none replaces an earlier one.
 Exit code 3 where a claim is contradicted: more is shown than ε permits, or the mechanism is not what it says it is."""
+RELEASE_HELP = """usage: dptrain release RUN [--policy policy.toml] [--guard top5-rounded] [--output FOLDER] [--with-figures]
+                           [--intended-use TEXT] [--format text|json]
+
+Checks one trained model (RUN is its folder, such as runs/digits/eps=08.00/seed=0): its files, its ledger, the audits that are
+kept beside it, and the attacks on exactly its weights, against a policy. Where every check is met it writes a folder to
+publish, with a model card; otherwise it writes nothing, lists every reason, and the exit code is 1.
+--policy: a TOML file; left out, ε of at most 10 and no bound on attacks. Its keys, each of which may be left out:
+    maximum_epsilon, maximum_delta, maximum_tpr (at 1% FPR), maximum_auc, maximum_identification, maximum_exposure (bits),
+    maximum_link_auc, minimum_utility, required_attacks, minimum_shadow_models, require_audit, ledger_above_card
+--guard: what will stand before its answers; bounds are then held against the attacks that were made through it.
+--with-figures: the model card says what attacks found. It was computed from members without noise, and ε does not cover it."""
 CONTRADICTED = 3
 INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; the exit code is 0, 1 where a run failed or the doctor found an error, 2 for what the user can
-    mend, 3 where an audit contradicts a claim, 130 after Ctrl-C."""
+    """Runs a command; the exit code is 0, 1 where a run failed, the doctor found an error or a release is refused, 2 for
+    what the user can mend, 3 where an audit contradicts a claim, 130 after Ctrl-C."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help", "help"):
         print(usage())
@@ -263,6 +274,37 @@ def serve_command(arguments: list[str]) -> int:
     return serve.main(arguments)
 
 
+def release_command(arguments: list[str]) -> int:
+    """Publish a trained model, or say why not; the exit code is 1 where it is refused."""
+    if any(argument in ("-h", "--help") for argument in arguments):
+        print(RELEASE_HELP)
+        return 0
+    folder, rest = _first("release", "a trained model, such as runs/digits/eps=08.00/seed=0", arguments)
+    with_figures, rest = "--with-figures" in rest, [argument for argument in rest if argument != "--with-figures"]
+    kind, rest = _taken(rest, "--format", ("text", "json"))
+    given: dict[str, str | None] = {}
+    for flag in ("--policy", "--guard", "--output", "--intended-use"):
+        given[flag], rest = _valued(rest, flag)
+    if rest:
+        guess = nearest(rest[0], [*given, "--format", "--with-figures"])
+        hint = f"did you mean {guess}?" if guess else "type `dptrain release --help` for its flags"
+        raise ConfigError(f"`dptrain release` does not take {rest[0]!r}; {hint}")
+    from recipes import release
+
+    policy, output = given["--policy"], given["--output"]
+    options = release.Options(
+        policy=None if policy is None else Path(policy),
+        guard=given["--guard"],
+        output=None if output is None else Path(output),
+        figures="published" if with_figures else "withheld",
+        intended_use=given["--intended-use"] or "",
+    )
+    found = release.examine(Path(folder), options)
+    published = release.publish(found) if found.clearance.granted else None
+    print(release.document(found, published) if kind == "json" else release.text(found, published))
+    return 0 if published else FAILED
+
+
 def _valued(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
     """The value of a flag that takes any, wherever it stands among others, and what is left without it."""
     for index, argument in enumerate(arguments):
@@ -396,6 +438,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "evaluate": (evaluate_command, "attack the checkpoints of a run again"),
     "report": (report_command, "the table of a run, or --format json"),
     "audit": (audit_command, "how much of a budget can be shown, and whether more can"),
+    "release": (release_command, "check a trained model against a policy, and publish it with a model card"),
     "doctor": (doctor_command, "whether a recipe's model is fit for privacy, and what it costs; or --fix"),
     "serve": (serve_command, "answer requests over HTTP, behind a guard and a monitor"),
 }

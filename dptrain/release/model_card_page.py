@@ -20,8 +20,8 @@ def markdown(card: ModelCard) -> str:
         "Privacy": _privacy(card),
         "Factors": [
             "Nothing is known of how well the model does for groups of people or kinds of inputs: the figure below is over all "
-            "held-out examples together. Noise and clipping can cost small groups more than large ones (Bagdasaryan, Poursaeed, "
-            "Shmatikov 2019)."
+            "held-out examples together. Noise and clipping can cost small groups more than large ones (Bagdasaryan, "
+            "Poursaeed, Shmatikov 2019)."
         ],
         "Metrics": [_metrics(card)],
         "Evaluation Data": [
