@@ -179,11 +179,11 @@ def _of_results(released: Released, evidence: Evidence, policy: Policy) -> Itera
     if policy.required_attacks:
         lacking = sorted({*policy.required_attacks} - {attack.name for attack in made if attack.status == "ok"})
         how = f"type `{evidence.evaluate} --attacks {' '.join(lacking)}`, or leave out what does not apply to this model"
-        yield _listed("required_attacks", lacking, ", ".join(policy.required_attacks), "did not run", how)
+        yield _listed("required_attacks", lacking, ", ".join(policy.required_attacks), "missing", how)
 
 
 def _listed(name: str, wrong: list[str], required: str, word: str, to_do: str) -> Check:
-    found = f"{word}: {', '.join(wrong)}" if wrong else "so it is"
+    found = f"{word}: {', '.join(wrong)}" if wrong else f"none {word}"
     verdict: Outcome = "not met" if wrong else "met"
     return Check(name=name, verdict=verdict, found=found, required=required, to_do=to_do if wrong else "")
 

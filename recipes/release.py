@@ -199,7 +199,7 @@ def _check_run(run: Path) -> None:
         if not models:
             raise CheckpointError(f"{run} holds no finished model yet; type `dptrain resume {run}`")
         typed = "\n".join(f"  dptrain release {run / label}" for label in models)
-        raise ConfigError(f"{run} is a comparison of {len(models)} models; release one of them:\n{typed}")
+        raise ConfigError(f"{run} is a comparison; release one of its {len(models)} models:\n{typed}")
     raise CheckpointError(
         f"there is no trained model at {run}; name its folder, such as runs/digits/eps=08.00/seed=0, which holds release/"
     )
@@ -281,7 +281,7 @@ def _model_card(found: Examined, today: date) -> ModelCard:
         utility=tuple(_figure(measure) for measure in as_measures(result.utility)[:1]),
         policy=found.policy,
         met=tuple(check.name for check in found.clearance.checks),
-        attacks=tuple(attack.name for attack in found.clearance.judged if attack.status == "ok"),
+        attacks={attack.name: wording.attack_name(attack.name) for attack in found.clearance.judged if attack.status == "ok"},
         figures=_found(found.clearance.judged) if found.options.figures == "published" else (),
         guard=found.guard,
     )
@@ -289,7 +289,7 @@ def _model_card(found: Examined, today: date) -> ModelCard:
 
 def _found(attacks: tuple[AttackResult, ...]) -> tuple[Figure, ...]:
     return tuple(
-        dataclasses.replace(_figure(measure), attack=attack.name, verdict=attack.verdict)
+        dataclasses.replace(_figure(measure), attack=wording.attack_name(attack.name), verdict=attack.verdict)
         for attack in attacks
         if attack.status == "ok"
         for measure in (

@@ -22,8 +22,9 @@ from typing import Any
 
 from dptrain.plain import from_plain
 from dptrain.plan import PrivacyPlan
+from dptrain.registry import MODELS
 from dptrain.release.policy import Policy
-from dptrain.release.words import in_words
+from dptrain.release.words import in_words, rounded_up
 
 SCHEMA = "dptrain.model_card/1"
 
@@ -59,7 +60,7 @@ class ModelCard:
     published: str
     """The day, such as ``2026-01-31``."""
     model: dict[str, Any]
-    """Registered name and shape of the model, its task and its classes or value."""
+    """Its registered name, a line about it, and what it can do."""
     intended_use: str
     data: dict[str, Any]
     """Name, kind, source and terms, input shape and public bounds."""
@@ -78,8 +79,8 @@ class ModelCard:
     policy: Policy
     met: tuple[str, ...]
     """Names of the checks, all of which were met."""
-    attacks: tuple[str, ...]
-    """Which attacks were made, whatever they found."""
+    attacks: dict[str, str]
+    """Which attacks were made, whatever they found: registered names and words."""
     guard: StatedGuard | None = None
     figures: tuple[Figure, ...] = ()
     """What attacks found, where it is published."""
@@ -107,11 +108,10 @@ class ModelCard:
             f"The training's ledger counts ε = {epsilon:.4f}, more than the {stated:.4f} of the weights' own updates: others "
             "were announced, and it is not known that nobody saw them."
         )
-        recipe = card.get("recipe", {})
-        task = _task(data)
+        name, task = card.get("recipe", {}).get("model", {}).get("name", "a model of the owner's own"), _task(data)
         return cls(
             name=_name(card, epsilon),
-            model={"name": recipe.get("model", {}).get("name", "a model of the owner's own"), "task": task},
+            model={"name": name, "about": MODELS.about().get(name, ""), "task": task},
             intended_use=intended_use or f"{task[0].upper()}{task[1:]}, for inputs like those that are described below.",
             data={key: data[key] for key in ("name", "kind", "source", "input_shape", "bounds", "features") if data.get(key)},
             epsilon=epsilon,
@@ -162,5 +162,5 @@ def _task(data: dict[str, Any]) -> str:
 
 def _name(card: dict[str, Any], epsilon: float) -> str:
     model = card.get("recipe", {}).get("model", {}).get("name", "a model")
-    budget = f"ε = {epsilon:.2f}" if math.isfinite(epsilon) else "no guarantee"
+    budget = f"ε = {rounded_up(epsilon)}" if math.isfinite(epsilon) else "no guarantee"
     return f"{model} of {card.get('data', {}).get('name', 'unnamed data')}, {budget}"

@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from dptrain.release.model_card import Figure, ModelCard
+from dptrain.release.words import rounded_up
 
 
 def markdown(card: ModelCard) -> str:
@@ -40,12 +41,14 @@ def markdown(card: ModelCard) -> str:
 
 
 def _details(card: ModelCard) -> list[str]:
+    about = f" ({_text(card.model['about'])})" if card.model.get("about") else ""
     versions = ", ".join(f"{name} {number}" for name, number in card.versions.items())
     lines = [
-        f"- Model: `{card.model['name']}`. It can {_text(card.model['task'])}.",
+        f"- Model: `{card.model['name']}`{about}. It can {_text(card.model['task'])}.",
         f"- Published: {card.published}.",
         f"- Training: {'differentially private' if card.delta is not None else 'not private'}, by dptrain.",
         f"- Made with: {versions or 'versions that are not stated'}.",
+        "- License: none is stated here; ask whoever published it. The terms of its data are below.",
     ]
     if card.recipe_digest:
         lines.append(f"- Recipe: SHA-256 `{card.recipe_digest}`.")
@@ -121,7 +124,7 @@ def _analyses(card: ModelCard) -> list[str]:
         "held by the worse end of their intervals."
     )
     if card.attacks:
-        lines.append(f"Attacks that were made: {', '.join(card.attacks)}.")
+        lines.append(f"Attacks that were made: {'; '.join(card.attacks.values())}.")
     if card.figures:
         lines.append("What they found, from members, without noise:\n\n" + _table(card.figures))
     elif card.attacks:
@@ -146,8 +149,8 @@ def _caveats(card: ModelCard) -> list[str]:
         lines.append("- The model promises nothing to those in its data.")
     elif card.epsilon > 1:
         lines.append(
-            f"- ε = {card.epsilon:.2f} leaves a strong attacker much room in the worst case. Where much depends on it, ask for "
-            "a model with a smaller one."
+            f"- ε = {rounded_up(card.epsilon)} leaves a strong attacker much room in the worst case. Where much depends on "
+            "it, ask for a model with a smaller one."
         )
     if card.monitor:
         lines.append(

@@ -43,8 +43,8 @@ def in_words(plan: PrivacyPlan, epsilon: float, *, steps: int | None = None) -> 
     parts = [
         f"Think of {UNITS[plan.unit]}, {CHANGES[plan.relation]}. Training adds random noise, so that the same models can come "
         f"out of it either way, and the promise is that no outcome is more than {_times(epsilon)} times as likely one way as "
-        f"the other (that is e^ε, with ε = {epsilon:.2f}), but for a probability of δ = {plan.delta:g}. It holds whatever else "
-        "somebody knows, and whatever they compute.",
+        f"the other (that is e^ε, with ε = {rounded_up(epsilon)}), but for a probability of δ = {plan.delta:g}. It holds "
+        "whatever else somebody knows, and whatever they compute.",
         f"So whoever thinks beforehand that it is as likely one as the other can be at most {_sure(epsilon)} sure after seeing "
         "the model, δ aside.",
     ]
@@ -61,6 +61,11 @@ def in_words(plan: PrivacyPlan, epsilon: float, *, steps: int | None = None) -> 
         "was not in the data."
     )
     return " ".join(parts)
+
+
+def rounded_up(epsilon: float) -> str:
+    """ε to two decimals, never less than it is."""
+    return f"{math.ceil(epsilon * 100 - 1e-6) / 100:.2f}"
 
 
 def _times(epsilon: float) -> str:
@@ -88,7 +93,7 @@ def _of_hundred(rate: float) -> str:
 def _called(epsilon: float) -> str:
     scale = f"up to {STRONG:g} it is called strong, up to {REASONABLE:g} reasonable (Ponomareva et al. 2023)"
     if epsilon <= STRONG:
-        return f"{scale}, and this one is strong"
+        return f"{scale}, so this one is strong"
     if epsilon <= REASONABLE:
-        return f"{scale}, and this one is reasonable in the worst case that it speaks of"
+        return f"{scale}, so this one is reasonable"
     return f"{scale}, and this one is neither: by itself it says little"
