@@ -27,9 +27,12 @@ from dptrain.release.checks import Check, Outcome, Released, of_account, of_rele
 from dptrain.release.parts import parse
 from dptrain.release.policy import Policy
 from evaluation.clearance_bounds import of_bounds
-from evaluation.result import AttackResult, AuditResult, RunResult, read_run
+from evaluation.result import AttackResult, AuditResult, Measure, RunResult, read_run
+from evaluation.utility import as_measures
 
 ANY_MECHANISM = "any mechanism"
+ANSWERED = "answered_right"
+"""Of :mod:`evaluation.through_guards`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +78,10 @@ class Clearance:
     checks: tuple[Check, ...]
     epsilon: float
     """To be stated of the model."""
-    result: RunResult | None = None
     judged: tuple[AttackResult, ...] = ()
     """Attacks that bounds were held against."""
+    utility: Measure | None = None
+    """Of what is to be shown."""
 
     @property
     def granted(self) -> bool:
@@ -102,9 +106,9 @@ def clear(released: Released, evidence: Evidence, policy: Policy, guard: str | N
         *_of_audits(released, evidence, policy),
         *_of_results(released, evidence, policy),
         *shown.checks,
-        *of_bounds(evidence.result, shown.attacks, policy, evidence.evaluate),
+        *of_bounds(evidence.result, shown.attacks, shown.utility, policy, evidence.evaluate),
     )
-    return Clearance(checks=checks, epsilon=epsilon, result=evidence.result, judged=shown.attacks)
+    return Clearance(checks=checks, epsilon=epsilon, judged=shown.attacks, utility=shown.utility)
 
 
 # -- audits ---------------------------------------------------------------------------------------------------------
@@ -190,7 +194,7 @@ def _listed(name: str, wrong: list[str], required: str, word: str, to_do: str) -
 
 def _all_attacks(result: RunResult) -> tuple[AttackResult, ...]:
     """Also those through guards."""
-    through = (attack for one in _guarded(result) for attack in one.attacks)
+    through = (attack for one in result.guarded for attack in one.attacks)
     return (*result.attacks, *through)
 
 
@@ -203,14 +207,18 @@ class _Shown:
 
     checks: tuple[Check, ...]
     attacks: tuple[AttackResult, ...]
+    utility: Measure | None
+    """The headline; through a guard, the share that is answered, and right."""
 
 
 def _shown(released: Released, evidence: Evidence, guard: str | None) -> _Shown:
     result = evidence.result
     before = released.card.get("recipe", {}).get("release", {}).get("guard")
+    attacks = () if result is None else result.attacks
+    utility = None if result is None else next(iter(as_measures(result.utility)), None)
     if guard is None:
         if before is None or result is None:
-            return _Shown((), () if result is None else result.attacks)
+            return _Shown((), attacks, utility)
         check = Check(
             name="guard",
             verdict="cannot be judged",
@@ -218,27 +226,21 @@ def _shown(released: Released, evidence: Evidence, guard: str | None) -> _Shown:
             required="attacks on what is to be shown, which is the model without a guard",
             to_do=f"give --guard {before}, or train and attack a recipe without release.guard",
         )
-        return _Shown((check,), result.attacks)
+        return _Shown((check,), attacks, utility)
     required = f"attacks through {guard}, by attackers who know it"
     if result is not None and before is not None and parse(before) == parse(guard):
-        found = f"{len(result.attacks)} attacks, the recipe's own guard"
-        return _Shown((Check(name="guard", verdict="met", found=found, required=required),), result.attacks)
-    through = [one for one in ([] if result is None else _guarded(result)) if parse(one.guard) == parse(guard)]
-    made = [one for one in through if one.attacks]
-    if made:
-        found = f"{len(made[-1].attacks)} attacks"
-        return _Shown((Check(name="guard", verdict="met", found=found, required=required),), made[-1].attacks)
-    reasons = [one.reason for one in through if getattr(one, "reason", "")]
+        check = Check(name="guard", verdict="met", found=f"{len(attacks)}, behind the recipe's own", required=required)
+        return _Shown((check,), attacks, utility)
+    through = [one for one in (() if result is None else result.guarded) if parse(one.guard) == parse(guard)]
+    if through and not through[-1].reason:
+        check = Check(name="guard", verdict="met", found=f"{len(through[-1].attacks)} attacks", required=required)
+        answered = next((measure for measure in through[-1].utility if measure.name == ANSWERED), None)
+        return _Shown((check,), through[-1].attacks, answered)
     check = Check(
         name="guard",
         verdict="cannot be judged",
-        found=f"none: {reasons[0]}" if reasons else "none",
+        found=f"none: {through[-1].reason}" if through else "none",
         required=required,
         to_do=f"run the comparison with --evaluation.guards {guard} into another folder",
     )
-    return _Shown((check,), ())
-
-
-def _guarded(result: RunResult) -> tuple[Any, ...]:
-    """Results through guards that the evaluation compared: each with ``guard`` and ``attacks``."""
-    return tuple(getattr(result, "guarded", ()))
+    return _Shown((check,), (), None)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from dptrain.release.checks import Check, Outcome
 from dptrain.release.policy import Policy
 from evaluation.result import AttackResult, Measure, RunResult
-from evaluation.utility import as_measures
 from evaluation.verdicts import IN_GRAPH
 
 RATE = "tpr_at_fpr_0.01"
@@ -71,11 +70,14 @@ BOUNDS: dict[str, Bounded] = {
 }
 
 
-def of_bounds(result: RunResult | None, attacks: tuple[AttackResult, ...], policy: Policy, evaluate: str) -> Iterator[Check]:
+def of_bounds(
+    result: RunResult | None, attacks: tuple[AttackResult, ...], utility: Measure | None, policy: Policy, evaluate: str
+) -> Iterator[Check]:
     """A check for each bound that the policy has.
 
     Args:
         attacks: that saw what is to be shown.
+        utility: of what is to be shown.
         evaluate: what to type to attack the model again.
     """
     for name, bounded in BOUNDS.items():
@@ -83,7 +85,7 @@ def of_bounds(result: RunResult | None, attacks: tuple[AttackResult, ...], polic
         if most is not None:
             yield _held(name, bounded, attacks, most, evaluate)
     if policy.minimum_utility is not None:
-        yield _utility(result, policy.minimum_utility, evaluate)
+        yield _utility(utility, policy.minimum_utility, evaluate)
     if policy.minimum_shadow_models is not None:
         yield _shadow_models(result, policy.minimum_shadow_models)
 
@@ -118,9 +120,7 @@ def _silence(ran: list[AttackResult]) -> str:
     return "; ".join(f"{attack.name} is {attack.verdict}: {attack.reason}" for attack in ran)
 
 
-def _utility(result: RunResult | None, least: float, evaluate: str) -> Check:
-    measures = () if result is None else as_measures(result.utility)
-    headline = measures[0] if measures else None
+def _utility(headline: Measure | None, least: float, evaluate: str) -> Check:
     required = f"utility ≥ {least:g}, by the lower end of its interval"
     if headline is None or headline.low is None:
         return Check(

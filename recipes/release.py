@@ -29,7 +29,6 @@ from evaluation.clearance import Clearance, Evidence, clear
 from evaluation.report import wording
 from evaluation.result import AttackResult, Measure
 from evaluation.target import Target
-from evaluation.utility import as_measures
 from recipes import audits, runs
 
 PUBLISHED = "published"
@@ -269,16 +268,15 @@ def _shortest(path: Path) -> Path:
 
 
 def _model_card(found: Examined, today: date) -> ModelCard:
-    released, result = found.released, found.clearance.result
+    released, utility = found.released, found.clearance.utility
     assert released is not None
-    assert result is not None  # without a result nothing is cleared
     return ModelCard.of(
         released.card,
         epsilon=found.clearance.epsilon,
         intended_use=found.options.intended_use,
         not_covered=(runs.SEVERAL_OF_ONE_PERSON[released.plan.unit],),
         published=today.isoformat(),
-        utility=tuple(_figure(measure) for measure in as_measures(result.utility)[:1]),
+        utility=() if utility is None else (_figure(utility),),
         policy=found.policy,
         met=tuple(check.name for check in found.clearance.checks),
         attacks={attack.name: wording.attack_name(attack.name) for attack in found.clearance.judged if attack.status == "ok"},
