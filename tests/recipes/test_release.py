@@ -1,0 +1,456 @@
+"""`dptrain release`: a model that was trained, accounted for and attacked is published; each reason against it is named."""
+
+import dataclasses
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dptrain.checkpoint import MANIFEST, load_release
+from dptrain.data.split import load as load_split
+from dptrain.ledger import Ledger
+from dptrain.plain import from_plain
+from dptrain.plan import PrivacyPlan
+from evaluation.result import AuditBound, AuditResult
+from recipes import audits
+from recipes.cli import FAILED, USAGE_ERROR, main
+
+SMALL = ["--seeds", "0", "--baselines", "--training.steps", "10", "--evaluation.inversion-steps", "10"]
+SMALL += ["--evaluation.inversion-restarts", "1"]
+ATTACKS = ["--evaluation.attacks", "membership.threshold", "inversion.class"]
+DP = "eps=08.00/seed=0"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small comparison: a private and a non-private model, attacked."""
+    root = tmp_path_factory.mktemp("runs") / "mine"
+    assert main(["run", "digits", "--epsilons", "inf", "8", *SMALL, *ATTACKS, "--output", str(root)]) == 0
+    return root
+
+
+@pytest.fixture
+def root(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it to break."""
+    return Path(shutil.copytree(trained, tmp_path / "mine"))
+
+
+@pytest.fixture
+def run(root: Path) -> Path:
+    return root / DP
+
+
+def policy(folder: Path, text: str) -> list[str]:
+    path = folder / "policy.toml"
+    path.write_text(text)
+    return ["--policy", str(path)]
+
+
+def refusals(run: Path, capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, dict[str, str]]:
+    """The checks that are not met, by name; nothing may have been written."""
+    capsys.readouterr()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert main(["release", str(run), *flags, "--format", "json"]) == FAILED
+    found = json.loads(capsys.readouterr().out)
+    assert not found["granted"]
+    assert found["published"] is None
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    against = {check["name"]: check for check in found["checks"] if check["verdict"] != "met"}
+    assert against
+    assert all(check["to_do"] for check in against.values())
+    return against
+
+
+def mend_manifest(run: Path) -> None:
+    """As someone does who edits a release and its manifest together."""
+    release = run / "release"
+    manifest = json.loads((release / MANIFEST).read_text())
+    manifest["files"] = {name: hashlib.sha256((release / name).read_bytes()).hexdigest() for name in manifest["files"]}
+    (release / MANIFEST).write_text(json.dumps(manifest))
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def result_of(run: Path) -> Path:
+    return run / "evaluation" / "step=000010" / "result.json"
+
+
+def card_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "release" / "card.json").read_text())
+
+
+# -- what is published ----------------------------------------------------------------------------------------------
+
+
+def test_a_sound_model_is_published_and_loads(run: Path, capsys: pytest.CaptureFixture[str]):
+    before = (run / "release" / MANIFEST).read_bytes()
+    assert main(["release", str(run)]) == 0
+    said = capsys.readouterr().out
+    assert "Published: " in said
+    assert "other trainings on the same data" in said
+    published = run / "published"
+    weights, card = load_release(published)
+    original, stated = load_release(run / "release")
+    assert all(torch.equal(weights[name], value) for name, value in original.items())
+    assert card == {**stated, "guard": None}
+    assert (run / "release" / MANIFEST).read_bytes() == before
+    names = {"model.safetensors", "card.json", "MODEL_CARD.md", "model_card.json", "policy.json", MANIFEST}
+    assert {path.name for path in published.iterdir()} >= names
+    document = json.loads((published / "model_card.json").read_text())
+    assert document["schema"] == "dptrain.model_card/1"
+    assert document["epsilon"] == pytest.approx(8.0, abs=0.01)
+    judged = json.loads((published / "policy.json").read_text())
+    assert judged["policy"]["maximum_epsilon"] == 10.0
+    assert {check["verdict"] for check in judged["checks"]} == {"met"}
+
+
+def test_what_is_published_holds_no_private_fact(run: Path, root: Path):
+    assert main(["release", str(run)]) == 0
+    split = load_split(run / "private" / "split.npz")
+    counts = [len(part) for part in (split.members, split.non_members, split.population, split.audited, split.held_out)]
+    result = json.loads(result_of(run).read_text())
+    for name in ("MODEL_CARD.md", "model_card.json", "policy.json"):
+        said = (run / "published" / name).read_text()
+        assert not [count for count in (*counts, split.size) if re.search(rf"(?<![\w.]){count}(?![\w.])", said)], name
+        assert str(root) not in said
+        assert "seed=" not in said
+        assert split.digest not in said
+        exact = [value for attack in result["attacks"] for value in (attack["value"], attack["low"], attack["high"])]
+        exact += list(result["utility"].values())
+        assert not [value for value in exact if len(str(value)) > 6 and str(value) in said], name
+    assert "is not published, since it was computed from members" in (run / "published" / "MODEL_CARD.md").read_text()
+
+
+def test_figures_are_published_where_they_are_asked_for_and_rounded_outwards(run: Path):
+    assert main(["release", str(run), "--with-figures", "--intended-use", "To read postcodes."]) == 0
+    document = json.loads((run / "published" / "model_card.json").read_text())
+    (threshold,) = (attack for attack in json.loads(result_of(run).read_text())["attacks"] if attack["metric"] == "auc")
+    (figure,) = (figure for figure in document["figures"] if figure["name"] == "auc")
+    assert figure["low"] <= threshold["low"] <= threshold["high"] <= figure["high"]
+    assert figure["high"] - threshold["high"] < 0.01
+    page = (run / "published" / "MODEL_CARD.md").read_text()
+    assert "from members, without noise" in page
+    assert "To read postcodes." in page
+
+
+def test_the_model_card_has_the_published_headings_in_their_order(run: Path):
+    assert main(["release", str(run)]) == 0
+    page = (run / "published" / "MODEL_CARD.md").read_text()
+    headings = [line.removeprefix("## ") for line in page.splitlines() if line.startswith("## ")]
+    of_the_paper = ["Model Details", "Intended Use", "Factors", "Metrics", "Evaluation Data", "Training Data"]
+    of_the_paper += ["Quantitative Analyses", "Ethical Considerations", "Caveats and Recommendations"]
+    assert [heading for heading in headings if heading != "Privacy"] == of_the_paper
+    assert card_of(run)["guarantee"]["statement"] in page
+    assert "2,981 times as likely" in page
+    assert "CC BY 4.0" in page
+
+
+def test_publishing_again_takes_the_place_of_what_was_published(run: Path):
+    assert main(["release", str(run)]) == 0
+    (run / "published" / "MODEL_CARD.md").write_text("edited")
+    assert main(["release", str(run)]) == 0
+    load_release(run / "published")
+
+
+@pytest.mark.parametrize("place", ["release", "private/out", "evaluation", ".", "thesis"])
+def test_nothing_else_is_ever_written_over(place: str, run: Path, capsys: pytest.CaptureFixture[str]):
+    (run / "thesis").mkdir()
+    (run / "thesis" / "chapter.txt").write_text("precious")
+    assert main(["release", str(run), "--output", str(run / place)]) == USAGE_ERROR
+    assert "give a" in capsys.readouterr().err
+    assert (run / "thesis" / "chapter.txt").read_text() == "precious"
+    assert not (run / place / "model_card.json").exists()
+
+
+# -- the folder -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "card.json"])
+def test_an_edited_file_is_refused_by_name(name: str, run: Path, capsys: pytest.CaptureFixture[str]):
+    path = run / "release" / name
+    path.write_bytes(path.read_bytes()[:-1] + b" ")
+    assert name in refusals(run, capsys)["manifest"]["found"]
+
+
+def test_edited_weights_with_a_mended_manifest_were_not_attacked(run: Path, capsys: pytest.CaptureFixture[str]):
+    path = run / "release" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    mend_manifest(run)
+    assert "on other weights or another card" in refusals(run, capsys)["results"]["found"]
+
+
+def test_a_card_that_claims_less_than_was_spent_is_refused_by_the_ledger(run: Path, capsys: pytest.CaptureFixture[str]):
+    edit(run / "release" / "card.json", lambda card: card["guarantee"].update(epsilon=1.0))
+    mend_manifest(run)
+    against = refusals(run, capsys)
+    assert "ε = 8.0" in against["ledger"]["found"] or "ε = 7.9" in against["ledger"]["found"]
+    assert "results" in against
+
+
+def test_a_file_that_no_manifest_names_is_refused(run: Path, capsys: pytest.CaptureFixture[str]):
+    (run / "release" / "optimizer.pt").write_bytes(b"members")
+    assert "optimizer.pt does not belong there" in refusals(run, capsys)["manifest"]["found"]
+
+
+def test_a_stranger_that_the_manifest_names_is_refused_too(run: Path, capsys: pytest.CaptureFixture[str]):
+    (run / "release" / "optimizer.pt").write_bytes(b"members")
+    edit(run / "release" / MANIFEST, lambda manifest: manifest["files"].update({"optimizer.pt": ""}))
+    mend_manifest(run)
+    assert "is no part of a release" in refusals(run, capsys)["manifest"]["found"]
+
+
+def test_noise_from_a_fixed_seed_is_never_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    root = tmp_path / "seeded"
+    seeded = ["--insecure-seed", "1", "--evaluation.attacks", "membership.threshold", "--output", str(root)]
+    assert main(["run", "digits", "--epsilons", "8", *SMALL, *seeded]) == 0
+    assert refusals(root / DP, capsys).keys() == {"randomness"}
+
+
+# -- the account ----------------------------------------------------------------------------------------------------
+
+
+def test_a_ledger_that_was_cut_off_accounts_for_too_little(run: Path, capsys: pytest.CaptureFixture[str]):
+    path = run / "private" / "ledger.jsonl"
+    path.write_bytes(path.read_bytes().splitlines(keepends=True)[0][:-20])
+    against = refusals(run, capsys)
+    assert "lacks 10 of the card's 10 updates" in against["ledger"]["found"]
+    assert against["maximum_epsilon"]["verdict"] == "cannot be judged"
+
+
+def test_an_edited_ledger_is_refused(run: Path, capsys: pytest.CaptureFixture[str]):
+    path = run / "private" / "ledger.jsonl"
+    path.write_text(path.read_text().replace('"noise_multiplier": ', '"noise_multiplier": 9', 1))
+    assert "was changed at or before line 1" in refusals(run, capsys)["ledger"]["found"]
+
+
+def test_without_its_ledger_nothing_is_published(run: Path, capsys: pytest.CaptureFixture[str]):
+    (run / "private" / "ledger.jsonl").unlink()
+    assert "there is no ledger" in refusals(run, capsys)["ledger"]["found"]
+
+
+def test_updates_that_a_crash_left_behind_count_and_are_stated_where_the_policy_says_so(
+    run: Path, capsys: pytest.CaptureFixture[str]
+):
+    ledger = Ledger(run / "private" / "ledger.jsonl", data=Ledger(run / "private" / "ledger.jsonl").entries()[0]["data"])
+    plan = from_plain(PrivacyPlan, card_of(run)["plan"], "card")
+    ledger.reserve(plan, 0, 2)
+    against = refusals(run, capsys)
+    assert "ledger_above_card" in against["ledger"]["to_do"]
+    stated = policy(run.parent, 'maximum_epsilon = 12.0\nledger_above_card = "state"')
+    assert main(["release", str(run), *stated]) == 0
+    document = json.loads((run / "published" / "model_card.json").read_text())
+    assert document["epsilon"] > card_of(run)["guarantee"]["epsilon"] + 0.5
+    assert "more than the" in document["ledger"]
+    assert load_release(run / "published")[1]["guarantee"]["epsilon"] == document["epsilon"]
+    too_much = policy(run.parent, 'maximum_epsilon = 8.0\nledger_above_card = "state"')
+    shutil.rmtree(run / "published")
+    assert refusals(run, capsys, *too_much).keys() == {"maximum_epsilon"}
+
+
+def test_epsilon_and_delta_are_held_against_the_policy(run: Path, capsys: pytest.CaptureFixture[str]):
+    against = refusals(run, capsys, *policy(run.parent, "maximum_epsilon = 4.0\nmaximum_delta = 1e-6"))
+    assert against.keys() == {"maximum_epsilon", "maximum_delta"}
+
+
+def test_a_model_without_a_guarantee_is_published_where_the_policy_says_infinity_alone(
+    root: Path, capsys: pytest.CaptureFixture[str]
+):
+    run = root / "non_private" / "seed=0"
+    assert refusals(run, capsys).keys() == {"maximum_epsilon"}
+    assert refusals(run, capsys, *policy(root, "maximum_auc = 1.0")).keys() == {"maximum_epsilon"}
+    assert main(["release", str(run), *policy(root, "maximum_epsilon = inf")]) == 0
+    assert "Nothing is promised" in (run / "published" / "MODEL_CARD.md").read_text()
+
+
+# -- audits ---------------------------------------------------------------------------------------------------------
+
+
+def bound(epsilon: float, holds_for: str = "any mechanism") -> AuditBound:
+    return AuditBound(
+        method="made up", epsilon=epsilon, ceiling=12.0, holds_for=holds_for, is_bound=True, canaries=100, guesses=10,
+        correct=9, comparisons=1, confidence=0.95, text="",
+    )  # fmt: skip
+
+
+def audit(run: Path, **changes: Any) -> AuditResult:
+    made = AuditResult(
+        about="made up", access="white-box", epsilon=8.0, delta=1e-4, relation="add_or_remove_one", step=10, steps=10,
+        bounds=(bound(2.0),), how="white-box", budget=8.0, recipe_digest=card_of(run)["recipe_digest"],
+    )  # fmt: skip
+    return dataclasses.replace(made, **changes)
+
+
+def test_an_audit_that_contradicts_refuses_and_one_that_agrees_does_not(
+    run: Path, root: Path, capsys: pytest.CaptureFixture[str]
+):
+    asked = policy(root, "require_audit = true\nmaximum_epsilon = 8.0")
+    assert "dptrain audit digits --epsilons 8" in refusals(run, capsys, *asked)["require_audit"]["to_do"]
+    audits.save(audit(run), root)
+    assert main(["release", str(run), *asked]) == 0
+    shutil.rmtree(run / "published")
+    audits.save(audit(run, contradictions=("made up gives ε ≥ 9.000",)), root)
+    assert "made up gives ε ≥ 9.000" in refusals(run, capsys, *asked)["audits"]["found"]
+
+
+def test_a_bound_above_the_card_refuses_whatever_the_audit_concluded(run: Path, root: Path, capsys: pytest.CaptureFixture[str]):
+    audits.save(audit(run, bounds=(bound(8.5),)), root)
+    assert "ε ≥ 8.500" in refusals(run, capsys)["audits"]["found"]
+
+
+def test_a_bound_that_holds_for_some_mechanisms_alone_refutes_nothing(run: Path, root: Path):
+    audits.save(audit(run, bounds=(bound(8.5, "Gaussian trade-off curves"),)), root)
+    assert main(["release", str(run)]) == 0
+
+
+def test_an_audit_of_another_recipe_is_not_this_ones(run: Path, root: Path, capsys: pytest.CaptureFixture[str]):
+    audits.save(audit(run, recipe_digest="another"), root)
+    assert refusals(run, capsys, *policy(root, "require_audit = true")).keys() == {"require_audit"}
+
+
+def test_a_damaged_audit_leaves_the_claim_unjudged(run: Path, root: Path, capsys: pytest.CaptureFixture[str]):
+    path = audits.save(audit(run), root)
+    path.write_text(path.read_text()[:50])
+    assert refusals(run, capsys)["audits"]["verdict"] == "cannot be judged"
+
+
+# -- attacks --------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_was_not_attacked_is_not_published(run: Path, capsys: pytest.CaptureFixture[str]):
+    shutil.rmtree(run / "evaluation")
+    against = refusals(run, capsys, *policy(run.parent, "maximum_auc = 0.9"))
+    assert against["results"]["verdict"] == against["maximum_auc"]["verdict"] == "cannot be judged"
+    assert "dptrain evaluate" in against["results"]["to_do"]
+
+
+def test_an_attack_that_is_missing_failed_or_above_the_plan_refuses(run: Path, capsys: pytest.CaptureFixture[str]):
+    whole = result_of(run).read_text()
+    edit(result_of(run), lambda result: result["attacks"].pop())
+    assert "inversion.class" in refusals(run, capsys)["attacks_complete"]["found"]
+    result_of(run).write_text(whole)
+    edit(result_of(run), lambda result: result["attacks"][1].update(status="failed", reason="it broke"))
+    assert "inversion.class (it broke)" in refusals(run, capsys)["attacks_failed"]["found"]
+    result_of(run).write_text(whole)
+    edit(result_of(run), lambda result: result["attacks"][0].update(verdict="above the plan", reason="AUC 0.99"))
+    assert "membership.threshold at step 10 (AUC 0.99)" in refusals(run, capsys)["within_the_plan"]["found"]
+
+
+def test_an_earlier_checkpoint_above_the_plan_refuses_the_last_one(run: Path, capsys: pytest.CaptureFixture[str]):
+    earlier = result_of(run).parent.with_name("step=000005")
+    shutil.copytree(result_of(run).parent, earlier)
+    edit(earlier / "result.json", lambda result: result.update(step=5, release_digest="earlier"))
+    edit(earlier / "result.json", lambda result: result["attacks"][0].update(verdict="above the plan"))
+    assert "at step 5" in refusals(run, capsys)["within_the_plan"]["found"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "verdict"),
+    [
+        ("maximum_auc = 0.4", "maximum_auc", "not met"),
+        ("maximum_tpr = 0.0001", "maximum_tpr", "not met"),
+        ("maximum_identification = 0.05", "maximum_identification", "not met"),
+        ("minimum_utility = 0.9999", "minimum_utility", "not met"),
+        ("maximum_exposure = 5.0", "maximum_exposure", "cannot be judged"),
+        ("maximum_link_auc = 0.6", "maximum_link_auc", "cannot be judged"),
+        ("minimum_shadow_models = 4", "minimum_shadow_models", "cannot be judged"),
+        ('required_attacks = ["membership.lira"]', "required_attacks", "not met"),
+    ],
+)
+def test_a_bound_that_is_exceeded_or_cannot_be_judged_refuses(
+    asked: str, name: str, verdict: str, run: Path, capsys: pytest.CaptureFixture[str]
+):
+    against = refusals(run, capsys, *policy(run.parent, f"maximum_epsilon = 8.0\n{asked}"))
+    assert {key: check["verdict"] for key, check in against.items()} == {name: verdict}
+
+
+def test_all_reasons_are_listed_at_once(run: Path, capsys: pytest.CaptureFixture[str]):
+    asked = policy(run.parent, "maximum_epsilon = 1.0\nmaximum_auc = 0.1\nmaximum_exposure = 1.0")
+    assert main(["release", str(run), *asked]) == FAILED
+    said = capsys.readouterr().out
+    assert "REFUSED: 3 of" in said
+    assert "Nothing was written" in said
+    assert said.count("to do") == 3
+
+
+# -- guards ---------------------------------------------------------------------------------------------------------
+
+
+def test_behind_a_guard_the_attacks_through_it_are_what_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run, through = (
+        tmp_path / "guarded" / DP,
+        ["--evaluation.attacks", "membership.threshold", "--evaluation.guards", "label_only"],
+    )
+    assert main(["run", "digits", "--epsilons", "8", *SMALL, *through, "--output", str(tmp_path / "guarded")]) == 0
+    bounds = policy(tmp_path, "maximum_epsilon = 8.0\nmaximum_auc = 0.6")
+    assert main(["release", str(run), "--guard", "label_only", *bounds]) == 0
+    assert "do not hand it on" in capsys.readouterr().out
+    _, card = load_release(run / "published")
+    assert card["guard"]["text"] == "label_only"
+    assert "Only the most probable class is shown" in card["guard"]["statement"]
+    page = (run / "published" / "MODEL_CARD.md").read_text()
+    assert "with the guard `label_only`" in page
+    assert "before which no guard stands" in page
+    edit(result_of(run), lambda result: result["guarded"][0]["attacks"][0].update(high=0.7))
+    shutil.rmtree(run / "published")
+    assert refusals(run, capsys, "--guard", "label_only", *bounds).keys() == {"maximum_auc"}
+
+
+def test_a_guard_that_nobody_attacked_is_not_called_safe(run: Path, capsys: pytest.CaptureFixture[str]):
+    against = refusals(run, capsys, "--guard", "top5-rounded", *policy(run.parent, "maximum_auc = 1.0\nmaximum_epsilon = 8"))
+    assert {name: check["verdict"] for name, check in against.items()} == {
+        "guard": "cannot be judged", "maximum_auc": "cannot be judged",
+    }  # fmt: skip
+    assert "--evaluation.guards top5-rounded" in against["guard"]["to_do"]
+
+
+# -- what is typed --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--guard", "top5-rouded"], "did you mean 'rounded'"),
+        (["--guard", "memguard0.5"], "fitted on members"),
+        (["--polcy", "p.toml"], "did you mean --policy?"),
+        (["--policy", "gone.toml"], "there is no file gone.toml"),
+        (["--format", "xml"], "accepted: json, text"),
+        (["--output"], "--output needs a value"),
+    ],
+)
+def test_a_typo_is_told_what_to_type(flags: list[str], said: str, run: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["release", str(run), *flags]) == USAGE_ERROR
+    assert said in capsys.readouterr().err
+    assert not (run / "published").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("maximum_epsilom = 8", "did you mean 'maximum_epsilon'"), ('required_attacks = ["membership.lyra"]', "membership.lira")],
+)
+def test_a_typo_in_the_policy_is_not_taken_for_no_bound(text: str, said: str, run: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["release", str(run), *policy(run.parent, text)]) == USAGE_ERROR
+    assert said in capsys.readouterr().err
+
+
+def test_a_comparison_says_which_models_it_holds(root: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["release", str(root)]) == USAGE_ERROR
+    said = capsys.readouterr().err
+    assert f"dptrain release {root / DP}" in said
+    assert f"dptrain release {root / 'non_private' / 'seed=0'}" in said
+
+
+def test_a_folder_without_a_model_is_told_what_one_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["release", str(tmp_path)]) == USAGE_ERROR
+    assert "which holds release/" in capsys.readouterr().err
