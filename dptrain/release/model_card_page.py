@@ -67,7 +67,7 @@ def _details(card: ModelCard) -> list[str]:
 
 def _use(card: ModelCard) -> list[str]:
     lines = [
-        card.intended_use,
+        _text(card.intended_use),
         "Out of scope: decisions about a single person without a human who can overrule them, and inputs of another source "
         "or outside of the bounds that are stated below.",
     ]
@@ -85,7 +85,7 @@ def _privacy(card: ModelCard) -> list[str]:
     lines = [card.in_words]
     if card.ledger:
         lines.append(card.ledger)
-    lines.append(f"Exactly: {card.statement}")
+    lines.append(f"Exactly: {_text(card.statement)}")
     lines.append("The guarantee does not cover:\n\n" + "\n".join(f"- {sentence}" for sentence in card.not_covered))
     return lines
 
