@@ -289,7 +289,7 @@ def release_command(arguments: list[str]) -> int:
         guess = nearest(rest[0], [*given, "--format", "--with-figures"])
         hint = f"did you mean {guess}?" if guess else "type `dptrain release --help` for its flags"
         raise ConfigError(f"`dptrain release` does not take {rest[0]!r}; {hint}")
-    from recipes import release
+    from recipes import release, release_shown
 
     policy, output = given["--policy"], given["--output"]
     options = release.Options(
@@ -301,7 +301,7 @@ def release_command(arguments: list[str]) -> int:
     )
     found = release.examine(Path(folder), options)
     published = release.publish(found) if found.clearance.granted else None
-    print(release.document(found, published) if kind == "json" else release.text(found, published))
+    print(release_shown.document(found, published) if kind == "json" else release_shown.text(found, published))
     return 0 if published else FAILED
 
 

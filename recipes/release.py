@@ -5,7 +5,7 @@
         publish(found)
 
 Whatever is published lies in one folder, which is written whole or not at all; the run's own ``release/`` is never changed,
-since results hang on it. Nothing of ``private/`` is read but the ledger, and nothing of it is published.
+since results hang on it. Of ``private/`` the ledger is read, and which examples are public; nothing of it is published.
 """
 
 import dataclasses
@@ -30,10 +30,11 @@ from evaluation.report import wording
 from evaluation.result import AttackResult, Measure
 from evaluation.target import Target
 from recipes import audits, runs
+from recipes.comparison import Comparison
+from recipes.release_monitor import of_public
 
 PUBLISHED = "published"
-MODEL_CARD, MODEL_CARD_PAGE, POLICY = "model_card.json", "MODEL_CARD.md", "policy.json"
-SCHEMA = "dptrain.clearance/1"
+MODEL_CARD, MODEL_CARD_PAGE, POLICY, MONITOR = "model_card.json", "MODEL_CARD.md", "policy.json", "monitor.json"
 
 Figures = Literal["withheld", "published"]
 
@@ -67,6 +68,8 @@ class Examined:
     guard: StatedGuard | None = None
     notes: tuple[str, ...] = ()
     """What no check speaks of."""
+    comparison: Comparison | None = None
+    """That the model is of; None where a script trained it."""
 
     @property
     def output(self) -> Path:
@@ -97,8 +100,8 @@ def examine(run: Path, options: Options) -> Examined:
         )
         return Examined(None, Clearance(checks=(damaged,), epsilon=float("inf")), options, policy, run)
     guard = None if options.guard is None else _stated(options.guard, released)
-    evidence, notes = _evidence(released)
-    return Examined(released, clear(released, evidence, policy, options.guard), options, policy, run, guard, notes)
+    evidence, notes, comparison = _evidence(released)
+    return Examined(released, clear(released, evidence, policy, options.guard), options, policy, run, guard, notes, comparison)
 
 
 def publish(found: Examined, today: date | None = None) -> Path:
@@ -109,7 +112,8 @@ def publish(found: Examined, today: date | None = None) -> Path:
     """
     if found.released is None or not found.clearance.granted:
         raise CheckpointError(f"{found.run} is not cleared: {', '.join(check.name for check in found.clearance.refusals)}")
-    released, card = found.released, _model_card(found, today or datetime.now(UTC).date())
+    released, thresholds = found.released, None if found.comparison is None else of_public(found.released, found.comparison)
+    card = _model_card(found, today or datetime.now(UTC).date(), monitored=thresholds is not None)
     guarantee = dict(released.card["guarantee"])
     if card.ledger:
         guarantee |= {"epsilon": card.epsilon, "statement": f"{guarantee['statement']} {card.ledger}"}
@@ -119,56 +123,13 @@ def publish(found: Examined, today: date | None = None) -> Path:
     files = {
         WEIGHTS: released.content,
         CARD: pack_json(stated),
-        MODEL_CARD: _json(as_plain(card)).encode(),
+        MODEL_CARD: as_text(as_plain(card)).encode(),
         MODEL_CARD_PAGE: markdown(card).encode(),
-        POLICY: _json(judged).encode(),
+        POLICY: as_text(judged).encode(),
+        **({} if thresholds is None else {MONITOR: as_text(thresholds.to_json()).encode()}),
     }
     write_folder(found.output, files)
     return found.output
-
-
-def text(found: Examined, published: Path | None) -> str:
-    """All checks, and what became of it."""
-    clearance = found.clearance
-    bounds = ", ".join(f"{name} = {value}" for name, value in found.policy.bounds.items()) or "no bound"
-    which = "the default policy" if found.options.policy is None else str(found.options.policy)
-    lines = [f"{found.run}, by {which} ({bounds}):", ""]
-    for check in clearance.checks:
-        lines.append(f"  {check.verdict:<16} {check.name:<22} {check.found}")
-        if check.verdict != "met":
-            lines += [f"{'':<19}{word:<22} {said}" for word, said in (("  required", check.required), ("  to do", check.to_do))]
-    lines += ["", *found.notes]
-    if published is None:
-        count = len(clearance.refusals)
-        verb = "is" if count == 1 else "are"
-        lines.append(f"REFUSED: {count} of {len(clearance.checks)} checks {verb} not met. Nothing was written.")
-    else:
-        lines += [
-            f"Published: {published}, all of which may be handed on." if found.guard is None else _for_a_server(published)
-        ]
-        lines.append("What was found, above, is computed from private examples: it is for you alone.")
-    return "\n".join(lines)
-
-
-def document(found: Examined, published: Path | None) -> str:
-    """The same as one JSON document. What was found is in it: it is for the owner."""
-    return _json(
-        {
-            "schema": SCHEMA,
-            "granted": found.clearance.granted,
-            "run": str(found.run),
-            "policy": as_plain(found.policy),
-            "guard": found.options.guard,
-            "epsilon": as_plain(found.clearance.epsilon),
-            "checks": as_plain(found.clearance.checks),
-            "notes": list(found.notes),
-            "published": None if published is None else str(published),
-        }
-    ).rstrip()
-
-
-def _for_a_server(published: Path) -> str:
-    return f"Published: {published}, for a server with the guard. The folder holds the weights: do not hand it on."
 
 
 # -- what is given --------------------------------------------------------------------------------------------------
@@ -227,13 +188,13 @@ def _stated(guard: str, released: Released) -> StatedGuard:
     return StatedGuard(text=guard, statement=fitted(guard, owner).statement())
 
 
-def _evidence(released: Released) -> tuple[Evidence, tuple[str, ...]]:
+def _evidence(released: Released) -> tuple[Evidence, tuple[str, ...], Comparison | None]:
     """What lies beside the run, where it is a model of a comparison."""
     root = (released.run / ".." / "..").resolve()
     if not (root / "comparison.toml").is_file():
         again = "evaluate(run, data) in the script that trained it"
-        return Evidence.of(released, evaluate=again, audit="dptrain audit RECIPE, and keep it beside the run"), (ALONE,)
-    comparison, about = runs.load_run(root), runs.about_run(root)
+        return Evidence.of(released, evaluate=again, audit="dptrain audit RECIPE, and keep it beside the run"), (ALONE,), None
+    comparison = runs.load_run(root)
     found, unread = audits.read(root)
     folders = {(root / job.label).resolve() for job in comparison.jobs() if job.variant == "dp"} - {released.run.resolve()}
     trained = [folder for folder in folders if (folder / "private" / "ledger.jsonl").exists()]
@@ -247,9 +208,9 @@ def _evidence(released: Released) -> tuple[Evidence, tuple[str, ...]]:
         audits=found,
         unread=unread,
         evaluate=f"dptrain evaluate {shown}",
-        audit=f"dptrain audit {about['name']}{budget} --output {shown}",
+        audit=f"dptrain audit {shown / 'comparison.toml'}{budget} --output {shown}",
     )
-    return evidence, (note,)
+    return evidence, (note,), comparison
 
 
 ALONE = (
@@ -267,7 +228,7 @@ def _shortest(path: Path) -> Path:
 # -- what is published ----------------------------------------------------------------------------------------------
 
 
-def _model_card(found: Examined, today: date) -> ModelCard:
+def _model_card(found: Examined, today: date, *, monitored: bool) -> ModelCard:
     released, utility = found.released, found.clearance.utility
     assert released is not None
     return ModelCard.of(
@@ -282,6 +243,7 @@ def _model_card(found: Examined, today: date) -> ModelCard:
         attacks={attack.name: wording.attack_name(attack.name) for attack in found.clearance.judged if attack.status == "ok"},
         figures=_found(found.clearance.judged) if found.options.figures == "published" else (),
         guard=found.guard,
+        monitor=monitored,
     )
 
 
@@ -304,5 +266,6 @@ def _figure(measure: Measure) -> Figure:
     return Figure(name=measure.name, words=wording.metric_name(measure.name), value=value, low=low, high=high)
 
 
-def _json(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """JSON, the same for the same value."""
     return json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -154,8 +154,8 @@ def _caveats(card: ModelCard) -> list[str]:
         )
     if card.monitor:
         lines.append(
-            "- `monitor.json` holds thresholds of the monitor that `dptrain serve` runs. It notices mass probing; it is no "
-            "guarantee."
+            "- `monitor.json` holds thresholds for the monitor of `dptrain serve`, made from public examples. It notices mass "
+            "probing; it is no guarantee."
         )
     lines.append("- A model that is published cannot be called back. Keep the ledger of its data.")
     return ["\n".join(lines)]

@@ -9,22 +9,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+import dptrain.data
+from dptrain import make_private, per_example
 from dptrain.checkpoint import MANIFEST, load_release
+from dptrain.data.examples import Examples
+from dptrain.data.split import draw
 from dptrain.data.split import load as load_split
 from dptrain.ledger import Ledger
 from dptrain.plain import from_plain
 from dptrain.plan import PrivacyPlan
+from dptrain.recipe import DataConfig, SplitConfig
+from dptrain.release.monitor import Thresholds, benign_sessions
+from evaluation import EvaluationPlan, evaluate
 from evaluation.result import AuditBound, AuditResult
-from recipes import audits
+from recipes import audits, release_monitor
 from recipes.cli import FAILED, USAGE_ERROR, main
 
 SMALL = ["--seeds", "0", "--baselines", "--training.steps", "10", "--evaluation.inversion-steps", "10"]
 SMALL += ["--evaluation.inversion-restarts", "1"]
 ATTACKS = ["--evaluation.attacks", "membership.threshold", "inversion.class"]
 DP = "eps=08.00/seed=0"
+SESSIONS = release_monitor.SESSIONS
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +42,17 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs") / "mine"
     assert main(["run", "digits", "--epsilons", "inf", "8", *SMALL, *ATTACKS, "--output", str(root)]) == 0
     return root
+
+
+@pytest.fixture(autouse=True)
+def too_few_sessions(monkeypatch: pytest.MonkeyPatch):
+    """For a monitor, whose calibration takes seconds; tests of it ask for enough."""
+    monkeypatch.setattr(release_monitor, "SESSIONS", 3)
+
+
+@pytest.fixture
+def enough_sessions(too_few_sessions: None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(release_monitor, "SESSIONS", SESSIONS)
 
 
 @pytest.fixture
@@ -98,6 +118,7 @@ def test_a_sound_model_is_published_and_loads(run: Path, capsys: pytest.CaptureF
     said = capsys.readouterr().out
     assert "Published: " in said
     assert "other trainings on the same data" in said
+    assert "No monitor.json" in said
     published = run / "published"
     weights, card = load_release(published)
     original, stated = load_release(run / "release")
@@ -105,7 +126,7 @@ def test_a_sound_model_is_published_and_loads(run: Path, capsys: pytest.CaptureF
     assert card == {**stated, "guard": None}
     assert (run / "release" / MANIFEST).read_bytes() == before
     names = {"model.safetensors", "card.json", "MODEL_CARD.md", "model_card.json", "policy.json", MANIFEST}
-    assert {path.name for path in published.iterdir()} >= names
+    assert {path.name for path in published.iterdir()} == names
     document = json.loads((published / "model_card.json").read_text())
     assert document["schema"] == "dptrain.model_card/1"
     assert document["epsilon"] == pytest.approx(8.0, abs=0.01)
@@ -155,11 +176,65 @@ def test_the_model_card_has_the_published_headings_in_their_order(run: Path):
     assert "CC BY 4.0" in page
 
 
+@pytest.mark.usefixtures("enough_sessions")
+def test_thresholds_of_a_monitor_come_from_public_examples_alone(run: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[np.ndarray] = []
+
+    def watched(inputs: np.ndarray, *given: Any, **named: Any):
+        asked.append(inputs)
+        return benign_sessions(inputs, *given, **named)
+
+    monkeypatch.setattr(release_monitor, "benign_sessions", watched)
+    assert main(["release", str(run)]) == 0
+    split, data = load_split(run / "private" / "split.npz"), dptrain.data.load(DataConfig())
+    (inputs,) = asked
+    assert np.array_equal(inputs, data.inputs[torch.from_numpy(split.public)].numpy())
+    thresholds = Thresholds.from_json(json.loads((run / "published" / "monitor.json").read_text()))
+    assert thresholds.false_alarm_rate == 0.01
+    assert "monitor.json" in (run / "published" / "MODEL_CARD.md").read_text()
+
+
 def test_publishing_again_takes_the_place_of_what_was_published(run: Path):
     assert main(["release", str(run)]) == 0
     (run / "published" / "MODEL_CARD.md").write_text("edited")
     assert main(["release", str(run)]) == 0
     load_release(run / "published")
+
+
+def test_a_folder_is_published_whole_or_not_at_all(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def full(*given: Any):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("dptrain.checkpoint.os.rename", full)
+        assert main(["release", str(run)]) == USAGE_ERROR
+    assert "No space left" in capsys.readouterr().err
+    assert not (run / "published").exists()
+    assert main(["release", str(run)]) == 0
+    load_release(run / "published")
+
+
+def test_a_model_that_a_script_trained_is_released_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    data = dptrain.data.load(DataConfig())
+    split, shares = draw(len(data), SplitConfig(), 0), SplitConfig()
+    plan = PrivacyPlan(
+        sampling_rate=1.0, expected_batch_size=len(data) * shares.members, steps=3, clipping_norm=0.1, delta=1e-5,
+        noise_multiplier=5.0,
+    )  # fmt: skip
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    run, optimizer = tmp_path / "by_hand", torch.optim.SGD(model.parameters(), lr=1.0)
+    members = Examples(data, split.members)
+    loss = per_example(torch.nn.functional.cross_entropy)
+    private = make_private(model, optimizer, members, plan, loss=loss, ledger=run / "private" / "ledger.jsonl")
+    for batch in private.batches():
+        private.step(batch)
+    private.save(run, split=split)
+    assert "no attack has been made" in refusals(run, capsys)["results"]["found"]
+    evaluate(run, data, plan=EvaluationPlan(attacks=("membership.threshold",)), model=model, progress=False)
+    assert main(["release", str(run)]) == 0
+    assert "a model of the owner's own" in (run / "published" / "MODEL_CARD.md").read_text()
 
 
 @pytest.mark.parametrize("place", ["release", "private/out", "evaluation", ".", "thesis"])
@@ -296,7 +371,10 @@ def test_an_audit_that_contradicts_refuses_and_one_that_agrees_does_not(
     run: Path, root: Path, capsys: pytest.CaptureFixture[str]
 ):
     asked = policy(root, "require_audit = true\nmaximum_epsilon = 8.0")
-    assert "dptrain audit digits --epsilons 8" in refusals(run, capsys, *asked)["require_audit"]["to_do"]
+    assert (
+        f"dptrain audit {root / 'comparison.toml'} --epsilons 8 --output {root}"
+        in refusals(run, capsys, *asked)["require_audit"]["to_do"]
+    )
     audits.save(audit(run), root)
     assert main(["release", str(run), *asked]) == 0
     shutil.rmtree(run / "published")
