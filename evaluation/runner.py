@@ -200,7 +200,7 @@ def evaluate(
     return result
 
 
-def run_attack(case: Case, name: str, fleets: Fleets) -> AttackResult:
+def run_attack(case: Case, name: str, fleets: Callable[[], Fleet | None]) -> AttackResult:
     """One attack, whatever becomes of it; its traceback is kept beside the result."""
     started = time.monotonic()
     trace = None if case.folder is None else case.folder / f"{name}.failed.txt"
@@ -210,7 +210,7 @@ def run_attack(case: Case, name: str, fleets: Fleets) -> AttackResult:
     return dataclasses.replace(result, seconds=round(time.monotonic() - started, 3))
 
 
-def _attempt(case: Case, name: str, fleets: Fleets) -> AttackResult:
+def _attempt(case: Case, name: str, fleets: Callable[[], Fleet | None]) -> AttackResult:
     try:
         attack: Any = ATTACKS[name]()
         if isinstance(attack, MembershipAttack) or name.startswith("membership."):

@@ -41,7 +41,7 @@ from evaluation.result import AttackResult, GuardedResult, Measure
 from evaluation.shadows import Fleets
 from evaluation.target import Target
 
-Attack = Callable[[Case, str, Fleets], AttackResult]
+Attack = Callable[[Case, str, Callable[[], Fleet | None]], AttackResult]
 
 ADAPTED = {
     "membership": ("membership.answers", "membership.ranks", "membership.repeated"),

@@ -3,9 +3,10 @@
     python -m tests.benchmarks.probing                  # digits; with DPTRAIN_DATA a language model as well
 
 A model behind a guard and a monitor is served by uvicorn on the loopback. Thresholds come from sessions that are made of one
-half of the held-out examples; honest clients ask for the other half: one at a time, in bursts, of one class, with retries, a few
-again and again (:mod:`dptrain.release.monitor.benign`). Each attack is a client of its own, with its own key, and is run by the code
-that attacks checkpoints. The monitor only watches here, so that an attack goes on to its end and its whole length is known.
+half of the held-out examples; honest clients ask for the other half: one at a time, in bursts, of one class, with retries, a
+few again and again (:mod:`dptrain.release.monitor.benign`). Each attack is a client of its own, with its own key, and is run by
+the code that attacks checkpoints. The monitor only watches here, so that an attack goes on to its end and its whole length is
+known. :mod:`tests.benchmarks.monitor` plays recorded queries to the monitor alone, over more seeds.
 
 Printed is, for each attack, how many queries it took in all, after how many the first alert was raised and by which detector;
 and for honest clients the share that ever raised one, with its interval (Clopper and Pearson 1934).
