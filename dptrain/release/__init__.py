@@ -13,6 +13,9 @@
 * ``keys.py``, ``limits.py``: who may ask, and how much
 * ``service.py``: what the server does; ``server.py``: over HTTP; ``schema.py``: in OpenAPI; ``page.py``: in a browser
 * ``listening.py``: connections
+* ``monitor/``: who is probing
+* ``policy.py``: what a model must keep to before it is published; ``checks.py``: whether it does
+* ``words.py``: ε in words; ``model_card.py``: what is published beside the weights; ``model_card_page.py``: in Markdown
 
 Names are imported when they are first used, since a recipe checks its guard without torch.
 """

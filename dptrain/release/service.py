@@ -27,11 +27,14 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.pool import StaticPool
 
 from dptrain.errors import ConfigError
+from dptrain.plain import from_plain
+from dptrain.plan import PrivacyPlan
 from dptrain.release.keys import Keys
 from dptrain.release.limits import Exceeded, Limits, Meter
 from dptrain.release.loading import Served
 from dptrain.release.predictor import Predictor
 from dptrain.release.reading import Refusal
+from dptrain.release.words import in_words
 
 T = TypeVar("T")
 
@@ -230,11 +233,9 @@ class Service:
         """The release card, and what the server adds to it."""
         predictor = self.predictor
         card = predictor.served.card
-        guarantee = card.get("guarantee")
-        statement = guarantee.get("statement") if isinstance(guarantee, dict) else None
         return {
             **card,
-            "epsilon_in_words": statement or "The card states no guarantee: take it that nothing is promised to anyone.",
+            "epsilon_in_words": _in_words(card),
             "guard": {"text": predictor.guard_text, "statement": predictor.statement},
             "digest": predictor.served.digest,
         }
@@ -297,3 +298,14 @@ class Service:
     def _check(self, decision: Decision | None) -> None:
         if decision is not None and decision.action == "refuse":
             raise Refusal(403, "this client's queries look like probing of the model", ADMINISTRATOR)
+
+
+def _in_words(card: dict[str, Any]) -> str:
+    """What is promised to whom, in a paragraph; of a card without a plan, the statement alone."""
+    guarantee = card.get("guarantee")
+    if not isinstance(guarantee, dict) or "statement" not in guarantee:
+        return "The card states no guarantee: take it that nothing is promised to anyone."
+    if "plan" not in card:
+        return str(guarantee["statement"])
+    plan = from_plain(PrivacyPlan, card["plan"], "the release card")
+    return f"{in_words(plan, float(guarantee['epsilon']), steps=card.get('steps_taken'))} {guarantee['statement']}"

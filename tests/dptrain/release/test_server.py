@@ -15,10 +15,12 @@ import httpx
 import numpy as np
 import pytest
 
+from dptrain.plain import as_plain
+from dptrain.plan import PrivacyPlan
 from dptrain.release.keys import Keys
 from dptrain.release.limits import Limits
 from dptrain.release.server import ACCESS
-from dptrain.release.service import Settings
+from dptrain.release.service import Settings, _in_words
 from tests.dptrain.release import served
 
 ONE = {"inputs": np.full((1, 8, 8), 0.25).tolist()}
@@ -397,3 +399,13 @@ def test_a_revoked_key_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         Keys(served.State(tmp_path).engine).revoke(client.split("_")[1])
         time.sleep(0.3)
         assert httpx.post(f"{address}/v1/predict", json=ONE, headers=header).status_code == 401
+
+
+def test_a_card_with_a_plan_says_what_epsilon_means_to_somebody():
+    plan = PrivacyPlan(
+        sampling_rate=0.1, expected_batch_size=1000, steps=10, clipping_norm=1.0, delta=1e-5, noise_multiplier=1.0
+    )
+    said = _in_words({"plan": as_plain(plan), "steps_taken": 10, "guarantee": {"epsilon": 2.0, "statement": served.STATEMENT}})
+    assert "7.4 times as likely" in said  # e²
+    assert said.endswith(served.STATEMENT)
+    assert "no guarantee" in _in_words({})
