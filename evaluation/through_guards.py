@@ -27,6 +27,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dptrain.errors import UserError
+from dptrain.fleet import Fleet
 from dptrain.release.guard import Answers, needs_members, softmax
 from evaluation.access import Access
 from evaluation.analysis import Case

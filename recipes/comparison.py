@@ -193,7 +193,18 @@ def from_toml(text: str, path: Path) -> Comparison:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
-    return parse(as_flags(table, path))
+    return parse(as_flags(_as_now(table), path))
+
+
+def _as_now(table: dict[str, Any]) -> dict[str, Any]:
+    """A run's file of an earlier version: MemGuard's distortion had a key of its own, and is now glued to the guard's name."""
+    release = dict(table.get("release", {}))
+    distortion = release.pop("distortion", None)
+    if distortion is None:
+        return table
+    if release.get("guard") == "memguard":
+        release["guard"] = f"memguard{distortion:g}"
+    return {**table, "release": release}
 
 
 def find(name: str) -> Path:

@@ -310,3 +310,17 @@ def test_what_is_not_covered_is_said_of_the_unit_that_is_promised_to():
     assert "hides one example" not in of_users
     assert "the list of classes is public" in of_users
     assert "the list of classes is public" not in " ".join(runs.not_covered("user", "kinds"))
+
+
+@pytest.mark.parametrize(
+    ("written", "guard"),
+    [
+        ("distortion = 0.5\n", None),
+        ('guard = "memguard"\ndistortion = 0.25\n', "memguard0.25"),
+        ('guard = "label_only"\ndistortion = 0.5\n', "label_only"),
+    ],
+)
+def test_a_run_that_was_kept_before_guards_had_numbers_is_still_read(written: str, guard: str | None):
+    text = comparison.to_toml(comparison.load("digits"))
+    assert "[release]" not in text
+    assert comparison.from_toml(f"{text}\n[release]\n{written}", Path("comparison.toml")).recipe.release.guard == guard
