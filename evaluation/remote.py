@@ -154,7 +154,8 @@ def _read(shown: Sequence[dict[str, Any]], number_of: dict[str, int]) -> Answers
     scores = np.zeros((len(shown), len(number_of)))
     for row, one in enumerate(shown):
         names = [number_of[entry["label"]] for entry in one["top"]]
-        classes[row, : len(names)] = names
+        # Equal scores are listed in the order of their classes, and the label says which of them is the model's.
+        classes[row, : len(names)] = sorted(names, key=lambda name: name != number_of[one["label"]])
         if scored:
             scores[row, names] = [entry.get("score", 1.0) for entry in one["top"]]
     if scored:
