@@ -59,6 +59,9 @@ class _Logits(nn.Module):
         super().__init__()
         self.encoder = encoder
 
+    def embeddings(self, features: Tensor) -> Tensor:
+        return self.encoder.hidden(features)
+
     def forward(self, features: Tensor) -> Tensor:
         return self.encoder.logits(features)
 

@@ -35,8 +35,12 @@ class Encoder(nn.Module):
         self.register_buffer("second", torch.zeros(classes, hidden))
         self.register_buffer("second_bias", torch.zeros(classes))
 
+    def hidden(self, features: Float[Tensor, "n features"]) -> Float[Tensor, "n hidden"]:
+        """What the last layer is given."""
+        return F.linear(features, self.first, self.first_bias).relu()
+
     def logits(self, features: Float[Tensor, "n features"]) -> Float[Tensor, "n classes"]:
-        return F.linear(F.linear(features, self.first, self.first_bias).relu(), self.second, self.second_bias)
+        return F.linear(self.hidden(features), self.second, self.second_bias)
 
     def forward(self, features: Float[Tensor, "n features"]) -> Float[Tensor, "n classes"]:
         return self.logits(features).softmax(-1)

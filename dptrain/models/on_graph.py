@@ -95,6 +95,9 @@ class NodeModel(WithFront):
         return self.head(self.front.of(features, torch.arange(len(features))))
 
     def embeddings(self, ids: Int[Tensor, "n 1"]) -> Float[Tensor, "n width"]:
+        own: Any = getattr(self.head, "embeddings", None)  # of a head whose layers are no modules
+        if own is not None:
+            return own(self.front(ids))
         last = [module for module in self.head.modules() if isinstance(module, nn.Linear)][-1]
         with _given_to(last) as given:
             self(ids)

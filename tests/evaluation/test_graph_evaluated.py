@@ -77,6 +77,7 @@ ATTACKS = (
     "link.weights",
     "link.release",
     "node.attribute",
+    "node.embedding",
     "inversion.class",
 )
 
@@ -105,7 +106,9 @@ def test_a_network_over_exact_edges_gives_them_away_and_is_worth_more_than_one_w
     assert {item.name for item in influence.baselines} == {"features", "without_graph", "features_auc_in_graph"}
     assert found["inversion.class"].status == "not_applicable"
     assert "numbers of nodes" in found["inversion.class"].reason
-    assert found["node.attribute"].status == "ok"
+    for name in ("node.attribute", "node.embedding"):
+        assert found[name].status == "ok", found[name].reason
+        assert "without_graph" in {item.name for item in found[name].baselines}
     assert found["link.weights"].status == "ok"
     assert found["link.release"].status == "not_applicable"
 
