@@ -116,8 +116,8 @@ def make_private(
     examples = _examples_of(dataset, units, plan)
     plan.check_examples(examples.units)
     plan.check_batch_size(examples.units)
-    if plan.is_private and plan.unit != "edge":
-        plan.check_delta(examples.units)
+    if plan.is_private and plan.unit != "edge" and (plan.unit != "node" or before is None):
+        plan.check_delta(examples.units)  # of a graph, whoever releases something of it has held δ against all of it
     if before is None and plan.is_private and (plan.aggregations or plan.edge_release != "none"):
         raise PlanError(
             f"the plan counts releases before the first update (aggregations {plan.aggregations}, edge_release "

@@ -153,7 +153,7 @@ def membership(case: Case, name: str, attack: MembershipAttack) -> AttackResult:
             what = "a classifier that sees no model" if measure is blind else f"the {measure.name} control"
             return _with(result, "withheld", f"{what} has an AUC of {measure.value:.3f}, which chance does not explain")
     looked_at = tuple(sorted({*metrics.CROSSING_RATES, *rates}))
-    crossing = None if allowed is None else metrics.crossing(scores, is_member, allowed.true_positive_rates, looked_at)
+    crossing = None if allowed is None else metrics.crossing(scores, is_member, allowed.true_positive_rates, looked_at, GATE)
     plan = case.plan if case.covers_examples else None
     return _with(result, *_membership_verdict(result, plan, int((~is_member).sum()), crossing))
 

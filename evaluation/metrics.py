@@ -111,13 +111,13 @@ def _variance(values: np.ndarray) -> float:
 
 
 def widened(measure: Measure, confidence: float) -> Measure:
-    """The same figure with its interval at a higher confidence, each end as far out as a normal distribution's would be.
-
-    Of a mean over few seeds, whose interval is Student's, that is less than Student's at the higher confidence.
-    """
+    """The same figure with its interval at a higher confidence, each end as far out as a normal distribution's would be, or
+    Student's where it is a mean over few seeds."""
     if measure.value is None or measure.low is None or measure.high is None:
         return measure
-    by = float(norm.ppf(0.5 + confidence / 2) / norm.ppf(0.5 + measure.confidence / 2))
+    freedom = measure.degrees_of_freedom
+    shape = norm if freedom is None else student(freedom)
+    by = float(shape.ppf(0.5 + confidence / 2) / shape.ppf(0.5 + measure.confidence / 2))
     low, high = measure.value - by * (measure.value - measure.low), measure.value + by * (measure.high - measure.value)
     return dataclasses.replace(measure, low=low, high=high, confidence=confidence)
 
@@ -381,5 +381,10 @@ def over_seeds(
     below, above = (max(spread, float(side.mean() / divisor)) for side in (below, above))
     highest = most if len(ends) else np.inf
     return Measure(
-        name=name, value=middle, low=max(least, middle - below), high=min(highest, middle + above), note=f"{count} seeds"
+        name=name,
+        value=middle,
+        low=max(least, middle - below),
+        high=min(highest, middle + above),
+        note=f"{count} seeds",
+        degrees_of_freedom=count - 1,
     )

@@ -50,8 +50,7 @@ VERDICTS: dict[str, str] = {
     "leak": "the interval lies above what an attack without any signal gets, and no guarantee of the model limits this attack",
     "found nothing": "the interval contains what an attack without any signal gets; read it beside its controls",
     "within the plan": "the attack finds something, and no more than the plan permits",
-    "above the plan": "AUC (99.9%) or ROC (95%), intervals and all, lie above the plan: the guarantee or the measurement is "
-    "broken",
+    "above the plan": "AUC or ROC, with intervals of 99.9%, lie above the plan: the guarantee or the measurement is broken",
     "withheld": "a baseline or control that knows nothing of the model succeeds as well, so the attack proves nothing",
     "nothing beyond public": "the attack succeeds, but no better than public data alone, without the model, do",
     "of the population": "the attack, which sees the outcome too, succeeds beyond imputation, and as often on people who were "
@@ -71,6 +70,8 @@ class Measure:
     high: float | None = None
     confidence: float = 0.95
     note: str = ""
+    degrees_of_freedom: int | None = None
+    """Of a mean over few seeds, whose interval is Student's; None where it comes from many examples."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Verdicts that hold for one model as for the mean over several: a word of ``evaluation.result.VERDICTS``, and why.
 
 A figure is *above the plan* where its interval at the gate's confidence is. That says that a guarantee is broken, and is asked
-of every attack, checkpoint and seed of a comparison: at 95% one honest plan in twenty such questions would be accused, where
-the figure comes as near as the plan permits.
+of every attack, guard, checkpoint and seed of a comparison: at 95% one honest plan in twenty such questions would be accused,
+where the figure comes as near as the plan permits. A mean over few seeds is widened as Student's distribution is.
 """
 
 from evaluation.baselines import GATE

@@ -160,7 +160,7 @@ def load(name: str, flags: Sequence[str] = ()) -> Comparison:
         ConfigError: no such recipe, not TOML, an unknown key or flag, or a value that does not fit.
     """
     path = find(name)
-    table = read_toml(path)
+    table = _as_now(read_toml(path))
     given = check_flags(flags)
     if "epsilon" in table.get("privacy", {}) and "epsilons" in table:
         raise ConfigError(f"{path} gives both privacy.epsilon and epsilons; give one budget, or several, not both")
@@ -197,7 +197,7 @@ def from_toml(text: str, path: Path) -> Comparison:
 
 
 def _as_now(table: dict[str, Any]) -> dict[str, Any]:
-    """A run's file of an earlier version: MemGuard's distortion had a key of its own, and is now glued to the guard's name."""
+    """A file of an earlier version: MemGuard's distortion had a key of its own, and is now glued to the guard's name."""
     release = dict(table.get("release", {}))
     distortion = release.pop("distortion", None)
     if distortion is None:

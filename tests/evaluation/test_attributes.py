@@ -101,6 +101,9 @@ def test_a_plan_is_accused_at_the_confidence_of_the_gate():
     assert above_plan(figure, 0.6 - 0.034) == pytest.approx(0.6 - 0.0329, abs=1e-4)
     assert above_plan(figure, 0.6 - 0.032) is None
     assert above_plan(figure, None) is None
+    of_seeds = dataclasses.replace(figure, degrees_of_freedom=2)  # 31.6 in place of 4.30, so 7.34 times as far out
+    assert above_plan(of_seeds, 0.6 - 0.15) == pytest.approx(0.6 - 0.0196 * 7.344, abs=1e-4)
+    assert above_plan(of_seeds, 0.6 - 0.14) is None
     assert above_plan(Measure(name="auc", value=0.9), 0.5) is None  # without an interval nothing is accused
 
 

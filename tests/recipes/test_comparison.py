@@ -320,7 +320,10 @@ def test_what_is_not_covered_is_said_of_the_unit_that_is_promised_to():
         ('guard = "label_only"\ndistortion = 0.5\n', "label_only"),
     ],
 )
-def test_a_run_that_was_kept_before_guards_had_numbers_is_still_read(written: str, guard: str | None):
+def test_a_run_that_was_kept_before_guards_had_numbers_is_still_read(tmp_path: Path, written: str, guard: str | None):
     text = comparison.to_toml(comparison.load("digits"))
     assert "[release]" not in text
-    assert comparison.from_toml(f"{text}\n[release]\n{written}", Path("comparison.toml")).recipe.release.guard == guard
+    path = tmp_path / "comparison.toml"
+    path.write_text(f"{text}\n[release]\n{written}")
+    assert comparison.from_toml(path.read_text(), path).recipe.release.guard == guard
+    assert comparison.load(str(path)).recipe.release.guard == guard
