@@ -18,7 +18,9 @@
   :mod:`~evaluation.guard_costs`: what each shows beyond the label
 * :mod:`~evaluation.equal_loss`: a non-private model that is no better than the private one
 * :mod:`~evaluation.metrics`: scores in, figures with intervals out
-* :mod:`~evaluation.result`: the one schema of results
+* :mod:`~evaluation.result`: the one schema of results; :mod:`~evaluation.wellformed`: that a file keeps to it
+* :mod:`~evaluation.clearance`: whether a model may be published, by :mod:`~evaluation.clearance_bounds` and
+  :mod:`~evaluation.clearance_guards`
 * :mod:`~evaluation.report`: terminal, TensorBoard and HTML
 """
 

@@ -1,14 +1,21 @@
-"""A policy's bounds on what attacks found, on utility and on the effort: see :mod:`evaluation.clearance`."""
+"""A policy's bounds on what attacks found, on utility and on the effort: see :mod:`evaluation.clearance`.
 
+A figure is held only where it can be one: a finite value inside of a finite interval, and both from 0 to 1 where it is a share.
+NaN is neither above a bound nor below it, so that every comparison asks for what is required, and never for its contrary.
+"""
+
+import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from dptrain.release.checks import Check, Outcome
-from dptrain.release.policy import Policy
+from dptrain.release.policy import SHARES, Policy
 from evaluation.result import AttackResult, Measure, RunResult
 from evaluation.verdicts import IN_GRAPH
 
 RATE = "tpr_at_fpr_0.01"
+ROUNDING = 1e-9
 SAYS_NOTHING = ("withheld", "no signal", "none")
 """Verdicts under which a small figure shows nothing."""
 
@@ -92,26 +99,41 @@ def of_bounds(
 
 def _held(name: str, bounded: Bounded, attacks: tuple[AttackResult, ...], most: float, evaluate: str) -> Check:
     ran = [attack for attack in attacks if attack.status == "ok" and bounded.is_of(attack)]
-    found = {attack.name: _upper_ends(bounded.figures(attack)) for attack in ran}
-    lacking = [attack.name for attack in ran if not found[attack.name] and attack.verdict != "no signal"]
-    above = [f"{of} up to {max(ends):.3f}" for of, ends in found.items() if ends and max(ends) > most]
-    telling = [attack.name for attack in ran if found[attack.name] and attack.verdict not in SAYS_NOTHING]
+    found = [(attack, _upper_ends(bounded.figures(attack), is_share=name in SHARES)) for attack in ran]
+    impossible = [attack.name for attack, ends in found if ends is None]
+    lacking = [attack.name for attack, ends in found if ends == [] and attack.verdict != "no signal"]
+    above = [f"{attack.name} up to {max(ends):.3f}" for attack, ends in found if ends and not max(ends) <= most]
+    telling = [max(ends) for attack, ends in found if ends and attack.verdict not in SAYS_NOTHING]
     required = f"{bounded.words} ≤ {most:g}, by the upper end of its interval"
     if above:
         to_do = "train with a smaller budget, show less by a --guard, or give another policy"
         return Check(name=name, verdict="not met", found="; ".join(above), required=required, to_do=to_do)
+    if impossible:
+        said = f"an interval that no figure has, of {', '.join(impossible)}"
+        to_do = f"restore the result from a copy, or attack again (`{evaluate}`)"
+        return Check(name=name, verdict="cannot be judged", found=said, required=required, to_do=to_do)
     if lacking or not telling:
         said = f"no such figure of {', '.join(lacking)}" if lacking else _silence(ran)
         to_do = f"{bounded.to_do} (`{evaluate}`), or leave {name} out of the policy"
         return Check(name=name, verdict="cannot be judged", found=said, required=required, to_do=to_do)
-    worst = max(max(found[attack]) for attack in telling)
-    return Check(name=name, verdict="met", found=f"up to {worst:.3f} in {len(telling)} attacks", required=required)
+    worst = f"up to {max(telling):.3f} in {len(telling)} attacks"
+    return Check(name=name, verdict="met", found=worst, required=required)
 
 
-def _upper_ends(figures: list[Measure]) -> list[float]:
-    """None where one of them is not known: what lacks its interval cannot be held."""
-    ends = [measure.high for measure in figures if measure.value is not None and measure.high is not None]
+def _upper_ends(figures: list[Measure], *, is_share: bool) -> list[float] | None:
+    """Empty where one of them is not known: what lacks its interval cannot be held. None where one is no figure at all."""
+    if not all(_is_possible(measure, is_share=is_share) for measure in figures):
+        return None
+    ends = [item.high for item in figures if None not in (item.value, item.low) and item.high is not None]
     return ends if len(ends) == len(figures) else []
+
+
+def _is_possible(measure: Measure, *, is_share: bool) -> bool:
+    """Of what is known of it: value and ends are finite and in their order, and those of a share lie from 0 to 1."""
+    known = [float(number) for number in (measure.low, measure.value, measure.high) if number is not None]
+    in_order = all(low <= high + ROUNDING for low, high in itertools.pairwise(known))
+    in_range = not is_share or all(-ROUNDING <= number <= 1 + ROUNDING for number in known)
+    return all(map(math.isfinite, known)) and in_order and in_range
 
 
 def _silence(ran: list[AttackResult]) -> str:
@@ -122,11 +144,11 @@ def _silence(ran: list[AttackResult]) -> str:
 
 def _utility(headline: Measure | None, least: float, evaluate: str) -> Check:
     required = f"utility ≥ {least:g}, by the lower end of its interval"
-    if headline is None or headline.low is None:
+    if headline is None or headline.low is None or not _is_possible(headline, is_share=True):
         return Check(
             name="minimum_utility",
             verdict="cannot be judged",
-            found="no figure with an interval",
+            found="no figure with an interval that one can have",
             required=required,
             to_do=f"type `{evaluate}`",
         )

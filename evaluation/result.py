@@ -12,14 +12,16 @@ figure. A figure is a :class:`Measure`: a value with its interval. Infinity is w
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from dptrain.errors import CheckpointError
 from dptrain.files import write_file
 from dptrain.plain import as_plain, from_plain
 from dptrain.plan import Guarantee
+from evaluation import wellformed
 
 SCHEMA = "dptrain.result/1"
+T = TypeVar("T")
 
 Variant = Literal["dp", "non_private", "clip_only", "regularized"]
 Kind = tuple[Variant, float, str]
@@ -499,27 +501,33 @@ def read_run(path: Path) -> RunResult:
     """The result of one run from its file.
 
     Raises:
-        CheckpointError: no such file, not JSON, or not of this schema.
+        CheckpointError: no such file, not JSON, not of this schema, or a field with what it may not hold.
     """
-    return from_plain(RunResult, _of_this_schema(path), str(path))
+    return _read(RunResult, path)
 
 
 def read_audit(path: Path) -> AuditResult:
     """The result of one audit from its file; errors as in :func:`read_run`."""
-    return from_plain(AuditResult, _of_this_schema(path), str(path))
+    return _read(AuditResult, path)
 
 
 def read_comparison(path: Path) -> ComparisonResult:
     """The result of a comparison from its file; errors as in :func:`read_run`."""
-    return from_plain(ComparisonResult, _of_this_schema(path), str(path))
+    return _read(ComparisonResult, path)
+
+
+def _read(kind: type[T], path: Path) -> T:
+    record = from_plain(kind, _of_this_schema(path), str(path))
+    wellformed.check(record, str(path))
+    return record
 
 
 def _of_this_schema(path: Path) -> dict[str, Any]:
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = json.loads(path.read_text(encoding="utf-8"), parse_constant=wellformed.no_constant)
     except FileNotFoundError:
         raise CheckpointError(f"there is no result at {path}; type `dptrain evaluate RUN` to make one") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of JSON or of UTF-8
         raise CheckpointError(f"{path} is not a result: {error}") from None
     if not isinstance(plain, dict):
         raise CheckpointError(f"{path} is not a result: it holds a {type(plain).__name__}, not an object")

@@ -1,6 +1,7 @@
 """How a policy's bounds are held: by the worse end of an interval, by every attack of the family, and never by silence."""
 
 import dataclasses
+import math
 
 import pytest
 
@@ -103,6 +104,33 @@ def test_one_attack_without_the_figure_is_not_hidden_behind_another():
     found = held(Policy(maximum_tpr=0.5), LIRA, other)
     assert found.verdict == "cannot be judged"
     assert "membership.rmia" in found.found
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        {"high": math.nan},
+        {"low": math.nan},
+        {"value": math.nan},
+        {"high": math.inf},
+        {"high": -1.0},
+        {"low": -1.0},
+        {"value": 0.9},
+        {"low": None},
+    ],
+)
+def test_an_interval_that_no_figure_has_meets_no_bound(ends: dict[str, float]):
+    """NaN is above no bound, and −1 is below every one."""
+    other = dataclasses.replace(LIRA, name="membership.rmia")
+    found = held(Policy(maximum_auc=1.0), dataclasses.replace(LIRA, **ends), other)
+    assert found.verdict == "cannot be judged"
+    assert "membership.lira" in found.found
+    measure = dataclasses.replace(Measure(name="test_accuracy", value=0.55, low=0.52, high=0.58), **ends)
+    assert held(Policy(minimum_utility=0.0), utility=measure).verdict == "cannot be judged"
+
+
+def test_exposure_in_bits_may_lie_above_1():
+    assert held(Policy(maximum_exposure=9.0), EXPOSURE).verdict == "met"
 
 
 def test_utility_is_held_by_its_lower_end():

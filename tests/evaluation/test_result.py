@@ -97,6 +97,37 @@ def test_an_unknown_key_is_refused(tmp_path: Path):
         read_run(path)
 
 
+@pytest.mark.parametrize(
+    ("written", "instead", "said"),
+    [
+        ('"verdict": "within the plan"', '"verdict": "withing the plan"', "verdict of membership.lira = 'withing the plan'"),
+        ('"status": "ok"', '"status": "OK"', "accepted: ok, failed, not_applicable"),
+        ('"variant": "dp"', '"variant": "private"', "clip_only"),
+        ('"high": 0.03', '"high": NaN', "it holds NaN"),
+        ('"high": 0.03', '"high": -Infinity', "it holds -Infinity"),
+        ('"high": 0.03', '"high": "0.03"', "high of tpr_at_fpr_0.01 = '0.03'; accepted: a number"),
+        ('"seed": 0', '"seed": true', "accepted: a whole number"),
+        ('"test_accuracy_low": 0.88', '"test_accuracy_low": [0.88]', "accepted: a number"),
+        ('"permitted_metrics": {', '"chance_metrics": [], "permitted_metrics": {', "accepted: an object"),
+    ],
+)
+def test_a_value_that_its_field_may_not_hold_is_refused(written: str, instead: str, said: str, tmp_path: Path):
+    path, text = tmp_path / "result.json", to_json(RUNS[0])
+    text = text.replace('"chance_metrics": {},', "")
+    assert written in text
+    path.write_text(text.replace(written, instead, 1))
+    with pytest.raises(CheckpointError, match=r"result\.json") as refused:
+        read_run(path)
+    assert said in str(refused.value)
+
+
+def test_whole_numbers_and_infinity_are_numbers(tmp_path: Path):
+    plain = json.loads(to_json(RUNS[0]))
+    plain["attacks"][0].update(value=1, permitted_metrics={"exposure": "inf"})
+    (tmp_path / "result.json").write_text(json.dumps(plain))
+    assert read_run(tmp_path / "result.json").attacks[0].value == 1
+
+
 def test_a_missing_result_says_what_to_type(tmp_path: Path):
     with pytest.raises(CheckpointError, match="dptrain evaluate"):
         read_run(tmp_path / "gone.json")
