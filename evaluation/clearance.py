@@ -24,15 +24,12 @@ from typing import Any
 
 from dptrain.errors import CheckpointError
 from dptrain.release.checks import Check, Outcome, Released, of_account, of_release
-from dptrain.release.parts import parse
 from dptrain.release.policy import Policy
 from evaluation.clearance_bounds import of_bounds
+from evaluation.clearance_guards import shown
 from evaluation.result import AttackResult, AuditResult, Measure, RunResult, read_run
-from evaluation.utility import as_measures
 
 ANY_MECHANISM = "any mechanism"
-ANSWERED = "answered_right"
-"""Of :mod:`evaluation.through_guards`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +48,8 @@ class Evidence:
     """All that are kept beside the comparison."""
     unread: tuple[str, ...] = ()
     """A sentence for each audit that cannot be read."""
+    unread_results: tuple[str, ...] = ()
+    """The same of results of checkpoints."""
     evaluate: str = "dptrain evaluate RUN"
     """What to type to attack it again."""
     audit: str = "dptrain audit RECIPE"
@@ -59,16 +58,17 @@ class Evidence:
     @classmethod
     def of(cls, released: Released, **known: Any) -> "Evidence":
         """With the results that lie below the run."""
-        results, missing = [], "no attack has been made on it"
+        results, unread, missing = [], [], "no attack has been made on it"
         for path in sorted((released.run / "evaluation").glob("step=*/result.json")):
             try:
                 results.append(read_run(path))
             except CheckpointError as error:
-                missing = str(error)
+                unread.append(missing := str(error))
         own = [result for result in results if result.release_digest == released.digest]
         if results and not own:
             missing = "the attacks that are kept were made on other weights or another card"
-        return cls(result=own[-1] if own else None, results=tuple(results), missing=missing, **known)
+        found = {"result": own[-1] if own else None, "results": tuple(results), "unread_results": tuple(unread)}
+        return cls(**found, missing=missing, **known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,16 +99,17 @@ def clear(released: Released, evidence: Evidence, policy: Policy, guard: str | N
         guard: behind which the model will be asked; None where its weights or its plain scores are shown.
     """
     account, epsilon = of_account(released, policy)
-    shown = _shown(released, evidence, guard)
+    before = released.card.get("recipe", {}).get("release", {}).get("guard")
+    seen = shown(evidence.result, before, guard)
     checks = (
         *of_release(released),
         *account,
         *_of_audits(released, evidence, policy),
         *_of_results(released, evidence, policy),
-        *shown.checks,
-        *of_bounds(evidence.result, shown.attacks, shown.utility, policy, evidence.evaluate),
+        *seen.checks,
+        *of_bounds(evidence.result, seen.attacks, seen.utility, policy, evidence.evaluate),
     )
-    return Clearance(checks=checks, epsilon=epsilon, judged=shown.attacks, utility=shown.utility)
+    return Clearance(checks=checks, epsilon=epsilon, judged=seen.attacks, utility=seen.utility)
 
 
 # -- audits ---------------------------------------------------------------------------------------------------------
@@ -123,7 +124,7 @@ def _of_audits(released: Released, evidence: Evidence, policy: Policy) -> Iterat
         f"{bound.method} gives ε ≥ {bound.epsilon:.3f} at step {one.step}, and the card states {released.epsilon:.3f}"
         for one in own
         for bound in one.bounds
-        if bound.holds_for == ANY_MECHANISM and bound.epsilon > released.epsilon and one.step <= released.steps
+        if bound.holds_for == ANY_MECHANISM and not bound.epsilon <= released.epsilon and one.step <= released.steps
     ]
     if against:
         yield Check(
@@ -157,7 +158,7 @@ def _of_audits(released: Released, evidence: Evidence, policy: Policy) -> Iterat
 
 def _of_results(released: Released, evidence: Evidence, policy: Policy) -> Iterator[Check]:
     result, again = evidence.result, f"type `{evidence.evaluate}`"
-    exact = "attacks on exactly these weights"
+    exact, within = "attacks on exactly these weights", "no attack above the plan, at any checkpoint"
     if result is None:
         yield Check(name="results", verdict="cannot be judged", found=evidence.missing, required=exact, to_do=again)
     else:
@@ -177,9 +178,18 @@ def _of_results(released: Released, evidence: Evidence, policy: Policy) -> Itera
         for attack in _all_attacks(one)
         if attack.verdict == "above the plan"
     ]
-    if result is not None or above:
+    if not above and evidence.unread_results:
+        mend = f"restore it from a copy, or remove it and attack that checkpoint again ({again})"
+        yield Check(
+            name="within_the_plan",
+            verdict="cannot be judged",
+            found="; ".join(evidence.unread_results),
+            required=within,
+            to_do=mend,
+        )
+    elif result is not None or above:
         stop = "do not publish it: either the mechanism is not the one that was counted, or the measurement is wrong"
-        yield _listed("within_the_plan", above, "no attack above the plan, at any checkpoint", "above the plan", stop)
+        yield _listed("within_the_plan", above, within, "above the plan", stop)
     if policy.required_attacks:
         lacking = sorted({*policy.required_attacks} - {attack.name for attack in made if attack.status == "ok"})
         how = f"type `{evidence.evaluate} --attacks {' '.join(lacking)}`, or leave out what does not apply to this model"
@@ -196,51 +206,3 @@ def _all_attacks(result: RunResult) -> tuple[AttackResult, ...]:
     """Also those through guards."""
     through = (attack for one in result.guarded for attack in one.attacks)
     return (*result.attacks, *through)
-
-
-# -- guards ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Shown:
-    """What whoever asks will see of the model, and the attacks that saw no more."""
-
-    checks: tuple[Check, ...]
-    attacks: tuple[AttackResult, ...]
-    utility: Measure | None
-    """The headline; through a guard, the share that is answered, and right."""
-
-
-def _shown(released: Released, evidence: Evidence, guard: str | None) -> _Shown:
-    result = evidence.result
-    before = released.card.get("recipe", {}).get("release", {}).get("guard")
-    attacks = () if result is None else result.attacks
-    utility = None if result is None else next(iter(as_measures(result.utility)), None)
-    if guard is None:
-        if before is None or result is None:
-            return _Shown((), attacks, utility)
-        check = Check(
-            name="guard",
-            verdict="cannot be judged",
-            found=f"the attacks were made behind the recipe's guard {before}",
-            required="attacks on what is to be shown, which is the model without a guard",
-            to_do=f"give --guard {before}, or train and attack a recipe without release.guard",
-        )
-        return _Shown((check,), attacks, utility)
-    required = f"attacks through {guard}, by attackers who know it"
-    if result is not None and before is not None and parse(before) == parse(guard):
-        check = Check(name="guard", verdict="met", found=f"{len(attacks)}, behind the recipe's own", required=required)
-        return _Shown((check,), attacks, utility)
-    through = [one for one in (() if result is None else result.guarded) if parse(one.guard) == parse(guard)]
-    if through and not through[-1].reason:
-        check = Check(name="guard", verdict="met", found=f"{len(through[-1].attacks)} attacks", required=required)
-        answered = next((measure for measure in through[-1].utility if measure.name == ANSWERED), None)
-        return _Shown((check,), through[-1].attacks, answered)
-    check = Check(
-        name="guard",
-        verdict="cannot be judged",
-        found=f"none: {through[-1].reason}" if through else "none",
-        required=required,
-        to_do=f"run the comparison with --evaluation.guards {guard} into another folder",
-    )
-    return _Shown((check,), (), None)

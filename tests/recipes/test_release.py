@@ -31,7 +31,7 @@ from recipes.cli import FAILED, USAGE_ERROR, main
 
 SMALL = ["--seeds", "0", "--baselines", "--training.steps", "10", "--evaluation.inversion-steps", "10"]
 SMALL += ["--evaluation.inversion-restarts", "1"]
-ATTACKS = ["--evaluation.attacks", "membership.threshold", "inversion.class"]
+ATTACKS = ["--evaluation.attacks", "membership.threshold", "inversion.class", "--evaluation.guards", "label_only"]
 DP = "eps=08.00/seed=0"
 SESSIONS = release_monitor.SESSIONS
 
@@ -99,6 +99,12 @@ def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
+
+
+def attack_again(run: Path) -> None:
+    """Attacks find the same on the same weights, whatever the card says."""
+    digest = hashlib.sha256((run / "release" / MANIFEST).read_bytes()).hexdigest()
+    edit(result_of(run), lambda result: result.update(release_digest=digest))
 
 
 def result_of(run: Path) -> Path:
@@ -286,11 +292,11 @@ def test_a_stranger_that_the_manifest_names_is_refused_too(run: Path, capsys: py
     assert "is no part of a release" in refusals(run, capsys)["manifest"]["found"]
 
 
-def test_noise_from_a_fixed_seed_is_never_published(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    root = tmp_path / "seeded"
-    seeded = ["--insecure-seed", "1", "--evaluation.attacks", "membership.threshold", "--output", str(root)]
-    assert main(["run", "digits", "--epsilons", "8", *SMALL, *seeded]) == 0
-    assert refusals(root / DP, capsys).keys() == {"randomness"}
+def test_noise_from_a_fixed_seed_is_never_published(run: Path, capsys: pytest.CaptureFixture[str]):
+    edit(run / "release" / "card.json", lambda card: card.update(insecure_randomness=True))
+    mend_manifest(run)
+    attack_again(run)
+    assert refusals(run, capsys).keys() == {"randomness"}
 
 
 # -- the account ----------------------------------------------------------------------------------------------------
@@ -433,6 +439,16 @@ def test_an_earlier_checkpoint_above_the_plan_refuses_the_last_one(run: Path, ca
     assert "at step 5" in refusals(run, capsys)["within_the_plan"]["found"]
 
 
+def test_an_earlier_checkpoint_whose_result_cannot_be_read_leaves_it_unjudged(run: Path, capsys: pytest.CaptureFixture[str]):
+    earlier = run / "evaluation" / "step=000005" / "result.json"
+    earlier.parent.mkdir()
+    earlier.write_text(result_of(run).read_text()[:-20])
+    against = refusals(run, capsys)
+    assert against.keys() == {"within_the_plan"}
+    assert against["within_the_plan"]["verdict"] == "cannot be judged"
+    assert str(earlier) in against["within_the_plan"]["found"]
+
+
 @pytest.mark.parametrize(
     ("asked", "name", "verdict"),
     [
@@ -465,13 +481,8 @@ def test_all_reasons_are_listed_at_once(run: Path, capsys: pytest.CaptureFixture
 # -- guards ---------------------------------------------------------------------------------------------------------
 
 
-def test_behind_a_guard_the_attacks_through_it_are_what_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    run, through = (
-        tmp_path / "guarded" / DP,
-        ["--evaluation.attacks", "membership.threshold", "--evaluation.guards", "label_only"],
-    )
-    assert main(["run", "digits", "--epsilons", "8", *SMALL, *through, "--output", str(tmp_path / "guarded")]) == 0
-    bounds = policy(tmp_path, "maximum_epsilon = 8.0\nmaximum_auc = 0.6")
+def test_behind_a_guard_the_attacks_through_it_are_what_counts(run: Path, capsys: pytest.CaptureFixture[str]):
+    bounds = policy(run.parent, "maximum_epsilon = 8.0\nmaximum_auc = 0.6")
     assert main(["release", str(run), "--guard", "label_only", *bounds]) == 0
     assert "do not hand it on" in capsys.readouterr().out
     _, card = load_release(run / "published")
@@ -483,6 +494,8 @@ def test_behind_a_guard_the_attacks_through_it_are_what_counts(tmp_path: Path, c
     edit(result_of(run), lambda result: result["guarded"][0]["attacks"][0].update(high=0.7))
     shutil.rmtree(run / "published")
     assert refusals(run, capsys, "--guard", "label_only", *bounds).keys() == {"maximum_auc"}
+    edit(result_of(run), lambda result: result["guarded"][0].update(attacks=[]))
+    assert refusals(run, capsys, "--guard", "label_only").keys() == {"guard"}
 
 
 def test_a_guard_that_nobody_attacked_is_not_called_safe(run: Path, capsys: pytest.CaptureFixture[str]):
