@@ -15,7 +15,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from dptrain.checkpoint import is_there, pack_json, write_folder
+from dptrain.checkpoint import is_there, pack_json, read_folder, write_folder
 from dptrain.errors import CheckpointError, ConfigError
 from dptrain.plain import as_plain
 from dptrain.release import policy as policies
@@ -23,6 +23,7 @@ from dptrain.release.checks import CARD, WEIGHTS, Check, Released
 from dptrain.release.guard import Owner, fitted, needs_members, parse
 from dptrain.release.model_card import Figure, ModelCard, StatedGuard, rounded
 from dptrain.release.model_card_page import markdown
+from dptrain.release.names import as_published, in_no_text
 from dptrain.release.policy import Policy
 from evaluation.access import Access
 from evaluation.clearance import Clearance, Evidence, clear
@@ -35,6 +36,7 @@ from recipes.release_monitor import of_public
 
 PUBLISHED = "published"
 MODEL_CARD, MODEL_CARD_PAGE, POLICY, MONITOR = "model_card.json", "MODEL_CARD.md", "policy.json", "monitor.json"
+FILES = {WEIGHTS, CARD, MODEL_CARD, MODEL_CARD_PAGE, POLICY, MONITOR}
 
 Figures = Literal["withheld", "published"]
 
@@ -84,6 +86,8 @@ def examine(run: Path, options: Options) -> Examined:
     """
     policy = policies.DEFAULT if options.policy is None else policies.read(options.policy)
     _check_names(policy)
+    if in_no_text(options.intended_use):
+        raise ConfigError(f"--intended-use is {options.intended_use!a}, which is no UTF-8; give a text")
     if options.guard is not None:
         _check_guard(options.guard)
     _check_run(run)
@@ -117,7 +121,8 @@ def publish(found: Examined, today: date | None = None) -> Path:
     guarantee = dict(released.card["guarantee"])
     if card.ledger:
         guarantee |= {"epsilon": card.epsilon, "statement": f"{guarantee['statement']} {card.ledger}"}
-    stated = {**released.card, "guarantee": guarantee, "guard": None if found.guard is None else as_plain(found.guard)}
+    public = as_published(released.card)
+    stated = {**public, "guarantee": guarantee, "guard": None if found.guard is None else as_plain(found.guard)}
     checks = [{"name": check.name, "required": check.required, "verdict": check.verdict} for check in found.clearance.checks]
     judged = {"schema": "dptrain.policy/1", "policy": as_plain(found.policy), "checks": checks}
     files = {
@@ -166,15 +171,24 @@ def _check_run(run: Path) -> None:
 
 
 def _check_output(output: Path, run: Path) -> None:
-    """Refuses to write over anything but what was published before."""
+    """Refuses to write over anything but what was published before, unchanged and with nothing beside it."""
     resolved, own = output.resolve(), run.resolve()
     taken = [own / name for name in ("release", "private", "evaluation")] + [parent / "private" for parent in own.parents]
     if own.is_relative_to(resolved) or any(resolved.is_relative_to(folder) for folder in taken):
         raise ConfigError(f"--output is {output}, which is the run's own or private; give a folder of its own")
     if output.exists() and not output.is_dir():
         raise ConfigError(f"{output} is a file; give another folder by --output")
-    if output.exists() and any(output.iterdir()) and not (output / MODEL_CARD).is_file():
-        raise ConfigError(f"{output} holds something else than a published model; give another folder by --output")
+    if not output.exists() or not any(output.iterdir()):
+        return
+    another = f"{output} would be replaced with all that it holds; give another folder by --output"
+    if not (output / MODEL_CARD).is_file():
+        raise ConfigError(f"{another}: this one holds something else than a published model")
+    try:
+        strangers = sorted(read_folder(output).keys() - FILES)
+    except CheckpointError as error:
+        raise ConfigError(f"{another}, or clear this one: {error}") from None
+    if strangers:
+        raise ConfigError(f"{another}, or clear this one: {output / strangers[0]} is no part of a published model")
 
 
 def _stated(guard: str, released: Released) -> StatedGuard:

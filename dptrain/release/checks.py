@@ -9,8 +9,9 @@ than one that failed.
 
 **The account.** ε is counted anew from every update that the training's ledger reserved, by two accountants, also of updates
 that were never reached, and must not lie above what the card states. A ledger that ends early says less than was spent, and no
-hash tells: so its blocks must cover every update that the card counts, and be of the card's data. Other trainings on the same
-data have ledgers of their own, and nothing here composes them.
+hash tells: so its blocks must cover every update that the card counts, and be of the data to which the card commits
+(:func:`dptrain.trainer.commitment_of`). A card that a script saved commits to none: of its ledger it is known only that all
+blocks are of the same data. Other trainings on the same data have ledgers of their own, and nothing here composes them.
 """
 
 import hashlib
@@ -23,10 +24,12 @@ from typing import Any, Literal
 from torch import Tensor
 
 from dptrain.checkpoint import MANIFEST, read_folder, unpack_json, unpack_tensors
+from dptrain.data.split import load as load_split
 from dptrain.errors import CheckpointError, UserError
 from dptrain.ledger import Ledger
 from dptrain.plain import from_plain
 from dptrain.plan import PrivacyPlan
+from dptrain.release.names import as_published, in_no_text
 from dptrain.release.policy import Policy
 
 Outcome = Literal["met", "not met", "cannot be judged"]
@@ -86,6 +89,8 @@ class Released:
         try:
             plan = from_plain(PrivacyPlan, card["plan"], str(folder / CARD))
             epsilon, _ = float(card["guarantee"]["epsilon"]), int(card["steps_taken"])
+            if not epsilon >= 0:
+                raise ValueError(f"its ε is {epsilon}")
             digest = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise CheckpointError(f"{folder / CARD} is no release card: {error}; restore it from a copy") from None
@@ -120,13 +125,22 @@ def of_release(released: Released) -> Iterator[Check]:
         required="noise and batches that nobody can draw again",
         to_do="train without insecure_seed into another folder; never publish this model" if insecure else "",
     )
+    garbled = ", ".join(map(ascii, in_no_text(as_published(released.card))))
+    yield Check(
+        name="names",
+        verdict="not met" if garbled else "met",
+        found=f"{garbled}, which is no UTF-8" if garbled else "UTF-8",
+        required="names of classes and inputs that a server can answer with",
+        to_do="rename the folders or the columns of the data in UTF-8, and train into another folder" if garbled else "",
+    )
 
 
 def of_account(released: Released, policy: Policy) -> tuple[tuple[Check, ...], float]:
     """Of ε and δ against card, ledger and policy; and the ε that is to be stated."""
     if not released.plan.is_private:
         return (_bounded(math.inf, policy), *_of_delta(None, policy)), math.inf
-    restore = f"restore {released.run / 'private' / 'ledger.jsonl'} from a copy; without it, train into another folder"
+    kept = f"{released.run / 'private' / 'ledger.jsonl'} and split.npz beside it"
+    restore = f"restore {kept} from a copy; without them, train into another folder"
     required = f"every update accounted for, and no more than the card's ε = {released.epsilon:.4f}"
     try:
         counted = _counted(released)
@@ -141,7 +155,7 @@ def of_account(released: Released, policy: Policy) -> tuple[tuple[Check, ...], f
         )
         bounded = () if policy.maximum_epsilon is None else (unknown,)
         return (ledger, *bounded, *_of_delta(released.plan.delta, policy)), math.inf
-    above = counted > released.epsilon + ROUNDING
+    above = not counted <= released.epsilon + ROUNDING
     refused = above and policy.ledger_above_card == "refuse"
     stated = max(counted, released.epsilon)
     ledger = Check(
@@ -162,7 +176,8 @@ def _counted(released: Released) -> float:
     """ε of everything that the ledger counts.
 
     Raises:
-        UserError: it is missing or changed, or does not cover the card's updates.
+        UserError: it is missing or changed, is of other data, or does not cover the card's updates; or the split is missing,
+            without whose salt it is not known of which data it is.
     """
     from dptrain import accounting
 
@@ -172,6 +187,11 @@ def _counted(released: Released) -> float:
     entries, blocks = ledger.entries(), ledger.blocks()
     if len({entry["data"] for entry in entries}) > 1:
         raise CheckpointError("the ledger counts trainings on several data sets")
+    committed = released.card.get("data", {}).get("commitment")
+    if committed is not None and entries:
+        salt = load_split(released.run / "private" / "split.npz").salt
+        if committed != hashlib.sha256(salt + entries[0]["data"].encode()).hexdigest():
+            raise CheckpointError("the ledger, or the split beside it, is of other data than the card commits to")
     counted = {step for plan, first, last in blocks if plan == released.plan for step in range(first, last)}
     missing = released.steps - len(counted & set(range(released.steps)))
     if missing:

@@ -13,7 +13,8 @@ examples was computed from them without noise, and ε does not cover it. So it i
   bit, that this model passed;
 * what attacks found only where the owner asked for figures to be published, rounded alike.
 
-Never in it: how many examples there are, which they are, seeds and paths.
+Never in it: how many examples there are, which they are, seeds, paths, and what a user's own files are called
+(:mod:`dptrain.release.names`).
 """
 
 import math
@@ -23,6 +24,7 @@ from typing import Any
 from dptrain.plain import from_plain
 from dptrain.plan import PrivacyPlan
 from dptrain.registry import MODELS
+from dptrain.release.names import as_published
 from dptrain.release.policy import Policy
 from dptrain.release.words import in_words, rounded_up
 
@@ -101,6 +103,7 @@ class ModelCard:
             intended_use: in the owner's words; left out, what the model gives is said.
             known: the other fields.
         """
+        card = as_published(card)
         plan = from_plain(PrivacyPlan, card["plan"], "the release card")
         data, stated = card.get("data", {}), float(card["guarantee"]["epsilon"])
         more = math.isfinite(stated) and epsilon > stated + 1e-9

@@ -42,16 +42,16 @@ def markdown(card: ModelCard) -> str:
 
 def _details(card: ModelCard) -> list[str]:
     about = f" ({_text(card.model['about'])})" if card.model.get("about") else ""
-    versions = ", ".join(f"{name} {number}" for name, number in card.versions.items())
+    versions = ", ".join(_text(f"{name} {number}") for name, number in card.versions.items())
     lines = [
-        f"- Model: `{card.model['name']}`{about}. It can {_text(card.model['task'])}.",
+        f"- Model: {_code(card.model['name'])}{about}. It can {_text(card.model['task'])}.",
         f"- Published: {card.published}.",
         f"- Training: {'differentially private' if card.delta is not None else 'not private'}, by dptrain.",
         f"- Made with: {versions or 'versions that are not stated'}.",
         "- License: none is stated here; ask whoever published it. The terms of its data are below.",
     ]
     if card.recipe_digest:
-        lines.append(f"- Recipe: SHA-256 `{card.recipe_digest}`.")
+        lines.append(f"- Recipe: SHA-256 {_code(card.recipe_digest)}.")
     loading = (
         "How to load it, in Python, in the folder of this file:\n\n"
         "```python\n"
@@ -100,7 +100,7 @@ def _metrics(card: ModelCard) -> str:
 
 def _training_data(card: ModelCard) -> list[str]:
     data = card.data
-    lines = [f"- Name: `{data.get('name', 'not stated')}`, {data.get('kind', 'of a kind that is not stated')}."]
+    lines = [f"- Name: {_code(data.get('name') or 'not stated')}, {_text(data.get('kind', 'of a kind that is not stated'))}."]
     lines.append(f"- Source and terms: {_text(data.get('source', 'not stated'))}.")
     if data.get("input_shape"):
         shape = "×".join(str(size) for size in data["input_shape"])
@@ -124,7 +124,7 @@ def _analyses(card: ModelCard) -> list[str]:
         "held by the worse end of their intervals."
     )
     if card.attacks:
-        lines.append(f"Attacks that were made: {'; '.join(card.attacks.values())}.")
+        lines.append(f"Attacks that were made: {'; '.join(map(_text, card.attacks.values()))}.")
     if card.figures:
         lines.append("What they found, from members, without noise:\n\n" + _table(card.figures))
     elif card.attacks:
@@ -136,8 +136,11 @@ def _table(figures: tuple[Figure, ...]) -> str:
     with_attack = any(figure.attack for figure in figures)
     head = ["attack", "what", "value", "95% interval", "verdict"] if with_attack else ["what", "value", "95% interval"]
     rows = [
-        [*([figure.attack] if with_attack else []), figure.words, f"{figure.value:g}", f"{figure.low:g} to {figure.high:g}"]
-        + ([figure.verdict] if with_attack else [])
+        [
+            *([_text(figure.attack)] if with_attack else []),
+            *(_text(figure.words), f"{figure.value:g}", f"{figure.low:g} to {figure.high:g}"),
+            *([figure.verdict] if with_attack else []),
+        ]
         for figure in figures
     ]
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
@@ -162,8 +165,20 @@ def _caveats(card: ModelCard) -> list[str]:
 
 
 def _text(said: str) -> str:
-    """On one line, and no Markdown of its own."""
-    return re.sub(r"([\\`*_|<>\[\]#])", r"\\\1", " ".join(said.split()))
+    """On one line, and no Markdown of its own. What GitHub would make a link of is shown as code, of which it makes none."""
+    return " ".join(_code(word) if _LINKED.search(word) else _MARKED.sub(r"\\\1", word) for word in said.split())
+
+
+_LINKED = re.compile(r"://|www\.|@", re.IGNORECASE)
+_MARKED = re.compile(r"([\\`*_|<>\[\]#~&])")
+
+
+def _code(said: str) -> str:
+    """On one line, as code, whatever it holds: between more backticks than it has in a row (CommonMark 0.31, "Code spans")."""
+    line = " ".join(said.split())
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    space = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{space}{line}{space}{fence}"
 
 
 def _shown(value: Any) -> str:

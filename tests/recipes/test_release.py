@@ -200,11 +200,43 @@ def test_thresholds_of_a_monitor_come_from_public_examples_alone(run: Path, monk
     assert "monitor.json" in (run / "published" / "MODEL_CARD.md").read_text()
 
 
-def test_publishing_again_takes_the_place_of_what_was_published(run: Path):
+def test_publishing_again_takes_the_place_of_what_was_published(run: Path, capsys: pytest.CaptureFixture[str]):
+    page = run / "published" / "MODEL_CARD.md"
     assert main(["release", str(run)]) == 0
-    (run / "published" / "MODEL_CARD.md").write_text("edited")
-    assert main(["release", str(run)]) == 0
+    assert main(["release", str(run), "--intended-use", "To read postcodes."]) == 0
+    assert "To read postcodes." in page.read_text()
     load_release(run / "published")
+    page.write_text("edited")
+    assert main(["release", str(run)]) == USAGE_ERROR
+    assert f"{page} is not what was saved" in capsys.readouterr().err
+    assert page.read_text() == "edited"
+
+
+@pytest.mark.parametrize("stranger", ["thesis.txt", "chapters/one.txt"])
+@pytest.mark.parametrize("listed", ["not listed", "listed"])
+def test_a_published_folder_with_something_of_the_owners_own_is_left_alone(
+    stranger: str, listed: str, run: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["release", str(run)]) == 0
+    path = run / "published" / stranger
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("precious")
+    if listed == "listed" and path.parent == run / "published":
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        edit(run / "published" / MANIFEST, lambda manifest: manifest["files"].update({stranger: digest}))
+    assert main(["release", str(run)]) == USAGE_ERROR
+    assert Path(stranger).parts[0] in capsys.readouterr().err
+    assert path.read_text() == "precious"
+
+
+def test_what_the_users_own_data_are_called_is_not_published(run: Path):
+    owned = {"name": "smith 7", "source": "smith 7, given by the user"}
+    edit(run / "release" / "card.json", lambda card: card["data"].update(owned))
+    mend_manifest(run)
+    attack_again(run)
+    assert main(["release", str(run)]) == 0
+    assert not [path.name for path in (run / "published").iterdir() if b"smith" in path.read_bytes()]
+    assert load_release(run / "published")[1]["data"]["commitment"] == card_of(run)["data"]["commitment"]
 
 
 def test_a_folder_is_published_whole_or_not_at_all(
@@ -299,6 +331,21 @@ def test_noise_from_a_fixed_seed_is_never_published(run: Path, capsys: pytest.Ca
     assert refusals(run, capsys).keys() == {"randomness"}
 
 
+def test_a_class_whose_name_is_no_text_is_refused(run: Path, capsys: pytest.CaptureFixture[str]):
+    edit(run / "release" / "card.json", lambda card: card["data"]["classes"].__setitem__(0, "caf\udce9"))
+    mend_manifest(run)
+    attack_again(run)
+    against = refusals(run, capsys)
+    assert against.keys() == {"names"}
+    assert r"'caf\udce9'" in against["names"]["found"]
+
+
+def test_a_card_without_a_finite_claim_is_no_card(run: Path, capsys: pytest.CaptureFixture[str]):
+    edit(run / "release" / "card.json", lambda card: card["guarantee"].update(epsilon=float("nan")))
+    mend_manifest(run)
+    assert "its ε is nan" in refusals(run, capsys)["manifest"]["found"]
+
+
 # -- the account ----------------------------------------------------------------------------------------------------
 
 
@@ -319,6 +366,22 @@ def test_an_edited_ledger_is_refused(run: Path, capsys: pytest.CaptureFixture[st
 def test_without_its_ledger_nothing_is_published(run: Path, capsys: pytest.CaptureFixture[str]):
     (run / "private" / "ledger.jsonl").unlink()
     assert "there is no ledger" in refusals(run, capsys)["ledger"]["found"]
+
+
+def test_a_ledger_of_other_data_accounts_for_nothing(run: Path, capsys: pytest.CaptureFixture[str]):
+    path, plan = run / "private" / "ledger.jsonl", from_plain(PrivacyPlan, card_of(run)["plan"], "card")
+    path.unlink()
+    Ledger(path, data="another").reserve(plan, 0, plan.steps)
+    found = refusals(run, capsys)["ledger"]
+    assert found["verdict"] == "cannot be judged"
+    assert "of other data than the card commits to" in found["found"]
+
+
+def test_without_the_split_it_is_not_known_of_which_data_the_ledger_is(run: Path, capsys: pytest.CaptureFixture[str]):
+    (run / "private" / "split.npz").unlink()
+    found = refusals(run, capsys)["ledger"]
+    assert found["verdict"] == "cannot be judged"
+    assert "split.npz" in found["found"]
 
 
 def test_updates_that_a_crash_left_behind_count_and_are_stated_where_the_policy_says_so(

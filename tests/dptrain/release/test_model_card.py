@@ -1,5 +1,6 @@
 """What a model card says of private examples is rounded so that it claims no more than was measured."""
 
+import re
 from typing import Any
 
 import pytest
@@ -66,6 +67,37 @@ def test_names_that_come_from_data_are_text():
     assert "<script>" not in page.replace("\\<", "")
     assert page.count("\n## Privacy\n") == 1
     assert "a\\|b" in page
+
+
+def outside_of_code(page: str) -> str:
+    """By CommonMark: code stands between two rows of as many backticks, of which the first is not escaped."""
+    return re.sub(r"(?<![`\\])(`+)(?!`)(.+?)(?<!`)\1(?!`)", "", page, flags=re.DOTALL)
+
+
+HOSTILE = st.text(alphabet="`<>|*\\x \n", min_size=1, max_size=12).filter(str.strip)
+
+
+@given(name=HOSTILE, kind=HOSTILE, model=HOSTILE)
+def test_no_name_is_markup_whatever_backticks_it_holds(name: str, kind: str, model: str):
+    release = card(name=f"{name}<img src=x onerror=alert(1)>{name}", kind=kind, source="a journal")
+    release["recipe"]["model"]["name"] = model
+    page = markdown(made(release))
+    assert "alert" in page
+    plain = page.replace("\\\\", "")
+    assert not re.search(r"(?<!\\)[<>|*]", outside_of_code(plain.replace("**", "")))
+
+
+@pytest.mark.parametrize("address", ["http://phish.example", "WWW.phish.example", "mail@phish.example", "a://b`c"])
+def test_no_name_becomes_a_link(address: str):
+    page = markdown(made(card(source=f"see {address} for more", classes=["no", address])))
+    assert address in page
+    assert address not in outside_of_code(page)
+
+
+def test_what_the_users_own_file_is_called_is_in_neither_form():
+    found = made(card(name="smith.csv", source="smith.csv, given by the user"))
+    assert "smith" not in markdown(found) + str(as_plain(found))
+    assert "Name: `data given by the user`" in markdown(found)
 
 
 def test_epsilon_is_never_rounded_down():
