@@ -1,6 +1,7 @@
 """`dptrain release`: a model that was trained, accounted for and attacked is published; each reason against it is named."""
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 import dptrain.data
-from dptrain import make_private, per_example
+from dptrain import accounting, make_private, per_example
 from dptrain.checkpoint import MANIFEST, load_release
 from dptrain.data.examples import Examples
 from dptrain.data.split import draw
@@ -26,7 +27,7 @@ from dptrain.recipe import DataConfig, SplitConfig
 from dptrain.release.monitor import Thresholds, benign_sessions
 from evaluation import EvaluationPlan, evaluate
 from evaluation.result import AuditBound, AuditResult
-from recipes import audits, release_monitor
+from recipes import audits, comparison, release_monitor
 from recipes.cli import FAILED, USAGE_ERROR, main
 
 SMALL = ["--seeds", "0", "--baselines", "--training.steps", "10", "--evaluation.inversion-steps", "10"]
@@ -38,10 +39,30 @@ SESSIONS = release_monitor.SESSIONS
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small comparison: a private and a non-private model, attacked."""
+    """A small comparison: a private and a non-private model, attacked; without its page, which no release reads."""
     root = tmp_path_factory.mktemp("runs") / "mine"
-    assert main(["run", "digits", "--epsilons", "inf", "8", *SMALL, *ATTACKS, "--output", str(root)]) == 0
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("evaluation.report.html.write", lambda *given: None)
+        patched.setattr("evaluation.report.tensorboard.write", lambda *given: None)
+        assert main(["run", "digits", "--epsilons", "inf", "8", *SMALL, *ATTACKS, "--output", str(root)]) == 0
     return root
+
+
+@pytest.fixture(scope="module", autouse=True)
+def each_thing_once():
+    """The same updates are counted once, and the same recipe is read once: most copies differ in neither."""
+    count, parsed, counted = accounting.count, functools.cache(comparison.parse), {}
+
+    def counted_once(*given: Any) -> accounting.Counted:
+        said = repr(given)
+        if said not in counted:
+            counted[said] = count(*given)
+        return counted[said]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(accounting, "count", counted_once)
+        patched.setattr(comparison, "parse", lambda flags, default_output="": parsed(tuple(flags), default_output))
+        yield
 
 
 @pytest.fixture(autouse=True)
