@@ -79,7 +79,7 @@ class Bench:
     def _owner(self, outputs: Callable[[Tensor], Logits], key: str, members: Logits | None, others: Logits | None) -> Owner:
         shape, bounds, classes = self.data.input_shape, self.data.bounds, len(self.data.classes)
         reads = "numbers" if self.data.inputs.is_floating_point() else "words"
-        return Owner(outputs, shape, bounds, classes, key.encode(), members, others, reads)
+        return Owner(outputs, shape, bounds, classes, key.encode(), key, members, others, reads)
 
     def _inputs(self, indices: np.ndarray) -> Tensor:
         return self.data.inputs[torch.from_numpy(indices)]

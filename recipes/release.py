@@ -198,7 +198,7 @@ def _stated(guard: str, released: Released) -> StatedGuard:
         raise ConfigError(f"the guard {guard!r} stands before scores of classes, and this model gives none; leave --guard out")
     target = Target.open(released.run / "release", Access.LOGITS)
     unused = released.digest.encode()  # the guard is asked for its statement alone
-    owner = Owner(target.logits, tuple(data["input_shape"]), tuple(data["bounds"]), classes, key=unused)
+    owner = Owner(target.logits, tuple(data["input_shape"]), tuple(data["bounds"]), classes, key=unused, model=released.digest)
     return StatedGuard(text=guard, statement=fitted(guard, owner).statement())
 
 

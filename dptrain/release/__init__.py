@@ -2,6 +2,7 @@
 
 * ``parts.py``: the text that says a guard, such as ``top5-rounded``
 * ``guard.py``: :class:`Guard`, what stands between a model's outputs and whoever asks; :func:`fitted`
+* ``queries.py``: what a query is known by, and what is drawn for it
 * ``shown.py``: label only, the best classes, rounding, temperature, rejection
 * ``hamp.py``: scores that belong to random inputs
 * ``memguard.py``: scores that are disguised against membership attacks

@@ -1,6 +1,6 @@
 """Guards: what stands between a model's outputs and whoever asks.
 
-    owner = Owner(outputs=..., input_shape=(64,), bounds=(0.0, 1.0), classes=10, key=secret)
+    owner = Owner(outputs=..., input_shape=(64,), bounds=(0.0, 1.0), classes=10, key=secret, model="digits 3")
     guard = fitted("top5-rounded", owner)
     guard.answers(inputs, logits).scores        # [examples, classes]: what is shown in place of the softmax, 0 where withheld
 
@@ -8,19 +8,23 @@ A guard is no privacy guarantee unless its statement says of which ε, and one t
 which the model's ε does not cover. It is made for one model by whoever owns it.
 
 The same query gets the same answer, whatever else is asked with it and however often: what is drawn is drawn from a secret key
-and the input, so that asking again averages nothing away. Two limits of that:
+and the input (:mod:`dptrain.release.queries`), so that asking again averages nothing away. The key is made of the owner's
+secret, the model's name, the whole text of the guard and the sensitivity, since noise that two models or two guards share is
+none: that both answer the same, or do not, would be shown bare. Three limits of that:
 
 * A query that differs in the last bit of one number is another query, with draws of its own. Whoever asks many near-identical
   queries averages over the draws as if nothing were keyed; a guard does not see it, a monitor may.
 * A model's outputs differ in their last digits with the size of the batch that they are computed in, and a guard does not hide
   it. Where an answer changes in a step (rounding, rejection, the order of two nearly equal classes), a query within that
   distance of the step may get either answer.
+* Another model, another guard or another secret draws afresh, so that a query asked there is one answer more.
 """
 
-import hashlib
+import hmac
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -31,6 +35,7 @@ from torch import Tensor
 from dptrain.errors import UserError
 from dptrain.registry import GUARDS
 from dptrain.release.parts import Part, needs_members, needs_model, parse
+from dptrain.release.queries import draws
 
 __all__ = [
     "Answers",
@@ -43,6 +48,7 @@ __all__ = [
     "needs_members",
     "needs_model",
     "parse",
+    "scores_of",
     "stated",
 ]
 
@@ -53,8 +59,6 @@ Shows = Literal["scores", "ranks", "label"]
 
 NO_CLASS = -1
 """Where a query was refused."""
-BITS = 52
-"""Of a uniform number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +121,9 @@ class Owner:
     classes: int
     key: bytes
     """Secret, and not empty."""
+    model: str
+    """What this model is called, and no other one under this key, such as a release's digest. A model that was trained on is
+    another one."""
     members: Logits | None = None
     """The model's outputs on what it was trained on; None where that is not at hand, as on a server."""
     others: Logits | None = None
@@ -125,7 +132,33 @@ class Owner:
     """Whether inputs are measured, or are tokens or other numbers that name something."""
     sensitivity: float = 1.0
     """The most that one example more or less in training can change a score of the model by, whatever the input: 1 for a model
-    of which nothing is known, 1/teachers for an :class:`~dptrain.release.teachers.Ensemble`."""
+    of which nothing is known, 1/teachers for an :class:`~dptrain.release.teachers.Ensemble`. Scores that are no numbers
+    count as even ones.
+
+    Raises:
+        UserError: it is not above 0 and at most 1, the key is empty, or the model has no name.
+    """
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sensitivity <= 1:
+            raise UserError(
+                f"the sensitivity is {self.sensitivity}, and a score changes by at most 1; give a number above 0 and at most "
+                "1, such as 1/teachers"
+            )
+        if not self.key:
+            raise UserError("the guard's key is empty, so that anyone could repeat what it draws; give 32 secret bytes")
+        if not self.model:
+            raise UserError("the model has no name, so that two of them would share their noise; give one, such as its digest")
+
+    def key_of(self, text: str) -> bytes:
+        """What a guard of this text draws with, and no other guard or model under the owner's secret.
+
+        Raises:
+            ConfigError: the text says no guard.
+        """
+        parts = [[part.name, None if part.number is None else float(part.number)] for part in parse(text)]
+        said = json.dumps([self.model, parts, float(self.sensitivity)])
+        return hmac.digest(self.key, said.encode(), "sha256")
 
 
 class Guard(ABC):
@@ -135,6 +168,11 @@ class Guard(ABC):
     """Whether every answer's best class is the model's own."""
     needs_members: ClassVar[bool] = False
     """Whether it is fitted on private examples, so that a server, which does not hold them, cannot make it."""
+    draws: ClassVar[bool] = True
+    """Whether an answer hangs on what is drawn for its query, and not on the model's scores alone."""
+    answers_all: ClassVar[bool] = False
+    """Whether it answers a query of which the model gives no numbers as if its scores were even. Every other guard refuses it,
+    which says without noise that the model has no answer there."""
 
     @classmethod
     def fit(cls, number: float | None, owner: Owner) -> "Guard":
@@ -162,12 +200,17 @@ class Guard(ABC):
         """What this one does and does not do."""
 
     def before(self, outputs: Callable[[Tensor], Logits]) -> "Guard":
-        """The same guard before another model of the same owner; itself, where it was not made of the model's answers."""
+        """The same guard before another model of the same owner; itself, where it was not made of the model's answers.
+
+        It draws what this one draws, so it is for comparing two models, and not for showing both.
+        """
         return self
 
     def answers(self, inputs: Tensor, logits: Logits) -> Answers:
         """What is shown in place of a model's outputs."""
-        return self.through(inputs, Answers.of(softmax(logits)))
+        scores, sound = scores_of(logits)
+        answers = self.through(inputs, Answers.of(scores))
+        return answers if self.answers_all else answers.refusing(~sound)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +226,14 @@ class Chain(Guard):
     @property
     def needs_members(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return any(part.needs_members for part in self.parts)
+
+    @property
+    def draws(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return any(part.draws for part in self.parts)
+
+    @property
+    def answers_all(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return any(part.answers_all for part in self.parts)
 
     def through(self, inputs: Tensor, answers: Answers) -> Answers:
         for part in self.parts:
@@ -203,6 +254,7 @@ def fitted(text: str, owner: Owner) -> Guard:
         ConfigError: the text says none.
         UserError: there is nothing to fit it on.
     """
+    owner = replace(owner, key=owner.key_of(text))
     made = tuple(GUARDS[part.name].fit(part.number, owner) for part in parse(text))
     return made[0] if len(made) == 1 else Chain(made)
 
@@ -221,27 +273,11 @@ def softmax(logits: Logits) -> Scores:
     return torch.from_numpy(np.asarray(logits, dtype=np.float64)).softmax(1).numpy()
 
 
-def draws(inputs: Tensor, key: bytes, purpose: str, count: int = 1) -> Float[np.ndarray, "examples count"]:
-    """Uniform numbers between 0 and 1 an example, from the key, the purpose and the example alone.
-
-    What a model cannot tell apart is one query: a number in another precision, zero with either sign.
-
-    Raises:
-        UserError: the key is empty.
-    """
-    if not key:
-        raise UserError("the guard's key is empty, so that anyone could repeat what it draws; give 32 secret bytes")
-    secret = hashlib.blake2b(key).digest()
-    found = np.empty((len(inputs), count), dtype=np.uint64)
-    for number, row in enumerate(_rows(inputs)):
-        seed = hashlib.blake2b(row.tobytes(), key=secret, person=purpose.encode()[:16]).digest()
-        found[number] = np.frombuffer(hashlib.shake_256(seed).digest(8 * count), dtype="<u8")
-    return ((found >> np.uint64(64 - BITS)).astype(float) + 0.5) / 2.0**BITS
-
-
-def _rows(inputs: Tensor) -> np.ndarray:
-    exact = inputs.detach().cpu().double() + 0.0 if inputs.is_floating_point() else inputs.detach().cpu().long()
-    return np.ascontiguousarray(exact.numpy()).reshape(len(inputs), -1)
+def scores_of(logits: Logits) -> tuple[Scores, Bool[np.ndarray, " examples"]]:
+    """The softmax, and of which examples it is one; of the others scores are even. A logit of -inf is a score of 0."""
+    scores = softmax(logits)
+    sound = np.asarray(np.isfinite(scores).all(1))
+    return np.where(sound[:, None], scores, 1.0 / max(1, scores.shape[1])), sound
 
 
 def _behind(part: Guard, inputs: Tensor, answers: Answers) -> Answers:

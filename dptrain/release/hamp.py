@@ -53,11 +53,20 @@ class HAMP(Guard):
 
     @classmethod
     def of(cls, outputs: Callable[[Tensor], Logits], inputs: Tensor, key: bytes) -> "HAMP":
-        """With the answers of this model to these inputs."""
+        """With the answers of this model to these inputs, without those whose two highest scores are equal or no numbers: the
+        label would be lost.
+
+        Raises:
+            UserError: none are left.
+        """
         scores = -np.sort(-softmax(outputs(inputs)), axis=1)
-        clear = scores[:, 0] > scores[:, 1] if scores.shape[1] > 1 else np.ones(len(scores), dtype=bool)
-        pool = scores[clear] if clear.any() else scores  # with two equal highest scores the label would be lost
-        return cls(pool, inputs, key)
+        clear = scores[:, 0] > scores[:, 1] if scores.shape[1] > 1 else np.isfinite(scores[:, 0])
+        if not clear.any():
+            raise UserError(
+                "of every random input the model finds two classes equally the most probable, or none, so that hamp would lose "
+                "its labels; give another guard, such as labels5, which shows as little"
+            )
+        return cls(scores[clear], inputs, key)
 
     def before(self, outputs: Callable[[Tensor], Logits]) -> "HAMP":
         return HAMP.of(outputs, self.inputs, self.key)

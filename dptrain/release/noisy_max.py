@@ -10,8 +10,12 @@ of 1 among zeros is drawn with odds of exp(ε/2) against each other class. Vote 
 (:mod:`dptrain.release.teachers`) have Δ = 1/teachers, and the same ε draws exp(ε · teachers / 2).
 
 The noise comes from a secret key and the input. A query that is asked again gets the same answer and costs nothing; every other
-one costs ε, one that differs in its last bit like any. **What T distinct answers cost**, whoever asks for them and however each
-depends on those before, is the smallest of three upper bounds:
+one costs ε, one that differs in its last bit like any. So does the same query before another release or behind another text of
+a guard, whose keys are others (:meth:`~dptrain.release.guard.Owner.key_of`). An input for which the model gives no numbers is
+answered like one of even scores, since a refusal would tell of it without noise.
+
+**What T distinct answers cost**, whoever asks for them and however each depends on those before, is the smallest of three upper
+bounds:
 
 * T ε (δ = 0)
 * the composition of T mechanisms of pure ε by their privacy loss distribution (Kairouz, Oh, Viswanath 2015, "The Composition
@@ -41,6 +45,8 @@ ORDERS = tuple(1 + 10 ** (power / 20) for power in range(-60, 101))
 STATED = (1, 100, 10_000)
 """Numbers of answers whose cost is stated."""
 STATED_DELTA = 1e-5
+LARGEST = 700.0
+"""ε of one answer whose privacy loss distribution is computed: exp(ε) is a number up to 709."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,9 @@ class NoisyMax(Guard):
     sensitivity: float
     """Δ."""
     key: bytes
+    """Of this guard before this model alone, as :func:`~dptrain.release.guard.fitted` makes it."""
+
+    answers_all = True
 
     @classmethod
     def fit(cls, number: float | None, owner: Owner) -> "NoisyMax":
@@ -71,17 +80,20 @@ class NoisyMax(Guard):
 
     @classmethod
     def says(cls, number: float | None) -> str:
-        epsilon = number or math.nan
-        costs = ", ".join(f"{count:,} cost {spent(epsilon, count, STATED_DELTA):,.3f}" for count in STATED)
-        return (
-            f"One class is shown, drawn by report noisy max: each answer has ε = {epsilon:g} for any one training example. "
-            f"Distinct queries add up: {costs} (ε at δ = {STATED_DELTA:g}); a repeated query costs nothing. That holds of the "
-            "answers alone and as long as the key is secret. How many are answered is not limited here, and without a limit "
-            "this is no privacy guarantee."
-        )
+        return _says(math.nan if number is None else number, 1.0)
 
     def statement(self) -> str:
-        return self.says(self.epsilon)
+        return _says(self.epsilon, self.sensitivity)
+
+
+def _says(epsilon: float, sensitivity: float) -> str:
+    costs = ", ".join(f"{count:,} cost {spent(epsilon, count, STATED_DELTA):,.3f}" for count in STATED)
+    return (
+        f"One class is shown, drawn by report noisy max: each answer has ε = {epsilon:g} for any one training example that "
+        f"changes no score by more than {sensitivity:g}. Distinct queries add up: {costs} (ε at δ = {STATED_DELTA:g}); a "
+        "repeated query costs nothing. That holds of the answers alone and as long as the key is secret. How many are answered "
+        "is not limited here, and without a limit this is no privacy guarantee."
+    )
 
 
 def spent(epsilon: float, answers: int, delta: float) -> float:
@@ -92,7 +104,8 @@ def spent(epsilon: float, answers: int, delta: float) -> float:
     if delta <= 0 or answers == 1:
         return summed
     concentrated = compute_epsilon(ORDERS, [answers * epsilon**2 / 8 * order for order in ORDERS], delta)[0]
-    return float(min(summed, concentrated, composed(epsilon, answers, delta)))
+    bounds = [summed, concentrated] if epsilon > LARGEST else [summed, concentrated, composed(epsilon, answers, delta)]
+    return float(min(bounds))
 
 
 def composed(epsilon: float, answers: int, delta: float) -> float:

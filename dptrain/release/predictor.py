@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dptrain.errors import ConfigError
-from dptrain.release.guard import Answers, Guard, Logits, Owner, fitted, needs_members, parse, softmax
+from dptrain.release.guard import Answers, Guard, Logits, Owner, fitted, needs_members, parse, scores_of
 from dptrain.release.loading import Served
 from dptrain.release.reading import Form
 
@@ -72,6 +72,7 @@ class Predictor:
             bounds=served.bounds,
             classes=len(served.classes),
             key=key,
+            model=served.digest,
         )
         guard = None if guard_text is None else fitted(guard_text, owner)
         return cls(served, form, guard_text, guard, None)
@@ -100,15 +101,13 @@ class Predictor:
 
     def _batch(self, inputs: Tensor, degrade: bool) -> Given:
         logits = _logits(self.served, inputs)
-        sound = np.asarray(np.isfinite(logits).all(axis=1))
         if self.served.value is not None:
-            return self._values(logits[:, 0], sound)
-        logits = np.where(sound[:, None], logits, 0.0)
-        scores = softmax(logits)
-        shown = Answers.of(scores) if self.guard is None else self.guard.answers(inputs, logits)
+            return self._values(logits[:, 0], np.isfinite(logits[:, 0]))
+        scores, sound = scores_of(logits)
+        shown = Answers.of(scores).refusing(~sound) if self.guard is None else self.guard.answers(inputs, logits)
         best = np.sort(scores, 1)[:, ::-1]
         margins = best[:, 0] - best[:, 1] if best.shape[1] > 1 else np.full(len(best), np.nan)
-        answers = [self._shown(shown, row, degrade) if sound[row] else _refused() for row in range(len(inputs))]
+        answers = [self._shown(shown, row, degrade) for row in range(len(inputs))]
         refused = np.array([answer["refused"] for answer in answers])
         return Given(answers, np.where(refused, -1, scores.argmax(1)), margins)
 

@@ -25,6 +25,7 @@ class LabelOnly(Guard):
     """The most probable class, and nothing else: its score is 1."""
 
     keeps_labels = True
+    draws = False
 
     def through(self, inputs: Tensor, answers: Answers) -> Answers:
         return Answers.ranked(answers.best(1), answers.scores.shape[1], "label")
@@ -44,6 +45,7 @@ class Top(Guard):
     count: int
 
     keeps_labels = True
+    draws = False
 
     @classmethod
     def fit(cls, number: float | None, owner: Owner) -> "Top":
@@ -58,8 +60,8 @@ class Top(Guard):
     @classmethod
     def says(cls, number: float | None) -> str:
         return (
-            f"The {number or 0:g} most probable classes are shown with their scores. That is no privacy guarantee: the scores "
-            "of the best classes are most of what membership attacks read."
+            f"No more than the {number or 0:g} most probable classes are shown with their scores. That is no privacy "
+            "guarantee: the scores of the best classes are most of what membership attacks read."
         )
 
     def statement(self) -> str:
@@ -73,6 +75,7 @@ class Labels(Guard):
     count: int
 
     keeps_labels = True
+    draws = False
 
     @classmethod
     def fit(cls, number: float | None, owner: Owner) -> "Labels":
@@ -84,8 +87,8 @@ class Labels(Guard):
     @classmethod
     def says(cls, number: float | None) -> str:
         return (
-            f"The {number or 0:g} most probable classes are shown in order, without scores. That is no privacy guarantee: an "
-            "order tells members apart as well."
+            f"No more than the {number or 0:g} most probable classes are shown in order, without scores. That is no privacy "
+            "guarantee: an order tells members apart as well."
         )
 
     def statement(self) -> str:
@@ -101,6 +104,8 @@ class Rounded(Guard):
     """
 
     decimals: int
+
+    draws = False
 
     @classmethod
     def fit(cls, number: float | None, owner: Owner) -> "Rounded":
@@ -130,6 +135,7 @@ class Temperature(Guard):
     temperature: float
 
     keeps_labels = True
+    draws = False
 
     @classmethod
     def fit(cls, number: float | None, owner: Owner) -> "Temperature":
@@ -156,12 +162,14 @@ class Reject(Guard):
 
     threshold: float
 
+    draws = False
+
     @classmethod
     def fit(cls, number: float | None, owner: Owner) -> "Reject":
         return cls(number or 0.0)
 
     def through(self, inputs: Tensor, answers: Answers) -> Answers:
-        return answers.refusing(answers.scores.max(1) < self.threshold)
+        return answers.refusing(~(answers.scores.max(1) >= self.threshold))
 
     @classmethod
     def says(cls, number: float | None) -> str:

@@ -2,7 +2,7 @@
 
     parts = partition(split.members, 50, seed=0)
     ensemble = Ensemble([train(part) for part in parts])
-    guard = fitted("noisy_max0.5", Owner(..., sensitivity=ensemble.sensitivity))
+    guard = fitted("noisy_max0.5", Owner(..., model="50 teachers, seed 0", sensitivity=ensemble.sensitivity))
     Guarded(ensemble, guard)(inputs)
 
 PATE (Papernot, Abadi, Erlingsson, Goodfellow, Talwar 2017, "Semi-supervised Knowledge Transfer for Deep Learning from Private

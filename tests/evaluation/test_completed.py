@@ -11,7 +11,7 @@ from dptrain.release.guard import Answers, Owner, fitted
 from evaluation.completed import completed
 
 SCORES = np.array([[0.06, 0.52, 0.04, 0.02, 0.36]])
-OWNER = Owner(lambda inputs: np.zeros((len(inputs), 5)), (1,), (0.0, 1.0), 5, b"key")
+OWNER = Owner(lambda inputs: np.zeros((len(inputs), 5)), (1,), (0.0, 1.0), 5, b"key", "the model")
 
 
 def of(text: str, scores: np.ndarray = SCORES) -> np.ndarray:

@@ -175,7 +175,7 @@ def test_report_noisy_max_is_averaged_away_by_copies_and_not_by_repeats():
     bare, _ = many_classes(1, examples=400)
     table = bare.target.behind(Access.LOGITS).logits(bare.examples.inputs)
     target = Target(Nearest(table), Access.SCORES, bounds=(0.0, 1e6), classes=CLASSES)
-    owner = Owner(target.behind(Access.SCORES).scores, (2,), target.bounds, CLASSES, b"secret")
+    owner = Owner(target.behind(Access.SCORES).scores, (2,), target.bounds, CLASSES, b"secret", "the model")
     target.guard = fitted("noisy_max8", owner)
     noisy = dataclasses.replace(bare, target=target)
     once = noisy.area(RepeatedQueries(copies=1))

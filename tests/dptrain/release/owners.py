@@ -32,8 +32,9 @@ def owner(
     members: np.ndarray | None = MEMBERS,
     others: np.ndarray | None = OTHERS,
     sensitivity: float = 1.0,
+    model: str = "the model",
 ) -> Owner:
-    return Owner(outputs, (3,), (-2.0, 2.0), CLASSES, key, members, others, sensitivity=sensitivity)
+    return Owner(outputs, (3,), (-2.0, 2.0), CLASSES, key, model, members, others, sensitivity=sensitivity)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ import functools
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from dptrain.data.split import draw
 from dptrain.errors import ConfigError, UserError
 from dptrain.recipe import DataConfig, PrivacyConfig, Recipe, ReleaseConfig, TrainingConfig
 from dptrain.registry import GUARDS
-from dptrain.release.guard import Answers, Chain, Guard, draws, fitted, needs_members, needs_model, parse, stated
+from dptrain.release.guard import Answers, Chain, Guard, Owner, fitted, needs_members, needs_model, parse, stated
 from dptrain.release.parts import TERMS, Number, Part, Terms
 from dptrain.release.shown import LabelOnly, Top
 from dptrain.trainer import Trainer
@@ -162,35 +163,120 @@ def test_the_same_query_gets_the_same_answer_in_a_batch_of_any_order_and_size(te
         assert np.array_equal(some.shown, together.shown[rows])
 
 
-def test_what_is_drawn_depends_on_key_purpose_and_input_and_is_uniform():
-    drawn = draws(torch.arange(4000.0)[:, None], b"key", "a", 3)
-    assert np.all((drawn > 0) & (drawn < 1))
-    for power in (1, 2, 3):  # moments of the uniform distribution; a standard error is below .0052
-        assert (drawn**power).mean(0) == pytest.approx(1 / (power + 1), abs=0.02)
-    assert np.abs(np.corrcoef(drawn.T) - np.eye(3)).max() < 0.06
-    for other in (draws(INPUTS, b"other", "a"), draws(INPUTS, b"key", "b"), draws(INPUTS + 1, b"key", "a")):
-        assert (other != draws(INPUTS, b"key", "a")).all()
+# -- the key ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_a_model_cannot_tell_apart_is_one_query():
-    """The sign of a zero, or a wider type, must not buy another draw."""
-    inputs = torch.tensor([[0.0, 1.5, -2.25]])
-    wanted = draws(inputs, b"key", "a", 4)
-    for same in (torch.tensor([[-0.0, 1.5, -2.25]]), inputs.double(), inputs[None].transpose(0, 1), inputs.half()):
-        assert np.array_equal(draws(same, b"key", "a", 4), wanted)
-    words = torch.tensor([[3, 5]])
-    assert np.array_equal(draws(words.int(), b"key", "a"), draws(words, b"key", "a"))
+class Keyed(Guard):
+    """Shows what it would draw with."""
+
+    terms = Terms(Number("a number", 0.0, 10.0, example=1.0))
+
+    def __init__(self, key: bytes):
+        self.key = key
+
+    @classmethod
+    def fit(cls, number: float | None, owner: Owner) -> "Keyed":
+        return cls(owner.key)
+
+    def through(self, inputs: Tensor, answers: Answers) -> Answers:
+        return answers
+
+    def statement(self) -> str:
+        return self.says(None)
 
 
-def test_the_last_bit_of_one_number_buys_another_draw():
-    """What the module says that keys do not stop: near-identical queries average a draw away."""
-    near = torch.full((1000, 1), 1.0, dtype=torch.float64) + torch.arange(1000)[:, None] * 2.0**-52
-    assert draws(near, b"key", "a").mean() == pytest.approx(0.5, abs=4 * 0.0092)
+def test_no_two_models_guards_secrets_or_sensitivities_draw_with_one_key(monkeypatch: pytest.MonkeyPatch):
+    """A server's secret outlives a release and its guard."""
+    monkeypatch.setattr(GUARDS, "_added", {})
+    GUARDS.register("keyed", "shows its key")(Keyed)
+
+    def key(text: str, of: Owner) -> bytes:
+        made = fitted(text, of)
+        first = made.parts[0] if isinstance(made, Chain) else made
+        assert isinstance(first, Keyed)
+        return first.key
+
+    made = [
+        key(text, owner(secret, sensitivity=sensitivity, model=model))
+        for text in (
+            "keyed1",
+            "keyed8",
+            "keyed1.0000000000000002",
+            "keyed1-top3",
+            "keyed1-top3-rounded",
+            "keyed1-top3-rounded2",
+        )
+        for secret in (b"secret", b"other")
+        for sensitivity in (1.0, 0.5)
+        for model in ("the model", "the next")
+    ]
+    assert len(set(made)) == len(made) == 48
+    assert key("keyed1-top3-rounded", owner()) == key("keyed1.0-top3-rounded1", owner()) != owner().key
 
 
-def test_without_a_key_nothing_is_drawn():
-    with pytest.raises(UserError, match="the guard's key is empty"):
-        draws(INPUTS, b"", "a")
+@pytest.mark.parametrize(("change", "says"), [({"text": "noisy_max1"}, "guard"), ({"model": "the next"}, "model")])
+def test_whether_two_guards_agree_says_no_more_than_their_noise_allows(change: dict[str, str], says: str):
+    """Of a query that both answer with ε = 8 and even scores, they agree half the time: with one noise they always would, and
+    would not with other scores, which tells the scores apart for certain."""
+    inputs, even = torch.arange(4000.0)[:, None], np.zeros((4000, 2))
+    here = fitted("noisy_max8", owner()).answers(inputs, even).labels
+    there = fitted(change.get("text", "noisy_max8"), owner(model=change.get("model", "the model"))).answers(inputs, even).labels
+    assert (here == there).mean() == pytest.approx(0.5, abs=4 * 0.5 / 4000**0.5), says
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sensitivity": 0.0}, "the sensitivity is 0.0, .* above 0 and at most 1"),
+        ({"sensitivity": 2.0}, "the sensitivity is 2.0"),
+        ({"sensitivity": float("nan")}, "the sensitivity is nan"),
+        ({"sensitivity": float("inf")}, "the sensitivity is inf"),
+        ({"key": b""}, "the guard's key is empty"),
+        ({"model": ""}, "the model has no name"),
+    ],
+)
+def test_an_owner_of_whom_nothing_would_hold_is_refused(change: dict[str, Any], message: str):
+    with pytest.raises(UserError, match=message):
+        owner(**change)
+
+
+# -- answers that are no numbers -------------------------------------------------------------------------------------
+
+UNSOUND = np.array([[np.nan] * 5, [0, 0, np.inf, 0, 0], [-np.inf] * 5, [np.nan, 9, 0, 0, 0]])
+
+
+@pytest.mark.parametrize("text", EVERY)
+def test_a_query_of_which_the_model_gives_no_numbers_is_refused_unless_a_refusal_would_be_without_noise(text: str):
+    mixed = np.concatenate([UNSOUND, ASKED[:20]])
+    answers = guard(text).answers(INPUTS[:24], mixed)
+    assert np.isfinite(answers.scores).all()
+    sound = guard(text).answers(INPUTS[4:24], ASKED[:20])
+    assert answers.scores[4:] == pytest.approx(sound.scores, abs=1e-12)
+    if guard(text).answers_all:
+        assert not answers.refused.any()
+        assert np.array_equal(answers.labels[:4], guard(text).answers(INPUTS[:4], np.zeros((4, CLASSES))).labels)
+    else:
+        assert answers.refused[:4].all()
+    assert guard(text).answers_all == text.startswith("noisy_max")
+
+
+def test_a_class_without_any_vote_is_no_fault():
+    votes = np.log(np.array([[0.5, 0.5, 1e-300, 1e-300, 1e-300]]))
+    votes[votes < -100] = -np.inf
+    assert Chain().answers(INPUTS[:1], votes).scores.tolist() == [[0.5, 0.5, 0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("text", EVERY)
+def test_nothing_asked_is_nothing_answered(text: str):
+    answers = guard(text).answers(INPUTS[:0], ASKED[:0])
+    assert (len(answers.scores), len(answers.labels), len(answers.refused)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("text", EVERY)
+def test_a_guard_that_says_that_it_draws_nothing_answers_by_the_scores_alone(text: str):
+    """The others do not; of HAMP's order it is the scores alone that are drawn."""
+    here, elsewhere = guard(text).answers(INPUTS, ASKED), guard(text).answers(INPUTS + 1, ASKED)
+    assert np.array_equal(here.scores, elsewhere.scores) == (not guard(text).draws or text == "hamp-labels3")
 
 
 # -- what is said ----------------------------------------------------------------------------------------------------

@@ -66,9 +66,10 @@ def test_a_random_input_of_two_equal_highest_scores_is_not_used_since_the_label_
     assert np.array_equal(answers.labels, ASKED.argmax(1))
 
 
-def test_a_model_that_says_the_same_of_every_input_can_stand_behind_it():
-    constant = hamp(dataclasses.replace(owner(), outputs=lambda inputs: np.zeros((len(inputs), CLASSES))))
-    assert constant.answers(INPUTS, ASKED).scores == pytest.approx(1 / CLASSES)
+@pytest.mark.parametrize("says", [0.0, np.nan])
+def test_a_model_that_has_no_best_class_for_any_random_input_is_refused_since_its_labels_would_be_lost(says: float):
+    with pytest.raises(UserError, match="would lose its labels; give another guard, such as labels5"):
+        hamp(dataclasses.replace(owner(), outputs=lambda inputs: np.full((len(inputs), CLASSES), says)))
 
 
 def test_where_no_random_input_can_be_drawn_another_guard_is_named():

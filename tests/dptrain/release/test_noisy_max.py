@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import binom
 
-from dptrain.release.guard import fitted
-from dptrain.release.noisy_max import NoisyMax, composed, spent
+from dptrain.release.guard import fitted, stated
+from dptrain.release.noisy_max import LARGEST, NoisyMax, composed, spent
 from tests.dptrain.release.owners import INPUTS, owner
 
 SCORES = np.array([0.7, 0.2, 0.05, 0.04, 0.01])
@@ -130,9 +130,16 @@ def test_nothing_asked_costs_nothing_one_answer_its_epsilon_and_without_delta_al
     assert costs == sorted(costs)
 
 
+def test_of_an_epsilon_whose_exponential_is_no_number_the_answers_add_up():
+    assert spent(800.0, 100, 1e-5) == 80_000.0
+    assert composed(LARGEST, 3, 1e-5) == pytest.approx(3 * LARGEST)
+    assert "1 cost 1,000.000, 100 cost 100,000.000" in stated("noisy_max1000")
+
+
 def test_the_owner_s_sensitivity_makes_the_noise_and_the_statement_gives_the_cost():
     made = fitted("noisy_max0.5", owner(sensitivity=1 / 50))
     assert isinstance(made, NoisyMax)
     assert (made.epsilon, made.sensitivity) == (0.5, 0.02)
-    assert "each answer has ε = 0.5" in made.statement()
+    assert "each answer has ε = 0.5 for any one training example that changes no score by more than 0.02." in made.statement()
+    assert "changes no score by more than 1." in stated("noisy_max0.5")
     assert f"100 cost {made.spent(100, 1e-5):.3f}" in made.statement()

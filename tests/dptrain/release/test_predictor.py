@@ -1,5 +1,6 @@
 """What is shown is what the guard shows, in an order that tells no more."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,29 @@ def test_answers_that_are_no_numbers_are_refused(tmp_path: Path):
     found = made.answer([pictures(1)])
     assert found.answers == [{"label": None, "top": [], "refused": True}]
     assert np.isfinite(found.margins).all()
+
+
+def test_behind_noise_an_answer_that_is_no_number_is_no_refusal(tmp_path: Path):
+    """Which would tell, without noise, what training made of the model."""
+    made = predictor(served.digits(tmp_path / "release"), "noisy_max8")
+    with torch.no_grad():
+        list(made.served.model.parameters())[-1].fill_(torch.nan)
+    found = made.answer([pictures(60)])
+    assert not any(answer["refused"] for answer in found.answers)
+    assert len({answer["label"] for answer in found.answers}) > 5
+    assert np.isfinite(found.margins).all()
+
+
+def test_another_release_draws_afresh_under_the_same_secret(tmp_path: Path):
+    """Even scores, so that one answer in ten is the same by chance; with one noise all would be."""
+    first, inputs = predictor(served.digits(tmp_path / "release"), "noisy_max8"), pictures(400)
+    with torch.no_grad():
+        list(first.served.model.parameters())[-1].fill_(torch.nan)
+    again = Predictor.of(first.served, "noisy_max8", KEY, most=64)
+    second = Predictor.of(dataclasses.replace(first.served, digest="another"), "noisy_max8", KEY, most=64)
+    labels = [[answer["label"] for answer in made.answer([inputs]).answers] for made in (first, again, second)]
+    assert labels[0] == labels[1]
+    assert np.mean(np.array(labels[0]) == np.array(labels[2])) == pytest.approx(0.1, abs=4 * 0.3 / 20)
 
 
 def test_a_value_comes_in_its_unit_and_is_rounded_by_its_guard(tmp_path: Path):

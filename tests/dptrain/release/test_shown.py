@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dptrain.release.guard import Answers, fitted
+from dptrain.release.guard import Answers, fitted, stated
 from tests.dptrain.release.owners import owner
 
 SCORES = np.array([[0.06, 0.52, 0.04, 0.02, 0.36], [0.25, 0.24, 0.17, 0.17, 0.17]])
@@ -64,6 +64,17 @@ def test_temperature_is_the_softmax_of_divided_logits():
     for number in (0.25, 1.0, 4.0, 1000.0):
         wanted = torch.from_numpy(logits / number).softmax(1).numpy()
         assert fitted(f"temperature{number:g}", owner()).answers(INPUTS, logits).scores == pytest.approx(wanted, abs=1e-12)
+
+
+def test_what_is_stated_of_the_best_classes_holds_whatever_else_is_said():
+    """Of fewer classes than the number, and of a part that shows fewer before it."""
+    assert stated("top9").startswith("No more than the 9 most probable classes")
+    assert stated("labels9").startswith("No more than the 9 most probable classes")
+
+
+def test_rejection_refuses_what_is_no_number():
+    scores = np.array([[np.nan, 0.9, 0.1, 0.0, 0.0], [0.9, 0.1, 0.0, 0.0, 0.0]])
+    assert fitted("reject0.52", owner()).through(INPUTS, Answers.of(scores)).refused.tolist() == [True, False]
 
 
 def test_rejection_refuses_below_its_threshold_and_answers_at_it():

@@ -1,5 +1,7 @@
 """A model behind a guard is called as the model is."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -57,13 +59,57 @@ def test_what_is_withheld_has_a_score_of_nought():
     assert bool(torch.isinf(refusing(INPUTS)).all())
 
 
-def test_the_mode_is_the_inner_model_s_and_the_guard_stands_in_both():
-    model = Guarded(towers(), fitted("label_only", owner()))
-    assert not model.train(False).model.training
-    assert model.train().model.training
-    assert set(model(INPUTS, right=RIGHT).exp().unique().tolist()) == {0.0, 1.0}
-    assert model.eval().model.training is False
-    assert sorted(model.state_dict()) == [f"model.{name}" for name in sorted(towers().state_dict())]
+def test_the_model_is_kept_in_evaluation_mode_in_which_an_answer_does_not_hang_on_the_batch():
+    """Batch normalisation would give one query another answer in every company, behind one and the same noise."""
+    torch.manual_seed(0)
+    norm, drop = nn.BatchNorm1d(3), nn.Dropout(0.5)
+    inner = nn.Sequential(norm, nn.Linear(3, 5), drop)
+    model = Guarded(inner, fitted("noisy_max1000", owner())).train()
+    assert not inner.training
+    assert not norm.training
+    labels = [model.answers(torch.cat([INPUTS[:1], 5 * INPUTS[row : row + 3]])).labels[0] for row in range(1, 100)]
+    assert len(set(labels)) == 1
+    assert norm.state_dict()["running_mean"].tolist() == [0.0] * 3
+    assert sorted(model.state_dict()) == [f"model.{name}" for name in sorted(inner.state_dict())]
+    drop.train()
+    with pytest.raises(UserError, match=r"put into training mode.*call \.eval\(\)"):
+        model(INPUTS)
+
+
+def test_a_number_or_a_name_that_is_passed_makes_another_query():
+    """Their answers to even scores agree one time in five; behind one noise they always would."""
+    inner = towers()
+    with torch.no_grad():
+        for weight in inner.parameters():
+            weight.zero_()
+    model = Guarded(inner, fitted("noisy_max8", owner()))
+    inputs, right = INPUTS.repeat(10, 1) + torch.arange(2400.0)[:, None], RIGHT.repeat(10, 1, 1)
+    first = model.answers(inputs, right=right).labels
+    for other in (model.answers(inputs, right=right, scale=-1.0).labels, model.answers(left=inputs, right=right).labels):
+        assert (other == first).mean() == pytest.approx(0.2, abs=4 * 0.4 / 2400**0.5)
+
+
+class Told(nn.Module):
+    """Is told how to answer."""
+
+    def forward(self, inputs: Tensor, how: object) -> Tensor:
+        return torch.zeros(len(inputs), 5)
+
+
+def test_what_cannot_be_told_apart_is_refused_where_a_guard_draws_and_nowhere_else():
+    assert Guarded(Told(), fitted("top2", owner()))(INPUTS, object()).shape == (240, 5)
+    with pytest.raises(UserError, match="an input is a object"):
+        Guarded(Told(), fitted("noisy_max8", owner()))(INPUTS, object())
+
+
+def test_of_a_model_of_half_precision_the_order_of_the_scores_stays():
+    torch.manual_seed(0)
+    inner = nn.Linear(3, 200).bfloat16()
+    model = Guarded(inner, fitted("temperature4", dataclasses.replace(owner(), classes=200)))
+    inputs = INPUTS.bfloat16()
+    assert model(inputs).dtype == torch.float32
+    assert np.array_equal(model(inputs).argmax(1).numpy(), model.answers(inputs).labels)
+    assert model.double()(INPUTS.double()).dtype == torch.float64
 
 
 def test_what_is_drawn_hangs_on_every_tensor_that_is_passed():
@@ -88,4 +134,4 @@ def test_what_is_no_classifier_of_examples_is_refused():
     with pytest.raises(UserError, match=r"the model gave \(240, 15\)|\[examples, classes\]"):
         Guarded(nn.Unflatten(1, (1, 3)), guard)(INPUTS)
     with pytest.raises(UserError, match="without a tensor of 240 rows"):
-        Guarded(Constant(), guard)(240)
+        Guarded(Constant(), fitted("noisy_max8", owner()))(240)
