@@ -23,9 +23,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dptrain.errors import UserError
-from dptrain.release.guard import Answers, Guard, Logits, Owner, draws, softmax
+from dptrain.release.guard import Answers, Guard, Logits, Owner, draws, scores_of
 
 POOL = 1024
+LIFT = 1e-9
+"""Of the highest score, where no random input has one highest score."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,19 +55,13 @@ class HAMP(Guard):
 
     @classmethod
     def of(cls, outputs: Callable[[Tensor], Logits], inputs: Tensor, key: bytes) -> "HAMP":
-        """With the answers of this model to these inputs, without those whose two highest scores are equal or no numbers: the
-        label would be lost.
-
-        Raises:
-            UserError: none are left.
-        """
-        scores = -np.sort(-softmax(outputs(inputs)), axis=1)
-        clear = scores[:, 0] > scores[:, 1] if scores.shape[1] > 1 else np.isfinite(scores[:, 0])
+        """With the answers of this model to these inputs, without those whose two highest scores are equal: the label would be
+        lost. Where all are such, as of a model before its first step, the highest is raised by :data:`LIFT`."""
+        scores = -np.sort(-scores_of(outputs(inputs))[0], axis=1)
+        clear = scores[:, 0] > scores[:, 1] if scores.shape[1] > 1 else np.ones(len(scores), dtype=bool)
         if not clear.any():
-            raise UserError(
-                "of every random input the model finds two classes equally the most probable, or none, so that hamp would lose "
-                "its labels; give another guard, such as labels5, which shows as little"
-            )
+            clear[:] = True
+            scores[:, 0] += LIFT
         return cls(scores[clear], inputs, key)
 
     def before(self, outputs: Callable[[Tensor], Logits]) -> "HAMP":

@@ -67,9 +67,12 @@ def test_a_random_input_of_two_equal_highest_scores_is_not_used_since_the_label_
 
 
 @pytest.mark.parametrize("says", [0.0, np.nan])
-def test_a_model_that_has_no_best_class_for_any_random_input_is_refused_since_its_labels_would_be_lost(says: float):
-    with pytest.raises(UserError, match="would lose its labels; give another guard, such as labels5"):
-        hamp(dataclasses.replace(owner(), outputs=lambda inputs: np.full((len(inputs), CLASSES), says)))
+def test_behind_it_a_model_that_says_the_same_of_every_random_input_keeps_its_labels(says: float):
+    """Such as one before its first step."""
+    constant = hamp(dataclasses.replace(owner(), outputs=lambda inputs: np.full((len(inputs), CLASSES), says)))
+    answers = constant.answers(INPUTS, ASKED)
+    assert answers.scores == pytest.approx(1 / CLASSES)
+    assert np.array_equal(answers.labels, ASKED.argmax(1))
 
 
 def test_where_no_random_input_can_be_drawn_another_guard_is_named():
