@@ -17,6 +17,7 @@ import io
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,7 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dptrain.errors import UserError
-from dptrain.release.guard import NO_CLASS, Answers, Shows
+from dptrain.release.guard import NO_CLASS, Answers, Guard, Shows
 from evaluation.access import Access, AccessError
 from evaluation.completed import completed
 from evaluation.target import Kind, Reading, Target
@@ -43,6 +44,20 @@ class ServerError(UserError):
     """The server did not answer a question. What it said stands in the message."""
 
 
+@dataclass(frozen=True)
+class ServerGuard(Guard):
+    """A guard that stands at the server: what comes from there has gone through it, and its card says what it does."""
+
+    text: str
+    says_of_itself: str
+
+    def through(self, inputs: Tensor, answers: Answers) -> Answers:
+        raise UserError(f"the guard {self.text!r} stands at the server, which alone can answer through it; ask the server")
+
+    def statement(self) -> str:
+        return self.says_of_itself
+
+
 class RemoteTarget(Target):
     """What a prediction server shows of its model."""
 
@@ -55,8 +70,9 @@ class RemoteTarget(Target):
         kind: Kind = "classification",
         key: str | None = None,
         batch: int = BATCH,
+        guard: Guard | None = None,
     ):
-        super().__init__(nn.Identity(), Access.SCORES, bounds=bounds, classes=len(classes), kind=kind)
+        super().__init__(nn.Identity(), Access.SCORES, bounds=bounds, classes=len(classes), kind=kind, guard=guard)
         if kind == "regression":
             raise UserError("the model predicts a value, and what is attacked over HTTP has classes")
         self._door = _Door(url, key)
@@ -74,12 +90,13 @@ class RemoteTarget(Target):
         """
         card = _Door(url, key).ask("GET", "/v1/card")
         try:
-            data = card["data"]
+            data, stands = card["data"], card["guard"]
+            guard = None if stands["text"] is None else ServerGuard(str(stands["text"]), str(stands["statement"]))
             low, high = data["bounds"]
             classes, kind = tuple(map(str, data["classes"])), data.get("models", "classification")
         except (KeyError, TypeError, ValueError):
-            raise ServerError(f"{url} shows a card that does not describe its data") from None
-        return cls(url, classes=classes, bounds=(low, high), kind=kind, key=key, batch=batch)
+            raise ServerError(f"{url} shows a card that does not describe its data and its guard") from None
+        return cls(url, classes=classes, bounds=(low, high), kind=kind, key=key, batch=batch, guard=guard)
 
     def behind(self, access: Access) -> "RemoteTarget":
         """The same server for an attacker of this level.
@@ -148,7 +165,7 @@ class RemoteTarget(Target):
 def _read(shown: Sequence[dict[str, Any]], number_of: dict[str, int]) -> Answers:
     """Answers as they were sent, with a class in the place of each name."""
     refused = np.array([one["refused"] for one in shown], dtype=bool)
-    best = max((len(one["top"]) for one in shown), default=0)
+    best = max((1, *(len(one["top"]) for one in shown)))
     scored = any("score" in entry for one in shown for entry in one["top"])
     classes = np.full((len(shown), best), NO_CLASS)
     scores = np.zeros((len(shown), len(number_of)))

@@ -99,8 +99,9 @@ class Labels(Guard):
 class Rounded(Guard):
     """Scores to some decimals, so that they need not sum to 1.
 
-    Classes that are shown in an order stay in it, though their scores may then be equal. Where all classes are shown there is
-    no order but that of the scores, and of equal ones the first counts as best.
+    Of classes that are shown in an order the best stays first. The others whose scores are now equal stand in the order of the
+    classes, since which of them was more probable is what rounding withholds. Where all classes are shown there is no order but
+    that of the scores, and of equal ones the first counts as best.
     """
 
     decimals: int
@@ -112,7 +113,12 @@ class Rounded(Guard):
         return cls(1 if number is None else int(number))
 
     def through(self, inputs: Tensor, answers: Answers) -> Answers:
-        return Answers(np.round(answers.scores, self.decimals), answers.shown, answers.shows, answers.refused)
+        scores, shown = np.round(answers.scores, self.decimals), answers.shown
+        if shown is not None:
+            others = np.sort(shown[:, 1:], axis=1)
+            order = np.argsort(-np.take_along_axis(scores, others, axis=1), axis=1, kind="stable")
+            shown = np.concatenate([shown[:, :1], np.take_along_axis(others, order, axis=1)], axis=1)
+        return Answers(scores, shown, answers.shows, answers.refused)
 
     @classmethod
     def says(cls, number: float | None) -> str:

@@ -1,5 +1,7 @@
 """What an attacker makes of answers that withhold something, by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 
 from dptrain.release.guard import Answers, Owner, fitted
 from evaluation.completed import completed
+from evaluation.membership.ranks import ranks
 
 SCORES = np.array([[0.06, 0.52, 0.04, 0.02, 0.36]])
 OWNER = Owner(lambda inputs: np.zeros((len(inputs), 5)), (1,), (0.0, 1.0), 5, b"key", "the model")
@@ -47,6 +50,39 @@ def test_rounded_scores_are_divided_by_their_sum():
     assert of("top2-rounded", SCORES) == pytest.approx(np.array([[0.1 / 3, 0.5, 0.1 / 3, 0.1 / 3, 0.4]]))
 
 
+def test_a_class_that_is_shown_stands_above_every_one_that_is_withheld_however_it_was_rounded():
+    """Of .53, .34, .03 and seven of .0143, .2 are missing to 1 and poured over eight classes; a third of .08 stays."""
+    owner = dataclasses.replace(OWNER, classes=10)
+
+    def first(third: float, text: str) -> np.ndarray:
+        scores = np.array([[0.53, 0.34, third, *[(0.13 - third) / 7] * 7]])
+        return completed(fitted(text, owner).answers(torch.zeros(1, 1), np.log(scores)))[0]
+
+    found = first(0.03, "top3-rounded")
+    assert found == pytest.approx(np.array([0.5, 0.3, *[0.025] * 8]))
+    assert ranks(found).tolist() == [0, 1, 2, *[6.0] * 7]
+    assert first(0.08, "top3-rounded") == pytest.approx(np.array([0.5, 0.3, 0.1, *[0.1 / 7] * 7]))
+    nought = first(0.03, "top1-rounded0")
+    assert ranks(nought).tolist() == [0, *[5.0] * 9]
+    certain = first(0.03, "top3-rounded0")
+    assert certain == pytest.approx(np.array([1.0, *[0.0] * 9]), abs=1e-11)
+    assert ranks(certain).tolist() == [0, 1, 2, *[6.0] * 7]
+
+
+@given(arrays(float, (4, 6), elements=st.floats(1e-6, 1)), st.integers(1, 7), st.integers(0, 3))
+def test_the_order_that_is_shown_is_that_of_the_numbers(raw: np.ndarray, count: int, decimals: int):
+    scores = raw / raw.sum(1, keepdims=True)
+    guard = fitted(f"top{count}-rounded{decimals}", dataclasses.replace(OWNER, classes=6))
+    answers = guard.answers(torch.zeros(4, 1), np.log(scores))
+    assert answers.shown is not None
+    found = completed(answers)
+    in_order = np.take_along_axis(found, answers.shown, 1)
+    assert (np.diff(in_order, axis=1) < 0).all()
+    for row, shown in enumerate(answers.shown):
+        assert (np.delete(found[row], shown) < in_order[row, -1]).all()
+    assert found.sum(1) == pytest.approx(1.0)
+
+
 @given(
     arrays(float, (3, 5), elements=st.floats(1e-6, 1)),
     st.integers(1, 6),
@@ -58,8 +94,7 @@ def test_they_are_probabilities_whose_best_class_is_the_one_that_is_shown(raw: n
     found = completed(answers)
     assert found.sum(1) == pytest.approx(1.0)
     assert (found >= 0).all()
-    if "rounded" not in text:
-        assert np.take_along_axis(found, answers.labels[:, None], 1)[:, 0] == pytest.approx(found.max(1))
+    assert np.array_equal(found.argmax(1), answers.labels)
 
 
 def test_everything_that_is_shown_stays_as_it_is():

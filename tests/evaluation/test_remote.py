@@ -11,13 +11,14 @@ from dptrain.release.limits import Limits
 from evaluation.access import Access, AccessError
 from evaluation.completed import completed
 from evaluation.membership import Knowledge, LabelledExamples
+from evaluation.membership.ranks import ranks
 from evaluation.membership.robustness import NoiseRobustness
 from evaluation.remote import RemoteTarget, ServerError, _read
 from evaluation.target import Target
 from tests.dptrain.release import served
 
 INPUTS = torch.rand(300, 8, 8, generator=torch.Generator().manual_seed(0))
-GUARDS = (None, "label_only", "labels3", "top3", "rounded", "reject0.148-top5-rounded2")
+GUARDS = (None, "label_only", "labels3", "top3", "rounded", "top6-rounded", "reject0.148-top5-rounded2", "noisy_max8")
 
 
 @pytest.mark.parametrize("guard", GUARDS)
@@ -31,7 +32,15 @@ def test_what_is_seen_over_http_is_what_the_guard_shows_at_home(tmp_path: Path, 
         target = RemoteTarget.connect(address)
         scores, labels = target.scores(INPUTS), target.labels(INPUTS)
     assert (target.classes, target.bounds, target.queries) == (10, (0.0, 1.0), 600)
+    assert (target.guard is None) == (guard is None)
+    if target.guard is not None:
+        assert at_home.guard is not None
+        assert target.guard.statement() == at_home.guard.statement()
+        with pytest.raises(UserError, match="stands at the server"):
+            target.guard.answers(INPUTS, np.zeros((len(INPUTS), 10)))
     np.testing.assert_allclose(scores, at_home.scores(INPUTS), atol=1e-9)
+    if guard is not None:
+        assert np.array_equal(ranks(scores), ranks(at_home.scores(INPUTS)))
     if guard is not None and guard.startswith("reject"):
         assert 0 < (labels == -1).sum() < len(labels)
     assert labels.tolist() == at_home.labels(INPUTS).tolist()
@@ -111,6 +120,9 @@ def test_answers_are_read_as_they_are_shown():
     ranks = _read([named, refused], number)
     assert ranks.shows == "ranks"
     assert completed(ranks)[0].argsort().tolist() == [0, 2, 1]
+    silent = _read([refused, refused], number)
+    assert silent.labels.tolist() == [-1, -1]
+    np.testing.assert_allclose(completed(silent), 1 / 3)
     label = _read([dict(named, top=named["top"][:1])], number)
     np.testing.assert_allclose(completed(label), [[0, 1, 0]])
     assert label.shows == "label"

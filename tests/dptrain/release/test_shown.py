@@ -49,7 +49,7 @@ def test_rounding_hides_what_is_beyond_its_decimals():
     assert np.array_equal(shown("rounded", near).scores, shown("rounded").scores[:1])
 
 
-def test_rounded_scores_tell_no_order_but_their_own_and_shown_classes_keep_theirs():
+def test_rounded_scores_tell_no_order_but_their_own_and_which_class_is_best():
     """Of .23, .27, … both count as .2 and .3; of .25 and .24 both are .2, and the first class is as good as any."""
     scores = np.array([[0.18, 0.21, 0.24, 0.19, 0.18]])
     assert shown("rounded", scores).labels.tolist() == [0]
@@ -57,6 +57,14 @@ def test_rounded_scores_tell_no_order_but_their_own_and_shown_classes_keep_their
     assert behind.shown is not None
     assert behind.shown.tolist() == [[2, 1]]
     assert behind.labels.tolist() == [2]
+    equal = np.array([[0.21, 0.19, 0.23, 0.17, 0.2]])
+    for text in ("top4-rounded", "top4-rounded-labels4"):
+        answers = shown(text, equal)
+        assert answers.shown is not None
+        assert answers.shown.tolist() == [[2, 0, 1, 4]], text
+    one_lower = shown("top4-rounded", np.array([[0.3, 0.01, 0.06, 0.3, 0.33]])).shown
+    assert one_lower is not None
+    assert one_lower.tolist() == [[4, 0, 3, 2]]
 
 
 def test_temperature_is_the_softmax_of_divided_logits():
