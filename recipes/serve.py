@@ -73,6 +73,7 @@ def parser() -> Parser:
     made.add_argument("--thresholds", type=Path, help=f"of the monitor; left out, {THRESHOLDS} in the release")
     made.add_argument("--max-body", type=int, default=8 * 2**20, help="bytes of a request (%(default)s)")
     made.add_argument("--max-batch", type=int, default=256, help="examples of a request (%(default)s)")
+    made.add_argument("--connections", type=int, default=64, help="of one address at once; more behind a proxy (%(default)s)")
     made.add_argument("--timeout", type=float, default=10.0, help="seconds for each part of a request (%(default)s)")
     made.add_argument("--grace", type=float, default=5.0, help="seconds to finish requests when ended (%(default)s)")
     made.add_argument("--threads", type=int, help="of the model; left out, all cores but one, at most 4")
@@ -106,6 +107,7 @@ def _serve(arguments: Sequence[str]) -> int:
         timeout=given.timeout,
         grace=given.grace,
         clients="keys" if given.keys == "required" else "addresses",
+        connections=given.connections,
     )
     limits = Limits(given.rate, given.burst, given.queries)
     torch.set_num_threads(given.threads or threads_for(os.cpu_count() or 1))

@@ -202,12 +202,16 @@ async def _client(request: Request, service: Service) -> str:
     """By what a client is known."""
     if service.settings.clients == "keys":
         return (await _holder(request, service)).id
-    host = request.client.host if request.client else ""
+    return network_of(request.client.host if request.client else "")
+
+
+def network_of(host: str) -> str:
+    """The address that somebody asks from; of version 6 its /64, since one household or host has a whole one."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         return "unknown"
-    if address.version == 6:  # one household or host has a whole /64 of them
+    if address.version == 6:
         return str(ipaddress.ip_network((address, 64), strict=False))
     return str(address)
 

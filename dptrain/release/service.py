@@ -65,9 +65,11 @@ class Settings:
     """Requests of one client at the same time."""
     waiting: int = 64
     """Requests of all clients at the same time."""
+    connections: int = 64
+    """Of one address at the same time; more where all clients come through one proxy."""
 
     def __post_init__(self) -> None:
-        for name in ("max_body", "max_batch", "timeout", "grace", "at_once", "waiting"):
+        for name in ("max_body", "max_batch", "timeout", "grace", "at_once", "waiting", "connections"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} is {getattr(self, name)}; give a number above 0")
 

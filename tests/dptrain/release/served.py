@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import uvicorn
 from sqlalchemy import create_engine
 
 from dptrain import models
@@ -102,9 +103,9 @@ def keyed(folder: Path, **settings: Any) -> tuple[dict[str, Any], str, str]:
 
 
 @contextmanager
-def serving(app: Any) -> Iterator[str]:
+def serving(app: Any, server: uvicorn.Server | None = None) -> Iterator[str]:
     """A real server in a thread; its address."""
-    server = server_of(app, "127.0.0.1", 0, app.state.service.settings)
+    server = server or server_of(app, "127.0.0.1", 0, app.state.service.settings)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

@@ -31,10 +31,19 @@ def address(tmp_path: Path) -> Iterator[str]:
         yield found
 
 
-def connected(address: str) -> socket.socket:
+def connected(address: str, source: str = "127.0.0.1") -> socket.socket:
     host, _, port = address.removeprefix("http://").partition(":")
-    made = socket.create_connection((host, int(port)), timeout=10)
+    made = socket.create_connection((host, int(port)), timeout=10, source_address=(source, 0))
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made
+
+
+def connected_with_small_buffer(address: str) -> socket.socket:
+    """One to which little can be sent that is not read."""
+    host, _, port = address.removeprefix("http://").partition(":")
+    made = socket.socket()
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    made.connect((host, int(port)))
     return made
 
 
@@ -93,9 +102,53 @@ def test_a_head_that_does_not_end_closes_the_connection(address: str, said: byte
 
 def test_hundreds_of_connections_that_say_nothing_do_not_stop_the_others(address: str):
     with contextlib.ExitStack() as stack:
-        for _ in range(200):
-            stack.enter_context(connected(address))
+        for number in range(200):
+            stack.enter_context(connected(address, f"127.0.0.{10 + number // 50}"))
         assert is_well(address)
+
+
+def test_one_address_does_not_take_all_connections(address: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(listening, "MOST_CONNECTIONS", 100)
+    with contextlib.ExitStack() as stack:
+        many = [stack.enter_context(connected(address, "127.0.0.2")) for _ in range(110)]
+        answer = all_of(many[-1])
+        assert status_of(answer) == 429
+        assert told(answer)["accepted"] == "at most 64 at the same time"
+        assert is_well(address)
+    time.sleep(0.1)
+    with connected(address, "127.0.0.2") as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n")
+        assert status_of(all_of(connection)) == 200
+
+
+@pytest.mark.parametrize("last", [b"", b"GET /docs HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n"])
+def test_a_client_that_asks_and_does_not_read_is_let_go(tmp_path: Path, last: bytes):
+    settings = Settings(clients="addresses", timeout=PATIENCE)
+    app = served.app_of(served.digits(tmp_path / "release"), settings=settings)
+    server = server_of(app, "127.0.0.1", 0, settings)
+    with served.serving(app, server) as address, connected_with_small_buffer(address) as connection:
+        connection.settimeout(PATIENCE / 2)
+        with contextlib.suppress(OSError):
+            connection.sendall(b"GET /docs HTTP/1.1\r\nhost: here\r\n\r\n" * 3000 + last)
+        time.sleep(PATIENCE / 4)
+        assert len(server.server_state.connections) == 1
+        time.sleep(4 * PATIENCE)
+        assert not server.server_state.connections
+
+
+def test_a_client_that_reads_slowly_gets_all_of_its_answer(tmp_path: Path):
+    """Longer than the patience, and more than the kernel keeps: what counts is that it reads."""
+    classes = [f"class {number} of many with a long name" for number in range(40_000)]
+    settings = Settings(clients="addresses", timeout=PATIENCE)
+    app = served.app_of(served.digits(tmp_path / "release", classes=classes), settings=settings)
+    with served.serving(app) as address, connected_with_small_buffer(address) as connection:
+        connection.sendall(b"GET /v1/card HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n")
+        start, parts = time.perf_counter(), []
+        while part := connection.recv(65536):
+            parts.append(part)
+            time.sleep(len(part) / 600_000)
+        assert time.perf_counter() - start > 2 * PATIENCE
+    assert len(told(b"".join(parts))["data"]["classes"]) == 40_000
 
 
 def test_more_connections_than_are_kept_are_told_so(address: str, monkeypatch: pytest.MonkeyPatch):
@@ -117,6 +170,8 @@ def test_a_hundred_megabytes_are_refused_by_their_stated_length(address: str):
     with connected(address) as connection:
         connection.sendall(POST + b"content-length: 104857600\r\n\r\n")
         answer = connection.recv(65536)
+        while b"}" not in answer:
+            answer += connection.recv(65536)
     assert status_of(answer) == 413
     assert "200000 bytes" in told(answer)["accepted"]
     assert time.perf_counter() - start < PATIENCE
