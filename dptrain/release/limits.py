@@ -122,10 +122,10 @@ class Meter:
         account.tokens -= examples
         account.answered += examples
 
-    def waste(self, client: str) -> None:
-        """Charges what could not be answered: as one example of the rate, and nothing of the budget."""
+    def waste(self, client: str, examples: int = 1) -> None:
+        """Charges what could not be answered: as so many examples of the rate, also on credit, and nothing of the budget."""
         account = self._filled(client)
-        account.tokens = max(0.0, account.tokens - 1)
+        account.tokens = max(account.tokens - examples, -float(self.limits.burst))
 
     def answered(self) -> dict[str, int]:
         """Examples that each client in memory was answered since the start."""

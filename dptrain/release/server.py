@@ -134,15 +134,13 @@ def _routes(app: FastAPI, service: Service) -> None:
     async def predict(request: Request) -> Response:
         client = await _client(request, service)
         request.state.client = client
-        service.enter(client)
-        try:
-            body = await _body(request, settings)
-            reply = await service.run(service.predict, client, body, request.headers.get("content-type", ""))
+        with service.place(client) as place:
+            kind = request.headers.get("content-type", "")
+            body = await _body(request, settings, service.most_bytes(kind))
+            reply = await service.run(service.predict, client, body, kind, place=place)
             request.state.examples = reply.examples
             if reply.delay:
                 await asyncio.sleep(reply.delay)
-        finally:
-            service.leave(client)
         return Response(reply.content, media_type=JSON)
 
     @app.get("/v1/card", summary="The release card: what is promised, to whom, and what it assumes.")
@@ -235,18 +233,18 @@ async def _administrator(request: Request, service: Service) -> Holder:
     return holder
 
 
-async def _body(request: Request, settings: Settings) -> bytes:
-    """The whole body, if it is small enough and comes in time."""
-    too_large = Refusal(413, f"the body has more than {settings.max_body} bytes", f"at most {settings.max_body} bytes")
+async def _body(request: Request, settings: Settings, most: int) -> bytes:
+    """The whole body, if it has at most ``most`` bytes and comes in time."""
+    too_large = Refusal(413, f"the body has more than {most} bytes", f"at most {most} bytes")
     stated = request.headers.get("content-length", "0")
-    if stated.isdecimal() and int(stated[:20]) > settings.max_body:
+    if stated.isdecimal() and int(stated[:20]) > most:
         raise too_large
     body = bytearray()
     try:
         async with asyncio.timeout(settings.timeout):
             async for part in request.stream():
                 body += part
-                if len(body) > settings.max_body:
+                if len(body) > most:
                     raise too_large
     except TimeoutError:
         raise Refusal(408, f"the body was not there after {settings.timeout:g} s", "a body that is sent at once") from None

@@ -14,8 +14,9 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -33,7 +34,7 @@ from dptrain.release.keys import Keys
 from dptrain.release.limits import Exceeded, Limits, Meter
 from dptrain.release.loading import Served
 from dptrain.release.predictor import Predictor
-from dptrain.release.reading import Refusal
+from dptrain.release.reading import Refusal, is_array
 from dptrain.release.words import in_words
 
 T = TypeVar("T")
@@ -107,6 +108,14 @@ class Reply:
 
 
 @dataclass(eq=False)
+class Place:
+    """Of a request among those that are served at the same time."""
+
+    work: Future[Any] | None = None
+    """What is computed for it."""
+
+
+@dataclass(eq=False)
 class Metrics:
     """In a registry that is not the process's: nothing of its other parts is shown."""
 
@@ -158,23 +167,29 @@ class Service:
         self._most = most
         self.predictor = self._predictor(served)
 
-    async def run(self, work: Callable[..., T], *given: Any) -> T:
+    async def run(self, work: Callable[..., T], *given: Any, place: Place | None = None) -> T:
         """In the worker thread.
+
+        Args:
+            place: that is taken until the work has ended, also where nobody waits for it any more.
 
         Raises:
             Refusal: it takes too long. What has begun goes on, and its result is thrown away.
         """
-        loop = asyncio.get_running_loop()
+        future = self._worker.submit(work, *given)
+        if place is not None:
+            place.work = future
         try:
-            return await asyncio.wait_for(loop.run_in_executor(self._worker, work, *given), self.settings.timeout)
+            return await asyncio.wait_for(asyncio.wrap_future(future), self.settings.timeout)
         except TimeoutError:
             raise Refusal(503, f"the answer was not ready after {self.settings.timeout:g} s", "ask again later", 1) from None
 
-    def enter(self, client: str) -> None:
-        """Counts a request that begins; :meth:`leave` ends it.
+    @contextmanager
+    def place(self, client: str) -> Iterator[Place]:
+        """A place among those that are served at the same time, for a request and what is computed for it.
 
         Raises:
-            Refusal: there are too many.
+            Refusal: there is none.
         """
         if self._at_once[client] >= self.settings.at_once:
             said = f"this client has {self._at_once[client]} requests under way"
@@ -183,12 +198,25 @@ class Service:
             raise Refusal(503, "the server is busy", "ask again later", 1)
         self._at_once[client] += 1
         self.metrics.waiting.inc()
+        taken, loop = Place(), asyncio.get_running_loop()
+        try:
+            yield taken
+        finally:
+            if taken.work is None or taken.work.done():
+                self._leave(client)
+            else:
+                taken.work.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave, client))
 
-    def leave(self, client: str) -> None:
+    def _leave(self, client: str) -> None:
         self._at_once[client] -= 1
         if not self._at_once[client]:
             del self._at_once[client]
         self.metrics.waiting.dec()
+
+    def most_bytes(self, content_type: str) -> int:
+        """Of a body: an array is read at no cost, and JSON is as long as the model's numbers can be."""
+        most = self.settings.max_body
+        return most if is_array(content_type) else min(most, self.predictor.form.most_of_json)
 
     def predict(self, client: str, body: bytes, content_type: str) -> Reply:
         """Reads, charges, answers and observes; in the worker thread.
@@ -203,7 +231,7 @@ class Service:
         try:
             batches = predictor.form.read(body, content_type)
         except Refusal:
-            self.meter.waste(client)
+            self.meter.waste(client, predictor.form.worth(len(body)))
             raise
         examples = sum(map(len, batches))
         self._charge(self.meter.take, client, examples)

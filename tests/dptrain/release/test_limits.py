@@ -84,6 +84,19 @@ def test_a_request_that_cannot_be_read_costs_of_the_rate_and_not_of_the_budget(e
     Meter(Limits(queries=2), engine).take("a", 2)
 
 
+def test_what_could_not_be_read_is_charged_on_credit_of_at_most_a_burst(engine: Engine):
+    clock = Clock()
+    meter = Meter(Limits(rate=1.0, burst=8), engine, clock)
+    meter.take("a", 7)
+    for _ in range(9):
+        meter.waste("a", 5)
+    with pytest.raises(Exceeded) as caught:
+        meter.take("a", 1)
+    assert caught.value.wait == 9
+    clock.now += 9
+    meter.take("a", 1)
+
+
 def test_a_budget_is_spent_for_good(engine: Engine):
     meter = Meter(Limits(queries=50), engine)
     meter.take("a", 20)

@@ -265,7 +265,8 @@ def test_requests_under_way_are_finished_when_the_server_is_asked_to_end(tmp_pat
     address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     with ThreadPoolExecutor(3) as pool:
         asked = [pool.submit(httpx.post, f"{address}/v1/predict", json=ONE) for _ in range(3)]
-        time.sleep(0.25)
+        while len(server.server_state.tasks) < 3:
+            time.sleep(0.01)
         server.should_exit = True
         assert [one.result().status_code for one in asked] == [200, 200, 200]
     thread.join(5)

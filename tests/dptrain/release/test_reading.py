@@ -63,8 +63,9 @@ def test_json_and_npy_give_the_same_numbers():
 
 
 def test_the_two_zeros_are_one_number():
-    (negative,) = DIGITS.read(npy(np.full((1, 8, 8), -0.0)), NPY)
-    assert not torch.signbit(negative).any()
+    for zero in (-0.0, -1e-60):
+        (negative,) = DIGITS.read(npy(np.full((1, 8, 8), zero)), NPY)
+        assert not torch.signbit(negative).any()
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,31 @@ def test_one_wrong_number_is_refused(wrong: Any):
     rows = GOOD.tolist()
     rows[1][3][3] = wrong
     refused(DIGITS, json.dumps({"inputs": rows}).encode())
+
+
+@pytest.mark.parametrize("form", [DIGITS, TEXT, WORDS])
+def test_the_longest_json_of_a_whole_batch_is_within_what_is_read(form: Form):
+    rows = np.full((form.most, *form.shape), -2.2250738585072014e-308)
+    assert len(json.dumps({"tokens": rows.tolist()})) <= form.most_of_json
+    assert form.worth(1) == 1
+    assert form.worth(form.most_of_json) == form.worth(10**9) == form.most
+
+
+@pytest.mark.parametrize("unit", ['{"": {}}', "[]", "{}", '"\\\\"', '{"\\"": []}', '["[", {}]'])
+def test_more_parts_than_a_batch_needs_are_refused_before_any_is_made(unit: str, monkeypatch: pytest.MonkeyPatch):
+    def read(*_: Any) -> Any:
+        raise AssertionError
+
+    monkeypatch.setattr("dptrain.release.reading._json", read)
+    for form in (DIGITS, TEXT, WORDS):
+        refused(form, f'{{"texts": [{",".join([unit] * 1000)}]}}'.encode())
+
+
+def test_texts_may_hold_what_json_is_written_with():
+    form = Form("language", (60,), (0.0, 97.0), whole=True, most=2)
+    texts = ['[[[{{{""""' * 5, '\\"]},\\' * 5]
+    parts = form.read(json.dumps({"texts": texts}).encode(), JSON)
+    assert sum(map(len, parts)) == 2
 
 
 def test_a_value_that_was_rounded_to_32_bits_is_inside_the_bounds():

@@ -24,6 +24,7 @@ from dptrain.release.service import Settings, _in_words
 from dptrain.release.words import _times
 from tests.dptrain.release import served
 
+AS_JSON, AS_NPY = {"content-type": "application/json"}, {"content-type": "application/x-npy"}
 ONE = {"inputs": np.full((1, 8, 8), 0.25).tolist()}
 
 
@@ -103,7 +104,9 @@ def test_the_card_says_the_guarantee_in_a_paragraph_and_what_the_guard_does(tmp_
     [
         (b'{"inputs": [[', "application/json", 400),
         (b'{"inputs": [[[NaN]]]}', "application/json", 400),
-        (b"[" * 500_000, "application/json", 400),
+        (b"[" * 400_000, "application/json", 422),
+        (b"[" * 900, "application/json", 400),
+        (b"[" * 500_000, "application/json", 413),
         (json.dumps({"inputs": [[[1, 2], [3, 4]]]}).encode(), "application/json", 422),
         (json.dumps({"inputs": np.full((1, 8, 8), 7).tolist()}).encode(), "application/json", 422),
         (json.dumps({"inputs": np.zeros((300, 8, 8)).tolist()}).encode(), "application/json", 422),
@@ -299,6 +302,50 @@ def test_an_answer_that_is_not_ready_in_time_is_given_up(tmp_path: Path):
         answer = httpx.post(f"{address}/v1/predict", json=ONE)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert is_refusal(answer)
+
+
+def test_a_place_is_taken_until_what_is_computed_has_ended(tmp_path: Path):
+    """A client that gives up waiting does not get more of the worker for it."""
+
+    class Held(Watcher):
+        def __init__(self) -> None:
+            super().__init__()
+            self.go = threading.Event()
+
+        def admit(self, client: str) -> Said:
+            self.go.wait(20)
+            return Said()
+
+    held, settings = Held(), Settings(clients="addresses", timeout=0.2, at_once=1)
+    with served.serving(served.app_of(served.digits(tmp_path / "release"), monitor=held, settings=settings)) as address:
+        assert httpx.post(f"{address}/v1/predict", json=ONE).status_code == 503
+        assert httpx.post(f"{address}/v1/predict", json=ONE).status_code == 429
+        held.go.set()
+        for _ in range(100):
+            status = httpx.post(f"{address}/v1/predict", json=ONE).status_code
+            if status == 200:
+                break
+            time.sleep(0.02)
+        assert status == 200
+
+
+def test_a_body_that_is_refused_costs_what_it_could_have_held(tmp_path: Path):
+    body = b'{"inputs": [' + b"0," * 100_000 + b"0]}"
+    app = served.app_of(served.digits(tmp_path / "release"), limits=Limits(rate=0.1, burst=150))
+    with served.serving(app) as address:
+        statuses = [httpx.post(f"{address}/v1/predict", content=body, headers=AS_JSON).status_code for _ in range(3)]
+        wait = int(httpx.post(f"{address}/v1/predict", json=ONE).headers["retry-after"])
+    assert statuses == [422, 422, 429]
+    assert wait > 500
+
+
+def test_json_that_no_batch_needs_is_refused_by_its_length_and_an_array_of_that_length_is_not(tmp_path: Path):
+    with served.serving(served.app_of(served.digits(tmp_path / "release"))) as address:
+        answer = httpx.post(f"{address}/v1/predict", content=b" " * 600_000, headers=AS_JSON)
+        assert answer.status_code == 413
+        assert is_refusal(answer)
+        array = npy(np.zeros((256, 8, 8))) + bytes(600_000)
+        assert httpx.post(f"{address}/v1/predict", content=array, headers=AS_NPY).status_code == 400
 
 
 def test_each_request_sees_one_whole_model_while_releases_are_changed(tmp_path: Path):
