@@ -201,14 +201,21 @@ class Monitor:
         return found
 
     def _restored(self, client: str) -> State:
+        """What the store has; where that cannot be read the client begins anew, and the operator is told."""
+        fresh = self._watch.fresh()
         content = None if self._store is None else self._store.get(client, self.thresholds.fingerprint)
         if content is None:
-            return self._watch.fresh()
+            return fresh
         try:
-            return State.from_bytes(content)
-        except CheckpointError:
-            LOG.warning("a client's state is of another version and begins anew")
-            return self._watch.fresh()
+            return State.from_bytes(content, fresh)
+        except CheckpointError as error:
+            text = f"client {client} begins anew, since what was known of it cannot be read: {error}"
+            alert = Alert(self._clock(), client, "state", 0.0, 0.0, 0, text)
+            self._alerts.append(alert)
+            LOG.warning(text, extra={"alert": alert, "action": "log"})
+            if self._store is not None:
+                self._store.add_alerts((alert,))
+            return fresh
 
     def _unsaved(self) -> Iterator[tuple[str, bytes]]:
         """States that changed since they were last asked for; each is copied under the lock, one at a time."""

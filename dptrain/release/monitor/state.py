@@ -5,16 +5,18 @@ ones a uniform sample of ``OLDER`` (reservoir sampling, Vitter 1985, "Random Sam
 round many examples comes back to each after a long time, when the latest queries have forgotten it; the sample has not.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from dptrain.errors import CheckpointError
 from dptrain.release.monitor.sketch import PLACES, TAILS, Kind, Points
 
 FORMAT = 1
+COUNTS = ("queries", "repeats", "kept", "measured", "alerts")
 RECENT = 256
 OLDER = 256
 WINDOW = 128
@@ -91,24 +93,39 @@ class State:
         self.measured += len(distances)
 
     def to_bytes(self) -> bytes:
-        numbers = [FORMAT, self.kind == "tokens", self.queries, self.repeats, self.kept, self.measured, self.alerts]
+        numbers = [FORMAT, self.kind == "tokens", *(getattr(self, name) for name in COUNTS)]
         arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
         return save({**arrays, "numbers": np.array(numbers, dtype=np.int64), "last": np.array([self.last])})
 
     @classmethod
-    def from_bytes(cls, content: bytes) -> "State":
-        """Raises CheckpointError where it was written by another version."""
-        arrays = load(content)
-        numbers, last = arrays.pop("numbers").tolist(), float(arrays.pop("last")[0])
-        if numbers[0] != FORMAT:
+    def from_bytes(cls, content: bytes, fresh: "State") -> "State":
+        """A state like ``fresh``, which is that of a client that has asked nothing.
+
+        Raises:
+            CheckpointError: it is damaged, or was written by another version or for another monitor.
+        """
+        try:
+            arrays = load(content)
+            numbers, (last,) = arrays.pop("numbers").tolist(), arrays.pop("last").tolist()
+            version, is_tokens, *counts = numbers
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"a client's state is damaged ({error})") from None
+        if version != FORMAT:
             raise CheckpointError(
-                f"a client's state has the format {numbers[0]} and this version reads {FORMAT}; start a new store"
+                f"a client's state has the format {version} and this version reads {FORMAT}; start a new store"
             )
-        names = ("sums", "windows", "rates", "held", "quiet")
-        sums, windows, rates, held, quiet = (arrays[name] for name in names)
-        state = cls("tokens" if numbers[1] else "numbers", sums, windows, rates, held, quiet)
-        state.queries, state.repeats, state.kept, state.measured, state.alerts = numbers[2:]
+        state = replace(fresh)
+        wanted = {name: value for name, value in vars(state).items() if isinstance(value, np.ndarray)}
+        if bool(is_tokens) != (fresh.kind == "tokens") or arrays.keys() != wanted.keys() or len(counts) != len(COUNTS):
+            raise CheckpointError("a client's state is damaged, or of another monitor")
+        for name, value in wanted.items():
+            found = arrays[name]
+            if found.shape != value.shape or found.dtype != value.dtype or (found.dtype.kind == "f" and np.isnan(found).any()):
+                raise CheckpointError(f"a client's state is damaged, or of another monitor: {name}")
+            setattr(state, name, found.copy())
+        if min(counts) < 0 or np.isnan(last):
+            raise CheckpointError("a client's state is damaged: a count is below 0, or a time is none")
+        for name, count in zip(COUNTS, counts, strict=True):
+            setattr(state, name, count)
         state.last = last
-        for name, value in arrays.items():
-            setattr(state, name, value.copy())
         return state

@@ -85,7 +85,7 @@ class Store:
         try:
             memory = url in ("sqlite://", "sqlite:///:memory:")
             options: dict[str, Any] = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}} if memory else {}
-            self.engine = create_engine(url, **options)
+            self.engine = create_engine(url, hide_parameters=True, **options)  # errors are logged, and clients are parameters
             if self.engine.dialect.name == "sqlite":
                 event.listen(self.engine, "connect", _for_sqlite)
             TABLES.create_all(self.engine)
@@ -110,6 +110,7 @@ class Store:
 
     def attach(self, thresholds: str, source: Source) -> None:
         """From here on asks a monitor's method for the states that changed; one that is gone is asked no more."""
+        self._sources = [kept for kept in self._sources if kept[1]() is not None]
         self._sources.append((thresholds, weakref.WeakMethod(source)))  # type: ignore[arg-type]
 
     def put(self, client: str, thresholds: str, state: bytes) -> None:

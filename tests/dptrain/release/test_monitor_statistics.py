@@ -164,13 +164,13 @@ def test_nothing_is_lost_before_memory_is_full():
 def test_a_state_comes_back_from_bytes_and_another_format_is_refused(monkeypatch: pytest.MonkeyPatch):
     state = filled(700)
     state.queries, state.repeats, state.last = 703, 3, 12.5
-    again = State.from_bytes(state.to_bytes())
+    again = State.from_bytes(state.to_bytes(), fresh())
     for name, value in vars(state).items():
         assert np.array_equal(getattr(again, name), value), name
     content = state.to_bytes()
     monkeypatch.setattr("dptrain.release.monitor.state.FORMAT", 2)
     with pytest.raises(CheckpointError, match="format 1"):
-        State.from_bytes(content)
+        State.from_bytes(content, fresh())
 
 
 def test_clients_meet_over_near_duplicates_and_not_over_the_same_query_or_with_themselves():

@@ -8,10 +8,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load, save
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import SQLAlchemyError
 
 from dptrain.errors import CheckpointError, UserError
 from dptrain.release.monitor import Decision, Monitor, calibrate
@@ -121,6 +124,65 @@ def test_states_under_other_thresholds_begin_anew(tmp_path: Path):
     others.admit("a")
     assert others.statistics()["clients"]["a"]["queries"] == 0
     store.close()
+
+
+def damaged(case: str, content: bytes) -> bytes:
+    """A state that something went wrong with."""
+    if case in ("text", "empty"):
+        return b"damaged" if case == "text" else b""
+    if case == "cut":
+        return content[: len(content) // 2]
+    arrays = load(content)
+    change: dict[str, Any] = {
+        "lacking": {"numbers": None},
+        "a shape": {"sums": np.zeros(1)},
+        "a type": {"places": np.zeros((512, 16), dtype=np.float64)},
+        "NaN": {"sums": np.full_like(arrays["sums"], np.nan)},
+        "a count": {"numbers": arrays["numbers"] - 1000},
+        "a few counts": {"numbers": arrays["numbers"][:4]},
+        "other tokens": {"numbers": arrays["numbers"] + np.eye(len(arrays["numbers"]), dtype=np.int64)[1]},
+        "more": {"more": np.zeros(1)},
+    }[case]
+    return save({name: value for name, value in (arrays | change).items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["text", "empty", "cut", "lacking", "a shape", "a type", "NaN", "a count", "a few counts", "other tokens", "more"],
+)
+def test_a_client_whose_state_is_damaged_begins_anew_and_the_operator_is_told(case: str, caplog: pytest.LogCaptureFixture):
+    store, fingerprint = Store("sqlite://"), thresholds().fingerprint
+    observed(first := watched(store), "a", points(20, 1))
+    first.save()
+    content = store.get("a", fingerprint)
+    assert content is not None
+    store.put("a", fingerprint, damaged(case, content))
+    again = watched(store)
+    assert again.admit("a") == Decision("allow")
+    assert observed(again, "a", points(5, 2)).action == "allow"
+    assert again.statistics()["clients"]["a"]["queries"] == 5
+    assert "client a begins anew" in caplog.text
+    assert again.statistics()["alerts"][0]["detector"] == "state"
+    assert store.alerts(client="a")[0]["text"].startswith("client a begins anew")
+    store.close()
+
+
+def test_an_error_of_the_database_names_no_client(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    store = Store(url(tmp_path), interval=0.05)
+    monitor = watched(store)
+    observed(monitor, "somebody", points(3, 1))
+    with store.engine.begin() as connection:
+        connection.execute(text("DROP TABLE monitor_clients"))
+    observed(monitor, "somebody", points(3, 2))
+    with pytest.raises(SQLAlchemyError) as caught:
+        store.get("another", thresholds().fingerprint)
+    assert "another" not in str(caught.value)
+    for _ in range(100):
+        if "cannot be written" in caplog.text:
+            break
+        time.sleep(0.05)
+    assert "cannot be written" in caplog.text
+    assert "somebody" not in caplog.text
 
 
 def test_no_query_is_in_the_database_or_the_log(tmp_path: Path):
