@@ -2,7 +2,7 @@
 
     dptrain serve runs/digits/eps=08.00/seed=0 --guard top5-rounded --rate 10 --queries 20000
     dptrain serve keys add clinic                                   # shows the key once
-    dptrain serve keys add me --role administrator                  # for the statistics of the page, and to reload
+    dptrain serve keys add me --role administrator                  # for statistics, metrics, and to reload
     dptrain serve keys list
     dptrain serve keys revoke 4f9a61c2
 
@@ -132,7 +132,7 @@ def _serve(arguments: Sequence[str]) -> int:
     if given.keys == "required" and "client" not in roles:
         _say(f"no client has a key yet; {adding}")
     if "administrator" not in roles:
-        _say(f"statistics need an administrator's key; {adding} --role administrator")
+        _say(f"statistics and metrics need an administrator's key; {adding} --role administrator")
     try:
         run(app, given.host, given.port, settings)
     finally:

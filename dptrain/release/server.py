@@ -13,7 +13,8 @@
 Whatever cannot be answered is a JSON object with ``error`` and ``accepted``, never a trace of the program. A body is counted
 while it arrives, by its stated length and without one, and has to be there in time. No answer, no log and no metric holds an
 input. Clients know nothing of the monitor but that they are refused: an alert that named its detector would teach how to
-pass it.
+pass it. So ``/metrics``, which counts alerts and refusals, is the administrator's: Prometheus sends a key as its
+``authorization`` with ``credentials_file``.
 
 TLS is left to what stands before the server; addresses that a proxy states are not believed, so behind one, use keys.
 """
@@ -164,8 +165,9 @@ def _routes(app: FastAPI, service: Service) -> None:
     async def health() -> Response:
         return _json({"status": "ok", "digest": service.predictor.served.digest})
 
-    @app.get("/metrics", response_class=PlainTextResponse, summary="Counters for Prometheus, without clients.")
-    async def metrics() -> Response:
+    @app.get("/metrics", response_class=PlainTextResponse, summary="Counters for Prometheus; for an administrator.")
+    async def metrics(request: Request) -> Response:
+        request.state.client = (await _administrator(request, service)).id
         return Response(generate_latest(service.metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
 
     @app.get("/openapi.json", include_in_schema=False)

@@ -152,7 +152,9 @@ class Service:
         engine = (
             engine
             if engine is not None
-            else create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+            else create_engine(
+                "sqlite://", hide_parameters=True, poolclass=StaticPool, connect_args={"check_same_thread": False}
+            )
         )
         self.settings, self.keys, self.monitor = settings, keys, monitor
         self.meter = Meter(limits, engine)

@@ -115,7 +115,7 @@ def test_the_monitor_flags_a_client_and_remembers_it_over_a_restart(tmp_path: Pa
             if statuses[-1] == 403:
                 break
         found = httpx.get(f"{address}/v1/statistics", headers=header).json()
-        counted = httpx.get(f"{address}/metrics").text
+        counted = httpx.get(f"{address}/metrics", headers=header).text
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=20)
     assert statuses[0] == 200

@@ -1,5 +1,7 @@
 """The monitor's figures for Prometheus. None is by client: a label a client would grow without end, and tell who asks.
 
+They name detectors, so whoever may read them may learn how to pass one: they are for the operator alone.
+
 monitor = Monitor(thresholds, metrics=Metrics(registry))
 """
 

@@ -40,7 +40,7 @@ def test_what_is_made_from_the_description_is_answered_as_it_says(tmp_path: Path
             "1",
         ]
         done = subprocess.run([*command, "--no-color"], capture_output=True, text=True, cwd=tmp_path, timeout=300)
-        counted = httpx.get(f"{address}/metrics").text
+        counted = httpx.get(f"{address}/metrics", headers={"authorization": f"Bearer {owner}"}).text
     assert done.returncode == 0, done.stdout[-4000:]
     assert "Operations:       6 selected / 6 total" in done.stdout
     assert 'page="/v1/predict",status="200"' in counted
