@@ -11,12 +11,13 @@ any URL that SQLAlchemy knows. It is private, and never part of what is released
 """
 
 import argparse
+import math
 import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from dptrain.errors import ConfigError, UserError
 
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from dptrain.release.loading import Served
-    from dptrain.release.monitor import Monitor
+    from dptrain.release.monitor import Monitor, Thresholds
     from dptrain.release.monitor.store import Store
+    from dptrain.release.version import Version, Watching
 
 STATE = "dptrain-serve.db"
 EXTRA = ("fastapi", "uvicorn", "starlette", "sqlalchemy", "prometheus_client", "h11")
@@ -61,6 +63,13 @@ def parser() -> Parser:
     made = Parser(prog="dptrain serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("run", metavar="RUN", help="folder of a run, or of a release")
     made.add_argument("--guard", help="what is shown, such as top5-rounded; none for all; left out, what the card states")
+    made.add_argument(
+        "--unmeasured-guard",
+        action="store_const",
+        const="accept",
+        default="refuse",
+        help="with --guard: serves behind another guard than the one that the release was cleared with",
+    )
     made.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     made.add_argument("--port", type=int, default=8000, help="(%(default)s)")
     made.add_argument("--keys", choices=("required", "none"), default="required", help="who may ask (%(default)s)")
@@ -112,19 +121,25 @@ def _serve(arguments: Sequence[str]) -> int:
     limits = Limits(given.rate, given.burst, given.queries)
     torch.set_num_threads(given.threads or threads_for(os.cpu_count() or 1))
     served = Served.load(find(Path(given.run)))
-    guard = guard_of(given.guard, served.card)
+    guard = guard_of(given.guard, served.card, given.unmeasured_guard)
     store = _store(given.state, served)
     keys = Keys(store.engine)
     registry = CollectorRegistry()
+    watched = Watched(given.monitor, given.thresholds, store, registry)
+
+    def renew(new: "Served", version: "Version") -> "tuple[str | None, Watching | None]":
+        return guard_of(given.guard, new.card, given.unmeasured_guard), watched.of(new, version.monitor)
+
     app = create_app(
         served,
         guard_text=guard,
-        monitor=_monitor(given.monitor, given.thresholds, served, store, registry),
+        monitor=watched.of(served),
         limits=limits,
         store=store,
         keys=keys,
         settings=settings,
         registry=registry,
+        renew=renew,
     )
     _say(f"serving {served.folder} behind {guard or 'no guard: every score is shown'} at http://{given.host}:{given.port}")
     roles = {one.holder.role for one in keys.list() if one.revoked is None}
@@ -140,23 +155,32 @@ def _serve(arguments: Sequence[str]) -> int:
     return 0
 
 
-def guard_of(given: str | None, card: dict[str, Any]) -> str | None:
+def guard_of(given: str | None, card: dict[str, Any], unmeasured: Literal["refuse", "accept"] = "refuse") -> str | None:
     """The guard that was asked for; where none was, the one that the card states or the recipe names.
 
-    Raises:
-        ConfigError: what the card states is fitted on members, so that a server cannot make it.
-    """
-    if given is not None:
-        return None if given == NONE else given
-    from dptrain.release.parts import needs_members
+    Args:
+        unmeasured: whether it may be another than the card states, of which what was measured does not speak.
 
-    stated = card.get("guard")
-    text = stated.get("text") if isinstance(stated, dict) else stated
-    text = text or card.get("recipe", {}).get("release", {}).get("guard")
+    Raises:
+        ConfigError: it is another one, or what the card states is fitted on members, so that a server cannot make it.
+    """
+    from dptrain.release.loading import guard_in
+    from dptrain.release.parts import needs_members, parse
+
+    stated = guard_in(card)
+    if given is not None:
+        same = stated is None or (given != NONE and parse(given) == parse(stated))
+        if not same and unmeasured == "refuse":
+            raise ConfigError(
+                f"--guard is {given}, and the release was made to stand behind {stated!r}: what was measured of it does not "
+                "hold then; leave --guard out, or give --unmeasured-guard as well"
+            )
+        return None if given == NONE else given
+    text = stated or card.get("recipe", {}).get("release", {}).get("guard")
     if text is not None and needs_members(text):
         raise ConfigError(
-            f"the card states the guard {text!r}, which is fitted on members, and a server holds none; give another one with "
-            "--guard, such as --guard top5-rounded"
+            f"the card states the guard {text!r}, which is fitted on members, and a server holds none; give another one, such "
+            "as --guard top5-rounded --unmeasured-guard"
         )
     return text
 
@@ -177,26 +201,65 @@ def _store(state: str, served: "Served | None" = None) -> "Store":
     return Store(url)
 
 
-def _monitor(
-    action: str, thresholds: Path | None, served: "Served", store: "Store", registry: "CollectorRegistry"
-) -> "Monitor | None":
-    if action == "off":
-        return None
-    from dptrain.checkpoint import unpack_json
-    from dptrain.release.monitor import Monitor, Thresholds
-    from dptrain.release.monitor.metrics import Metrics
+class Watched:
+    """The monitor of each release that is served.
 
-    path = thresholds or served.folder / THRESHOLDS
-    if thresholds is None and not path.is_file():
-        raise ConfigError(
-            f"{served.folder} holds no {THRESHOLDS}, so there are no thresholds for this model; type `dptrain release` first, "
-            "name a file with --thresholds, or give --monitor off"
-        )
-    try:
-        content = unpack_json(path.read_bytes(), path)
-    except OSError as error:
-        raise ConfigError(f"--thresholds is {path}: {error.strerror}; name the {THRESHOLDS} of a published release") from None
-    return Monitor(Thresholds.from_json(content), actions=action, store=store, metrics=Metrics(registry))  # pyright: ignore[reportArgumentType]  one of the flag's choices
+    Args:
+        action: that follows an alert; ``off`` is no monitor.
+        path: of thresholds; left out, the release's own.
+    """
+
+    def __init__(self, action: str, path: Path | None, store: "Store", registry: "CollectorRegistry"):
+        from dptrain.release.monitor.metrics import Metrics
+
+        self._action, self._path, self._store = action, path, store
+        self._metrics = None if action == "off" else Metrics(registry)
+
+    def of(self, served: "Served", before: "Watching | None" = None) -> "Monitor | None":
+        """The one before, where the thresholds are the same: it knows the clients.
+
+        Raises:
+            ConfigError: there are no thresholds, or they are for another model.
+        """
+        if self._action == "off":
+            return None
+        from dptrain.release.monitor import Monitor
+
+        found = self._thresholds(served)
+        if isinstance(before, Monitor) and before.thresholds.fingerprint == found.fingerprint:
+            return before
+        return Monitor(found, actions=self._action, store=self._store, metrics=self._metrics)  # pyright: ignore[reportArgumentType]  one of the flag's choices
+
+    def _thresholds(self, served: "Served") -> "Thresholds":
+        from dptrain.checkpoint import unpack_json
+        from dptrain.release.monitor import Thresholds
+
+        path = self._path or served.folder / THRESHOLDS
+        if self._path is None and not path.is_file():
+            raise ConfigError(
+                f"{served.folder} holds no {THRESHOLDS}, so there are no thresholds for this model; type `dptrain release` "
+                "first, name a file with --thresholds, or give --monitor off"
+            )
+        try:
+            content = unpack_json(path.read_bytes(), path)
+        except OSError as error:
+            raise ConfigError(
+                f"--thresholds is {path}: {error.strerror}; name the {THRESHOLDS} of a published release"
+            ) from None
+        found = Thresholds.from_json(content)
+        if not _fits(found, served):
+            raise ConfigError(
+                f"{path} was calibrated for another model than {served.folder}, which reads {served.input_shape} and has "
+                f"{len(served.classes)} classes; name its own thresholds, or give --monitor off"
+            )
+        return found
+
+
+def _fits(thresholds: "Thresholds", served: "Served") -> bool:
+    """Whether inputs are of the kind and the number that were calibrated on, and none of the classes that were is missing."""
+    watch = thresholds.watch
+    numbers = watch.density is None or len(watch.density.mean) == math.prod(served.input_shape)
+    return watch.kind == ("tokens" if served.whole else "numbers") and numbers and watch.classes <= max(1, len(served.classes))
 
 
 def _keys(arguments: Sequence[str]) -> int:

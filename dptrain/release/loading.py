@@ -10,6 +10,7 @@ that is no plain file. Nothing is unpickled. The folder is the operator's own wo
 """
 
 import hashlib
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,7 @@ class Served:
         except OSError:
             raise CheckpointError(f"{folder / MANIFEST} is missing, so the release is not complete; restore it") from None
         weights, card = load_release(folder)
+        check_texts(card, folder)
         facts = _facts(card, folder)
         broken = sorted(name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all())
         if broken:
@@ -78,6 +80,16 @@ class Served:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"{folder} does not fit the model that its card describes: {reason}") from None
         return cls(model.eval().requires_grad_(False), card, folder, digest, **facts)
+
+    @property
+    def form(self) -> tuple[Kind, tuple[int, ...], bool, tuple[str, ...]]:
+        """What it reads and answers: a monitor is for one."""
+        return self.kind, self.input_shape, self.whole, self.classes
+
+    @property
+    def stated_guard(self) -> str | None:
+        """Behind which it was released, as its card says."""
+        return guard_in(self.card)
 
     @property
     def tokenizer(self) -> str | None:
@@ -119,6 +131,31 @@ def check_folder(folder: Path) -> None:
             raise CheckpointError(f"{path} is a link, and what it leads to may change or be private; put the file itself there")
         if not path.is_file():
             raise CheckpointError(f"{path} does not belong there: a release holds plain files alone; remove it")
+
+
+def check_texts(card: dict[str, Any], where: Path) -> None:
+    """Refuses a card that cannot be sent: a class can be the name of a folder, which is any bytes.
+
+    Raises:
+        CheckpointError: a text in it is no Unicode, or a number no number.
+    """
+    try:
+        json.dumps(card, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError as error:
+        part = error.object[error.object.rfind('"', 0, error.start) + 1 : error.end]
+        raise CheckpointError(
+            f"the card in {where} holds the text {part!a}, which is not UTF-8 and cannot be shown to anyone; rename the "
+            "class, which may be a folder of the data, and train again"
+        ) from None
+    except ValueError:
+        raise CheckpointError(f"the card in {where} holds NaN or infinity, which JSON does not know; restore it") from None
+
+
+def guard_in(card: dict[str, Any]) -> str | None:
+    """The text of the guard that a card states; None where it states none."""
+    stated = card.get("guard")
+    text = stated.get("text") if isinstance(stated, dict) else stated
+    return None if text is None else str(text)
 
 
 def _facts(card: dict[str, Any], folder: Path) -> dict[str, Any]:

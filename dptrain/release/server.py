@@ -43,7 +43,8 @@ from dptrain.release.limits import Limits
 from dptrain.release.loading import Served
 from dptrain.release.reading import JSON, Refusal
 from dptrain.release.schema import REASONS, describe
-from dptrain.release.service import ADMINISTRATOR, Service, Settings, Watching
+from dptrain.release.service import ADMINISTRATOR, Service, Settings
+from dptrain.release.version import Renewal, Watching
 from dptrain.version import versions
 
 ACCESS = logging.getLogger("dptrain.release.access")
@@ -78,11 +79,14 @@ def create_app(
     keys: Keys | None,
     settings: Settings,
     registry: CollectorRegistry | None = None,
+    renew: Renewal | None = None,
 ) -> FastAPI:
     """The server as an ASGI application, with its :class:`~dptrain.release.service.Service` at ``app.state.service``.
 
     Args:
         registry: what ``/metrics`` shows, where others count in it too, such as the monitor.
+        renew: chooses guard and monitor for a release that is loaded while serving. Left out, both stay, and a release that
+            they do not fit is refused.
 
     Raises:
         ConfigError: the guard is none for such a model, or clients are to have keys and there are none.
@@ -96,6 +100,7 @@ def create_app(
         keys=keys,
         settings=settings,
         registry=registry,
+        renew=renew,
     )
 
     @asynccontextmanager
@@ -135,7 +140,7 @@ def _routes(app: FastAPI, service: Service) -> None:
     async def predict(request: Request) -> Response:
         client = await _client(request, service)
         request.state.client = client
-        with service.place(client) as place:
+        with service.places.taken(client) as place:
             kind = request.headers.get("content-type", "")
             body = await _body(request, settings, service.most_bytes(kind))
             reply = await service.run(service.predict, client, body, kind, place=place)
@@ -146,7 +151,7 @@ def _routes(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/card", summary="The release card: what is promised, to whom, and what it assumes.")
     async def card() -> Response:
-        return Response(said.of("card", service.card), media_type=JSON)
+        return Response(said.of("card", lambda: service.version.card), media_type=JSON)
 
     @app.get("/v1/statistics", summary="Clients, their queries and alerts; for an administrator.")
     async def statistics(request: Request) -> Response:

@@ -7,35 +7,32 @@
 
 Everything that computes for a request runs in one worker thread, one request after the other: reading, limits, model, guard and
 monitor. So none of them needs a lock, a batch has the processor's threads to itself, and the memory of a hostile body is taken
-once and not once a connection. A request sees one :class:`~dptrain.release.predictor.Predictor`, whatever is loaded meanwhile.
+once and not once a connection. A request sees one :class:`~dptrain.release.version.Version`, whatever
+is loaded meanwhile.
 """
 
 import asyncio
 import json
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, TypeVar
 
-import numpy as np
-from jaxtyping import Float, Int
 from prometheus_client import CollectorRegistry, Gauge, Histogram
 from prometheus_client import Counter as Total
 from sqlalchemy import Engine, create_engine
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
-from dptrain.errors import ConfigError
-from dptrain.plain import from_plain
-from dptrain.plan import PrivacyPlan
+from dptrain.errors import ConfigError, UserError
 from dptrain.release.keys import Keys
 from dptrain.release.limits import Exceeded, Limits, Meter
 from dptrain.release.loading import Served
+from dptrain.release.places import Place, Places
 from dptrain.release.predictor import Predictor
 from dptrain.release.reading import Refusal, is_array
-from dptrain.release.words import in_words
+from dptrain.release.version import Decision, Renewal, Version, Watching
 
 T = TypeVar("T")
 
@@ -75,28 +72,6 @@ class Settings:
                 raise ConfigError(f"{name} is {getattr(self, name)}; give a number above 0")
 
 
-class Decision(Protocol):
-    """What a monitor decides."""
-
-    @property
-    def action(self) -> Literal["allow", "slow", "degrade", "refuse"]: ...
-    @property
-    def alerts(self) -> Sequence[Any]: ...
-    @property
-    def delay(self) -> float: ...
-
-
-class Watching(Protocol):
-    """What the server asks of a monitor: see :class:`dptrain.release.monitor.Monitor`."""
-
-    def admit(self, client: str) -> Decision: ...
-    def observe(
-        self, client: str, inputs: np.ndarray, labels: Int[np.ndarray, " n"], margins: Float[np.ndarray, " n"]
-    ) -> Decision: ...
-    def statistics(self) -> dict[str, Any]: ...
-    def save(self) -> None: ...
-
-
 @dataclass(frozen=True)
 class Reply:
     """What is sent, and how it came about."""
@@ -105,14 +80,6 @@ class Reply:
     examples: int
     delay: float = 0.0
     """Seconds that it is held back."""
-
-
-@dataclass(eq=False)
-class Place:
-    """Of a request among those that are served at the same time."""
-
-    work: Future[Any] | None = None
-    """What is computed for it."""
 
 
 @dataclass(eq=False)
@@ -146,6 +113,7 @@ class Service:
         keys: Keys | None,
         settings: Settings,
         registry: CollectorRegistry | None = None,
+        renew: Renewal | None = None,
     ):
         if settings.clients == "keys" and keys is None:
             raise ConfigError("clients are known by their keys and there are none; give keys, or clients='addresses'")
@@ -156,18 +124,22 @@ class Service:
                 "sqlite://", hide_parameters=True, poolclass=StaticPool, connect_args={"check_same_thread": False}
             )
         )
-        self.settings, self.keys, self.monitor = settings, keys, monitor
+        self.settings, self.keys = settings, keys
         self.meter = Meter(limits, engine)
         self.metrics = Metrics(registry or CollectorRegistry())
         self.began = time.time()
-        self._guard_text = guard_text
+        self._renew: Renewal = renew or (lambda new, version: version.kept_for(new))
         self._secret = (keys or Keys(engine)).secret(GUARD_SECRET)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="dptrain-predict")
-        self._at_once: Counter[str] = Counter()
+        self.places = Places(settings.at_once, settings.waiting, self.metrics.waiting)
         self._reloading = asyncio.Lock()
         most = settings.max_batch if limits.rate is None else min(settings.max_batch, limits.burst)
         self._most = most
-        self.predictor = self._predictor(served)
+        self.version = self._version(served, guard_text, monitor)
+
+    @property
+    def predictor(self) -> Predictor:
+        return self.version.predictor
 
     async def run(self, work: Callable[..., T], *given: Any, place: Place | None = None) -> T:
         """In the worker thread.
@@ -186,35 +158,6 @@ class Service:
         except TimeoutError:
             raise Refusal(503, f"the answer was not ready after {self.settings.timeout:g} s", "ask again later", 1) from None
 
-    @contextmanager
-    def place(self, client: str) -> Iterator[Place]:
-        """A place among those that are served at the same time, for a request and what is computed for it.
-
-        Raises:
-            Refusal: there is none.
-        """
-        if self._at_once[client] >= self.settings.at_once:
-            said = f"this client has {self._at_once[client]} requests under way"
-            raise Refusal(429, said, f"at most {self.settings.at_once} at the same time", 1)
-        if self._at_once.total() >= self.settings.waiting:
-            raise Refusal(503, "the server is busy", "ask again later", 1)
-        self._at_once[client] += 1
-        self.metrics.waiting.inc()
-        taken, loop = Place(), asyncio.get_running_loop()
-        try:
-            yield taken
-        finally:
-            if taken.work is None or taken.work.done():
-                self._leave(client)
-            else:
-                taken.work.add_done_callback(lambda _: loop.call_soon_threadsafe(self._leave, client))
-
-    def _leave(self, client: str) -> None:
-        self._at_once[client] -= 1
-        if not self._at_once[client]:
-            del self._at_once[client]
-        self.metrics.waiting.dec()
-
     def most_bytes(self, content_type: str) -> int:
         """Of a body: an array is read at no cost, and JSON is as long as the model's numbers can be."""
         most = self.settings.max_body
@@ -226,8 +169,8 @@ class Service:
         Raises:
             Refusal: it says why.
         """
-        predictor = self.predictor
-        before = None if self.monitor is None else self.monitor.admit(client)
+        predictor, monitor = self.version.predictor, self.version.monitor
+        before = None if monitor is None else monitor.admit(client)
         self._check(before)
         self._charge(self.meter.check, client)
         try:
@@ -243,11 +186,11 @@ class Service:
         except (IndexError, RuntimeError) as error:
             raise predictor.form.refusal(f"the model cannot read these inputs ({type(error).__name__})") from None
         delay = 0.0 if before is None else before.delay
-        if self.monitor is not None:
+        if monitor is not None:
             start = 0
             for batch in batches:
                 part = slice(start, start + len(batch))
-                after = self.monitor.observe(client, batch.numpy(), given.labels[part], given.margins[part])
+                after = monitor.observe(client, batch.numpy(), given.labels[part], given.margins[part])
                 self._check(after)
                 start, delay = part.stop, max(delay, after.delay)
                 degrade = degrade or after.action == "degrade"
@@ -261,29 +204,18 @@ class Service:
             json.dumps(shown, ensure_ascii=False, allow_nan=False).encode(), examples, min(delay, self.settings.timeout)
         )
 
-    def card(self) -> dict[str, Any]:
-        """The release card, and what the server adds to it."""
-        predictor = self.predictor
-        card = predictor.served.card
-        return {
-            **card,
-            "epsilon_in_words": _in_words(card),
-            "guard": {"text": predictor.guard_text, "statement": predictor.statement},
-            "digest": predictor.served.digest,
-        }
-
     def statistics(self) -> dict[str, Any]:
         """For the administrator: by client, never with an input."""
         limits = self.meter.limits
         names = {} if self.keys is None else {one.holder.id: one.holder.name for one in self.keys.list()}
-        answered = self.meter.answered()
+        answered, version = self.meter.answered(), self.version
         return {
             "began": self.began,
-            "digest": self.predictor.served.digest,
-            "guard": self.predictor.guard_text,
+            "digest": version.predictor.served.digest,
+            "guard": version.predictor.guard_text,
             "limits": {"rate": limits.rate, "burst": limits.burst, "queries": limits.queries},
             "clients": {client: {"name": names.get(client, ""), "answered": count} for client, count in answered.items()},
-            "monitor": None if self.monitor is None else self.monitor.statistics(),
+            "monitor": None if version.monitor is None else version.monitor.statistics(),
         }
 
     async def reload(self) -> str:
@@ -297,18 +229,18 @@ class Service:
         """
         async with self._reloading:
             try:
-                new = await asyncio.to_thread(lambda: self._predictor(Served.load(self.predictor.served.folder)))
+                new = await asyncio.to_thread(self._renewed)
+                await asyncio.get_running_loop().run_in_executor(self._worker, self._change, new)
             except Exception:
                 self.metrics.reloads.labels("refused").inc()
                 raise
-            self.predictor = new
             self.metrics.reloads.labels("loaded").inc()
-        return new.served.digest
+        return new.predictor.served.digest
 
     def save(self) -> None:
         """Writes the monitor's state."""
-        if self.monitor is not None:
-            self.monitor.save()
+        if self.version.monitor is not None:
+            self.version.monitor.save()
 
     async def close(self) -> None:
         """Writes all state, once what is under way has ended."""
@@ -317,8 +249,21 @@ class Service:
         await loop.run_in_executor(self._worker, self.meter.close)
         self._worker.shutdown(wait=True)
 
-    def _predictor(self, served: Served) -> Predictor:
-        return Predictor.of(served, self._guard_text, self._secret, self._most)
+    def _version(self, served: Served, guard_text: str | None, monitor: Watching | None) -> Version:
+        return Version.of(Predictor.of(served, guard_text, self._secret, self._most), monitor)
+
+    def _renewed(self) -> Version:
+        served = Served.load(self.predictor.served.folder)
+        return self._version(served, *self._renew(served, self.version))
+
+    def _change(self, new: Version) -> None:
+        """Between two requests. What the monitor before knows is written first, and where that fails nothing changes."""
+        if new.monitor is not self.version.monitor:
+            try:
+                self.save()
+            except SQLAlchemyError as error:
+                raise UserError(f"the monitor's state cannot be written ({type(error).__name__})") from None
+        self.version = new
 
     def _charge(self, charge: Callable[..., None], *given: Any) -> None:
         try:
@@ -330,14 +275,3 @@ class Service:
     def _check(self, decision: Decision | None) -> None:
         if decision is not None and decision.action == "refuse":
             raise Refusal(403, "this client's queries look like probing of the model", ADMINISTRATOR)
-
-
-def _in_words(card: dict[str, Any]) -> str:
-    """What is promised to whom, in a paragraph; of a card without a plan, the statement alone."""
-    guarantee = card.get("guarantee")
-    if not isinstance(guarantee, dict) or "statement" not in guarantee:
-        return "The card states no guarantee: take it that nothing is promised to anyone."
-    if "plan" not in card:
-        return str(guarantee["statement"])
-    plan = from_plain(PrivacyPlan, card["plan"], "the release card")
-    return f"{in_words(plan, float(guarantee['epsilon']), steps=card.get('steps_taken'))} {guarantee['statement']}"

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import torch
 
+from dptrain.checkpoint import load_release, read_folder, save_release, write_folder
+from dptrain.errors import ConfigError
 from dptrain.release.loading import Served
 from dptrain.release.monitor import benign_sessions, calibrate
 from dptrain.release.predictor import Predictor
@@ -177,10 +179,91 @@ def test_the_guard_is_the_one_that_the_card_states_unless_another_is_given():
     assert serve.guard_of(None, {"guard": {"text": "top3", "statement": "..."}}) == "top3"
     assert serve.guard_of(None, {"guard": "top3"}) == "top3"
     assert serve.guard_of(None, {"recipe": {"release": {"guard": "rounded"}}}) == "rounded"
-    assert serve.guard_of("label_only", {"guard": "top3"}) == "label_only"
-    assert serve.guard_of("none", {"guard": "top3"}) is None
+    assert serve.guard_of("label_only", {"guard": None}) == "label_only"
+    assert serve.guard_of("none", {}) is None
     with pytest.raises(ValueError, match="fitted on members"):
         serve.guard_of(None, {"guard": "memguard"})
+
+
+@pytest.mark.parametrize("other", ["none", "top4", "rounded3", "top3-rounded", "label_only"])
+def test_another_guard_than_the_one_that_was_measured_has_to_be_meant(other: str):
+    card = {"guard": {"text": "top3-rounded2", "statement": "..."}}
+    with pytest.raises(ConfigError, match=r"'top3-rounded2'.*--unmeasured-guard"):
+        serve.guard_of(other, card)
+    assert serve.guard_of(other, card, "accept") == (None if other == "none" else other)
+    assert serve.guard_of("top3-rounded2.0", card) == "top3-rounded2.0"
+    assert serve.guard_of("rounded", {"guard": "rounded1"}) == "rounded"
+
+
+def test_a_release_is_not_served_without_its_guard_unless_that_is_meant(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = guarded(tmp_path / "release", "label_only")
+    flags = ("--monitor", "off", "--state", tmp_path / "state.db")
+    assert "'label_only'" in says(capsys, folder, "--guard", "none", *flags)
+    assert "--unmeasured-guard" in says(capsys, folder, "--guard", "top5", *flags)
+
+
+def guarded(folder: Path, guard: str, **data: Any) -> Path:
+    """A release whose card states a guard."""
+    weights, card = load_release(served.digits(folder, **data))
+    save_release(folder, weights, card | {"guard": {"text": guard, "statement": "..."}})
+    return folder
+
+
+def thresholds_of(folder: Path) -> dict[str, Any]:
+    """Of a model, calibrated on random inputs of its shape."""
+    rng, loaded = np.random.default_rng(0), Served.load(folder)
+    predictor = Predictor.of(loaded, None, bytes(32), most=256)
+
+    def answer(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        given = predictor.answer([torch.from_numpy(inputs)])
+        return given.labels, given.margins
+
+    inputs = rng.random((60, *loaded.input_shape)).astype("f4")
+    sessions = benign_sessions(inputs, answer, 60, rng, lengths=(5, 10))
+    return calibrate(sessions, 0.1, confidence=None, classes=len(loaded.classes)).to_json()
+
+
+def publish(folder: Path, guard: str, **data: Any) -> Path:
+    """As `dptrain release` leaves it: weights, card and thresholds."""
+    guarded(folder, guard, **data)
+    files = read_folder(folder)
+    write_folder(folder, files | {"monitor.json": json.dumps(thresholds_of(folder)).encode()})
+    return folder
+
+
+@pytest.mark.slow
+def test_a_release_that_is_loaded_while_serving_brings_its_guard_and_its_monitor(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder, state = publish(tmp_path / "release", "top3"), str(tmp_path / "state.db")
+    main(["serve", "keys", "add", "me", "--role", "administrator", "--state", state])
+    header = {"authorization": f"Bearer {capsys.readouterr().out.strip()}"}
+
+    def asked(address: str, size: int) -> tuple[int, int]:
+        rows = {"inputs": np.full((1, size, size), 0.25).tolist()}
+        answer = httpx.post(f"{address}/v1/predict", json=rows, headers=header)
+        return answer.status_code, len(answer.json()["answers"][0]["top"]) if answer.status_code == 200 else 0
+
+    with running("release", "--state", state, folder=tmp_path) as (address, _):
+        assert asked(address, 8) == (200, 3)
+        before = httpx.get(f"{address}/v1/statistics", headers=header).json()["monitor"]["clients"]
+        publish(folder, "label_only", seed=1, input_shape=[5, 5])
+        assert httpx.post(f"{address}/v1/reload", headers=header).status_code == 200
+        assert asked(address, 5) == (200, 1)
+        card = httpx.get(f"{address}/v1/card").json()
+        assert card["guard"]["text"] == card["stated_guard"]["text"] == "label_only"
+        after = httpx.get(f"{address}/v1/statistics", headers=header).json()["monitor"]["clients"]
+        assert [one["queries"] for clients in (before, after) for one in clients.values()] == [1, 1]
+
+        old = (folder / "monitor.json").read_bytes()
+        guarded(folder, "top5", input_shape=[8, 8])
+        write_folder(folder, read_folder(folder) | {"monitor.json": old})
+        answer = httpx.post(f"{address}/v1/reload", headers=header)
+        assert answer.status_code == 409
+        assert "another model" in answer.json()["error"]
+        assert asked(address, 5) == (200, 1)
+        assert httpx.get(f"{address}/v1/card").json() == card
+        assert 'status="500"' not in httpx.get(f"{address}/metrics", headers=header).text
 
 
 def test_a_missing_extra_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

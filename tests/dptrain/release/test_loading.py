@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from dptrain.checkpoint import save_release
+from dptrain.checkpoint import read_folder, save_release, write_folder
 from dptrain.errors import CheckpointError
 from dptrain.release.loading import Served, find
 from tests.dptrain.release import served
@@ -140,3 +140,12 @@ def test_weights_of_another_model_are_refused(tmp_path: Path):
     other = Served.load(served.dose(tmp_path / "dose"))
     save_release(tmp_path / "broken", other.model.state_dict(), found.card)
     assert "does not fit" in refused(tmp_path / "broken")
+
+
+def test_a_card_that_cannot_be_sent_is_refused_at_once(tmp_path: Path):
+    """A folder of images names a class, and its name may be any bytes."""
+    folder = served.digits(tmp_path / "release", classes=["caf\udce9", *map(str, range(9))])
+    assert "'caf\\udce9'" in refused(folder)
+    files = read_folder(served.digits(folder, name="here"))
+    write_folder(folder, files | {"card.json": files["card.json"].replace(b'"here"', b"NaN")})
+    assert "NaN" in refused(folder)

@@ -15,12 +15,14 @@ import httpx
 import numpy as np
 import pytest
 
+from dptrain.checkpoint import load_release, save_release
 from dptrain.plain import as_plain
 from dptrain.plan import PrivacyPlan
 from dptrain.release.keys import Keys
 from dptrain.release.limits import Limits
 from dptrain.release.server import ACCESS
-from dptrain.release.service import Settings, _in_words
+from dptrain.release.service import Settings
+from dptrain.release.version import promised
 from dptrain.release.words import _times
 from tests.dptrain.release import served
 
@@ -89,6 +91,7 @@ def test_json_and_an_array_get_the_same_answers(tmp_path: Path):
 def test_the_card_says_the_guarantee_in_a_paragraph_and_what_the_guard_does(tmp_path: Path):
     with served.serving(served.app_of(served.digits(tmp_path / "release"), guard_text="label_only")) as address:
         card = httpx.get(f"{address}/v1/card").json()
+        assert card["stated_guard"] is None
         health = httpx.get(f"{address}/healthz").json()
     assert card["epsilon_in_words"] == served.STATEMENT
     assert card["guard"]["text"] == "label_only"
@@ -118,7 +121,7 @@ def test_the_card_says_the_guarantee_in_a_paragraph_and_what_the_guard_does(tmp_
         (b"", "", 415),
     ],
 )
-def test_bad_input_is_refused_in_words(tmp_path: Path, content: bytes, kind: str, status: int):
+def test_bad_input_is_refusedpromised(tmp_path: Path, content: bytes, kind: str, status: int):
     with served.serving(served.app_of(served.digits(tmp_path / "release"))) as address:
         answer = httpx.post(f"{address}/v1/predict", content=content, headers={"content-type": kind})
         assert answer.status_code == status
@@ -400,6 +403,39 @@ def test_a_broken_release_keeps_the_one_before_and_says_so(tmp_path: Path):
     assert client
 
 
+def test_a_release_that_the_monitor_or_the_guard_does_not_fit_is_refused_and_the_whole_before_stays(tmp_path: Path):
+    changes, _, owner = served.keyed(tmp_path)
+    header, folder = {"authorization": f"Bearer {owner}"}, served.digits(tmp_path / "release")
+    with served.serving(served.app_of(folder, monitor=Watcher(), **changes)) as address:
+        card = httpx.get(f"{address}/v1/card").json()
+        for shape, classes in (([5, 5], list(served.DIGITS)), ([8, 8], ["a", "b"])):
+            served.digits(folder, input_shape=shape, classes=classes)
+            answer = httpx.post(f"{address}/v1/reload", headers=header)
+            assert answer.status_code == 409
+            assert "monitor" in answer.json()["error"]
+        weights, stated = load_release(served.digits(folder))
+        save_release(folder, weights, stated | {"guard": {"text": "label_only", "statement": "..."}})
+        answer = httpx.post(f"{address}/v1/reload", headers=header)
+        assert answer.status_code == 409
+        assert "label_only" in answer.json()["error"]
+        assert httpx.post(f"{address}/v1/predict", json=ONE, headers=header).status_code == 200
+        assert httpx.get(f"{address}/v1/card").json() == card
+
+
+def test_a_new_version_takes_guard_and_monitor_together_and_the_monitor_before_is_saved(tmp_path: Path):
+    changes, _, owner = served.keyed(tmp_path)
+    header, folder = {"authorization": f"Bearer {owner}"}, served.digits(tmp_path / "release")
+    old, new = Watcher(), Watcher()
+    app = served.app_of(folder, monitor=old, renew=lambda loaded, version: ("label_only", new), **changes)
+    with served.serving(app) as address:
+        first = httpx.post(f"{address}/v1/predict", json=ONE, headers=header).json()
+        assert httpx.post(f"{address}/v1/reload", headers=header).status_code == 200
+        second = httpx.post(f"{address}/v1/predict", json=ONE, headers=header).json()
+        assert httpx.get(f"{address}/v1/card").json()["guard"]["text"] == "label_only"
+    assert [len(one["answers"][0]["top"]) for one in (first, second)] == [10, 1]
+    assert (len(old.seen), len(new.seen), old.saved) == (1, 1, 1)
+
+
 # -- what is written down -------------------------------------------------------------------------------------------
 
 
@@ -449,7 +485,7 @@ def test_a_card_with_a_plan_says_what_epsilon_means_to_somebody():
     plan = PrivacyPlan(
         sampling_rate=0.1, expected_batch_size=1000, steps=10, clipping_norm=1.0, delta=1e-5, noise_multiplier=1.0
     )
-    said = _in_words({"plan": as_plain(plan), "steps_taken": 10, "guarantee": {"epsilon": 2.0, "statement": served.STATEMENT}})
+    said = promised({"plan": as_plain(plan), "steps_taken": 10, "guarantee": {"epsilon": 2.0, "statement": served.STATEMENT}})
     assert f"more than {_times(2.0)} times as likely" in said
     assert said.endswith(served.STATEMENT)
-    assert "no guarantee" in _in_words({})
+    assert "no guarantee" in promised({})
