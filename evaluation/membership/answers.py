@@ -13,8 +13,9 @@ Probabilities"). α is the one of :data:`WEIGHTS` with which shadow models in th
 own answers left out; at the largest one each example counts by how hard it is alone. Nothing of the target has a part in
 symbols, q or α.
 
-A symbol is one value of the signal where there are at most :data:`MOST_SYMBOLS`, and else a part of its range with about as
-many answers as every other one. How hard an example is, is its mean symbol over models with and without it, both groups
+A symbol is one value of the signal where there are at most :data:`MOST_SYMBOLS`. Where there are more, a value that is as
+frequent as one part in so many has a symbol of its own, such as that of a query which is not answered, and the others' range
+is cut into parts with about as many answers each, however few they are. How hard an example is, is its mean symbol over models with and without it, both groups
 weighing the same: :data:`GROUPS` groups of as many different means each, so that many examples on which every model is right
 leave groups for those on which models differ.
 
@@ -33,6 +34,8 @@ from evaluation.metrics import area_under_roc
 from evaluation.target import Target
 
 MOST_SYMBOLS = 32
+FEWEST_PARTS = 8
+"""Of the range of values that are not frequent."""
 GROUPS = 10
 MOST_TRIED = 16
 """Shadow models that take the role of the target while α is chosen."""
@@ -89,11 +92,15 @@ def _found(sides: list["_Side"], symbols: Symbols, inside: Bool[np.ndarray, "mod
 
 def _edges(shadows: Float[np.ndarray, "models examples"]) -> Float[np.ndarray, " edges"]:
     """Between two symbols each."""
-    values = np.unique(np.round(shadows, DECIMALS))
-    if len(values) > MOST_SYMBOLS:
-        values = np.unique(np.quantile(shadows, np.linspace(0, 1, MOST_SYMBOLS + 1)[:-1]))
-        return values[1:]
-    return (values[1:] + values[:-1]) / 2
+    values, place, counts = np.unique(np.round(shadows, DECIMALS), return_inverse=True, return_counts=True)
+    between = (values[1:] + values[:-1]) / 2
+    if len(values) <= MOST_SYMBOLS:
+        return between
+    frequent = counts * MOST_SYMBOLS >= shadows.size
+    others = shadows.reshape(-1)[~frequent[place.reshape(-1)]]
+    parts = max(FEWEST_PARTS, MOST_SYMBOLS - int(frequent.sum()))
+    cuts = np.unique(np.quantile(others, np.linspace(0, 1, parts + 1)[:-1]))[1:] if len(others) else np.empty(0)
+    return np.unique(np.concatenate([between[frequent[1:] | frequent[:-1]], cuts]))
 
 
 def _symbols(signals: Float[np.ndarray, "models examples"], edges: Float[np.ndarray, " edges"]) -> Symbols:

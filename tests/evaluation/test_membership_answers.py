@@ -124,6 +124,25 @@ def test_symbols_and_smoothing_do_not_depend_on_the_order_or_the_scale_of_the_si
     assert np.allclose(found, answer_ratio(np.exp(observed), np.exp(shadows), inside))
 
 
+def mostly_refused(seed: int, at: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What one model shows, what shadow models show and had, and what the one had: 4.5% of answers to members are given, 0.5% of
+    those to others, and all answers that are given differ."""
+    generator = np.random.default_rng(seed)
+    inside = generator.random((33, 2000)) < 0.5
+    given = generator.random(inside.shape) < np.where(inside, 0.045, 0.005)
+    shown = np.where(given, generator.normal(size=inside.shape), at)
+    return shown[0], shown[1:], inside[1:], inside[0]
+
+
+@pytest.mark.parametrize("at", [-5.0, 5.0])
+def test_where_most_queries_get_one_answer_the_few_others_still_count(at: float):
+    """At either end of the range: at the lowest a cut of equal parts would have put all of it into one symbol."""
+    observed, shadows, inside, member = mostly_refused(0, at)
+    best = area_under_roc((observed != at).astype(float), member).value or 0.0
+    assert best > 0.515
+    assert (area_under_roc(answer_ratio(observed, shadows, inside), member).value or 0.0) > best - 0.005
+
+
 def test_ranks_forget_the_scores_and_keep_their_order():
     logits = np.array([[3.0, 1.0, 2.0, 0.0], [0.0, 0.0, 5.0, 0.0]])
     assert ranks(logits).tolist() == [[0, 2, 1, 3], [2, 2, 0, 2]]
