@@ -1,5 +1,6 @@
-"""Class inversion by differences of shown scores: what rounding takes from it."""
+"""Class inversion by differences of shown scores, and what rounding takes from it."""
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -41,18 +42,46 @@ def test_the_first_step_is_that_of_the_exact_derivative():
     assert float(agreement.min()) > 0.999
 
 
-def test_exact_scores_give_the_class_away_and_rounded_ones_only_to_the_search_without_gradients():
-    """Within the distance of two neighbours a rounded score does not change, unless a step lies between them: most classes stay
-    at the mean face, and what moves goes along the one component that crossed it."""
+def test_rounding_stops_whoever_keeps_to_close_neighbours():
+    """Within their distance a rounded score does not change, unless a step lies between them: most classes stay at the mean
+    face, and what moves goes along the one component that crossed it."""
     model, knowledge, means = world()
-    exact = Target(model, Access.SCORES, bounds=WIDE, classes=4)
     rounded = Rounded(model, Access.SCORES, bounds=WIDE, classes=4)
-    assert identified(run(EstimatedGradient(), exact, knowledge), means, knowledge) == [0, 1, 2, 3]
     middle = knowledge.public.mean(0)
-    found = run(EstimatedGradient(), rounded, knowledge)
+    found = run(EstimatedGradient(doublings=0), rounded, knowledge)
     assert int(((found - middle).norm(dim=1) > 1e-4).sum()) <= 1
     assert float(nn.functional.cosine_similarity(found - middle, means - middle).mean()) < 0.3
-    assert identified(run(ScoreInversion(budget=4000), rounded, knowledge), means, knowledge) == [0, 1, 2, 3]
+
+
+def test_rounding_does_not_stop_whoever_asks_about_neighbours_further_apart():
+    for seed, most in ((0, 4), (1, 3), (2, 4)):
+        model, knowledge, means = world(seed=seed)
+        exact = Target(model, Access.SCORES, bounds=WIDE, classes=4)
+        rounded = Rounded(model, Access.SCORES, bounds=WIDE, classes=4)
+        for target, least in ((exact, 4), (rounded, most)):
+            named = identified(run(EstimatedGradient(), target, knowledge), means, knowledge)
+            assert sum(one == other for one, other in enumerate(named)) >= least
+        assert identified(run(ScoreInversion(budget=4000), rounded, knowledge), means, knowledge) == [0, 1, 2, 3]
+
+
+class Asked(Target):
+    """Keeps what it was asked."""
+
+    seen: list[Tensor]
+
+    def scores(self, inputs: Tensor) -> np.ndarray:
+        self.seen = [*getattr(self, "seen", []), inputs]
+        return super().scores(inputs)
+
+
+def test_of_exact_scores_the_closest_neighbours_are_enough():
+    model, knowledge, _ = world()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter *= 0.2  # scores away from 0 and 1
+    once, often = (Asked(model, Access.SCORES, bounds=WIDE, classes=4) for _ in range(2))
+    assert torch.equal(run(EstimatedGradient(doublings=0), once, knowledge), run(EstimatedGradient(), often, knowledge))
+    assert once.queries == often.queries
 
 
 def test_no_more_is_asked_than_the_budget_says():
