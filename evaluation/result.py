@@ -438,6 +438,9 @@ class GuardCost:
     """What the attacker sees."""
     attack: str
     """The strongest through this guard."""
+    behind: str = ""
+    """Another guard behind which that attack ran, whose answers this attacker can make of what it sees; empty where it ran on
+    just what it sees."""
     metric: str
     value: Measure
     """Mean over seeds."""

@@ -5,18 +5,27 @@ The figures are those of :mod:`evaluation.guard_costs` and of each row's summary
 
 from dataclasses import dataclass
 
-from evaluation.guard_costs import BY_MODEL, LABEL
+from evaluation.guard_costs import BY_MODEL
 from evaluation.report import wording
 from evaluation.report.bought import signed
 from evaluation.result import ComparisonResult, GuardCost, GuardedSummary, Measure, Summary
+from evaluation.through_guards import ADAPTED
 
 TITLE = "What each guard leaves to attackers"
+SAME = "Each guard stood before the same models."
+SHADOWED = "Shadow models stood behind guards of their own, so that the membership attacks that learn from them know the guard."
+NOT_SHADOWED = (
+    "No membership attack adapted to a guard: none that ran had shadow models, so that what is left to one who has some is not "
+    "known; give evaluation.attacks membership.answers."
+)
+SEARCHED = "Class inversions that need no more than what a guard shows: {}."
 ABOUT = (
-    "Each guard stood before the same models, and attackers knew it: shadow models stood behind guards of their own. Through "
-    "each guard the attack is named that is strongest there on the models without privacy, where there are any. Beyond the "
-    "label: its figure less that of the strongest attack through label_only, on the same models. Not shown: the interval of "
-    "that difference contains 0, which does not make the two equal. A guard is no privacy guarantee, and takes nothing from "
-    "the plan's: what the plan permits holds through every guard but those that were fitted on members, which say so below."
+    "Each row takes the attack that is strongest there on the models without privacy, where there are any, of those on what is "
+    "shown and those on what can be made of it: who sees scores can round them, and who sees five classes has the first. "
+    "Beyond the label: its figure less that of the strongest attack through label_only, on the same models. Not shown: the "
+    "interval of that difference contains 0, or lies below it though the label is shown too; neither makes the two equal. A "
+    "guard is no privacy guarantee, and takes nothing from the plan's: what the plan permits holds through every guard but "
+    "those that were fitted on members, which say so below."
 )
 WORTH = (
     "On held-out examples. Distance: how far what is shown is from the model's own scores, summed over classes, from 0 to 2. "
@@ -83,6 +92,18 @@ class Table:
     rows: tuple[Row, ...]
 
 
+def about(result: ComparisonResult) -> str:
+    """What the figures are, as far as attacks ran."""
+    ran = [attack.name for run in result.runs for item in run.guarded for attack in item.attacks if attack.status == "ok"]
+    said = [SAME]
+    if any(name.startswith("membership.") for name in ran):
+        said.append(SHADOWED if set(ran) & set(ADAPTED["membership"]) else NOT_SHADOWED)
+    searches = [wording.attack_name(name) for name in ADAPTED["inversion"] if name in ran]
+    if searches:
+        said.append(SEARCHED.format("; ".join(searches)))
+    return " ".join([*said, ABOUT])
+
+
 def compared(result: ComparisonResult) -> bool:
     return any(summary.guarded for summary in result.summary)
 
@@ -107,11 +128,14 @@ def _cell(cost: GuardCost | None) -> Cell:
     if cost is None or cost.value.value is None:
         return Cell("–")
     said = RESULT[cost.change]
-    beyond = said if cost.guard == LABEL or not _known(cost.beyond_label) else signed(cost.beyond_label)
+    beyond = said if cost.change == "is the label" or not _known(cost.beyond_label) else signed(cost.beyond_label)
     if said and beyond != said:
         beyond = f"{said}: {beyond}"
     permitted = "" if cost.permitted is None else wording.number(cost.permitted)
-    return Cell(wording.interval(cost.value), beyond, wording.attack_name(cost.attack), permitted)
+    attack = wording.attack_name(cost.attack)
+    return Cell(
+        wording.interval(cost.value), beyond, f"{attack}, on what {cost.behind} shows" if cost.behind else attack, permitted
+    )
 
 
 def _known(measure: Measure) -> bool:
@@ -225,8 +249,8 @@ def _rounding(result: ComparisonResult) -> list[str]:
                 estimated, search = (wording.interval(measure) for measure in through)
                 return [
                     f"Rounding ({guarded.guard}; {wording.row_name(item)}) leaves inversion by estimated gradients {estimated} "
-                    f"of the classes, of {wording.interval(bare)} without it; the search without gradients gets {search} "
-                    "through the same guard."
+                    f"of the classes, of {wording.interval(bare)} without it, the differences being taken over as wide a "
+                    f"distance as what is shown asks for; the search without gradients gets {search} through the same guard."
                 ]
     return []
 

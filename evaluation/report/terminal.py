@@ -132,7 +132,7 @@ def _guards(result: ComparisonResult, width: int) -> list[list[str]]:
         rows = [["", "shows", *table.columns]]
         rows += [[row.guard, row.access, *(cell.line for cell in row.cells)] for row in table.rows]
         blocks.append([*_wrapped([table.name], width), *_table(rows, width)])
-    return [*blocks, _wrapped([guards.ABOUT], width)]
+    return [*blocks, _wrapped([guards.about(result)], width)]
 
 
 def _unmeasured(result: ComparisonResult, names: list[str]) -> list[str]:

@@ -191,8 +191,108 @@ def test_the_answer_says_what_rounding_takes_from_estimated_gradients_and_from_t
     said = guards.answer(comparison((dataclasses.replace(first, attacks=bare, guarded=through),)))
     assert said[-1] == (
         "Rounding (rounded; non-private) leaves inversion by estimated gradients 0.050 [0.000, 0.300] of the classes, of 0.900 "
-        "[0.650, 1.000] without it; the search without gradients gets 0.900 [0.650, 1.000] through the same guard."
+        "[0.650, 1.000] without it, the differences being taken over as wide a distance as what is shown asks for; the search "
+        "without gradients gets 0.900 [0.650, 1.000] through the same guard."
     )
+
+
+SCORED = {"top5": {"membership.lira": 0.70}, "label_only": {"membership.lira": 0.50, "membership.answers": 0.58}}
+
+
+def test_whoever_sees_more_has_what_the_label_gives_away():
+    """An attack adapted to labels gets more from them than any other from scores; who sees scores has their labels too."""
+    bare, weak = {"membership.lira": 0.55}, {"membership.lira": 0.52, "membership.answers": 0.57}
+    label = {"membership.lira": 0.5, "membership.answers": 0.68}
+    costs = guard_costs([run("non_private", math.inf, seed, bare, {"top5": weak, "label_only": label}) for seed in range(3)])
+    for guard in ("", "top5"):
+        found = cost(costs, "non_private", guard)
+        assert (found.attack, found.behind) == ("membership.answers", "label_only")
+        assert found.value.value == pytest.approx(0.68)
+        assert found.change == "not shown to cost more than the label"
+
+
+def test_less_than_the_label_is_said_of_guards_alone_that_do_not_give_it_away():
+    """The attack is chosen elsewhere, and gets less on this row; the label is shown all the same."""
+    given = [run("non_private", math.inf, seed, BARE, LEAKING) for seed in range(3)]
+    label = {"membership.answers": 0.60}
+    given += [run("dp", 1.0, seed, NOTHING, {"top5": {"membership.answers": 0.51}, "label_only": label}) for seed in range(3)]
+    found = cost(guard_costs(given), "dp", "top5")
+    assert found.beyond_label.high is not None
+    assert found.beyond_label.high < 0
+    assert found.change == "not shown to cost more than the label"
+    noisy = [
+        dataclasses.replace(
+            item, guarded=tuple(dataclasses.replace(g, guard=g.guard.replace("top5", "noisy_max8")) for g in item.guarded)
+        )
+        for item in given
+    ]
+    assert cost(guard_costs(noisy), "dp", "noisy_max8").change == "costs less than the label"
+
+
+def released_behind_the_label(bare: Figures, through: dict[str, Figures]) -> list[RunResult]:
+    given = [run("non_private", math.inf, seed, bare, through) for seed in range(3)]
+    return [dataclasses.replace(item, release_guard="label_only") for item in given]
+
+
+def test_whoever_holds_the_weights_is_not_the_label_where_the_release_shows_labels():
+    costs = guard_costs(released_behind_the_label({"membership.lira": 0.5, "membership.gradient_norm": 0.76}, SCORED))
+    found = cost(costs, "non_private", "label_only", BY_MODEL)
+    assert found.change == "costs more than the label"
+    assert found.attack == "membership.gradient_norm"
+
+
+def test_a_guard_of_the_release_keeps_the_attacks_that_adapted_to_it():
+    costs = guard_costs(released_behind_the_label({"membership.lira": 0.50}, SCORED))
+    found = cost(costs, "non_private", "label_only")
+    assert (found.attack, found.access, found.change) == ("membership.answers", "label", "is the label")
+    top = cost(costs, "non_private", "top5")
+    assert top.beyond_label.value == pytest.approx(0.70 - 0.58)
+
+
+def test_an_attack_that_ran_on_one_lucky_seed_is_not_the_strongest():
+    lucky = {"membership.lira": 0.70, "membership.answers": 0.72}
+    given = [
+        run(
+            "non_private", math.inf, seed, BARE, {"top5": SCORED["top5"] if seed else lucky, "label_only": SCORED["label_only"]}
+        )
+        for seed in range(3)
+    ]
+    found = cost(guard_costs(given), "non_private", "top5")
+    assert (found.attack, found.seeds) == ("membership.lira", (0, 1, 2))
+
+
+def of_another_metric(name: str, value: float, metric: str, access: str) -> AttackResult:
+    return dataclasses.replace(attack(f"inversion.{name}", value, access), metric=metric)
+
+
+def test_figures_of_unlike_metrics_are_not_subtracted():
+    (first, *_) = runs()
+    label = GuardedResult(
+        guard="label_only", access="label", attacks=(of_another_metric("labels", 0.2, "identified_top1", "label"),)
+    )
+    informed = of_another_metric("informed", 0.9, "named", "weights")
+    prior = of_another_metric("prior", 0.6, "identified_top1", "gradients")
+    both = dataclasses.replace(first, attacks=(informed, prior), guarded=(label,))
+    found = cost(guard_costs([both]), "non_private", "", BY_MODEL)
+    assert (found.attack, found.beyond_label.value) == ("inversion.prior", pytest.approx(0.4))
+    (found,) = [item for item in guard_costs([dataclasses.replace(both, attacks=(informed,))]) if item.access == BY_MODEL]
+    assert (found.attack, found.behind) == ("inversion.labels", "label_only")
+    elsewhere = dataclasses.replace(label, guard="memguard0.5", access="scores", attacks=(informed,))
+    (found,) = [
+        item for item in guard_costs([dataclasses.replace(both, guarded=(label, elsewhere))]) if item.guard == "memguard0.5"
+    ]
+    assert (found.attack, found.behind) == ("inversion.labels", "label_only")
+
+
+def test_the_report_says_whether_any_membership_attack_knew_of_the_guards():
+    assert guards.SHADOWED in guards.about(comparison(runs()))
+    unaware = [run("non_private", math.inf, 0, {"membership.lira": 0.7}, {"top5": {"membership.threshold": 0.6}})]
+    said = guards.about(comparison(tuple(unaware)))
+    assert guards.NOT_SHADOWED in said
+    assert "hadow models stood" not in said
+    (first, *_) = runs()
+    drawn_only = dataclasses.replace(first, guarded=(drawn("top5", "top-5 with scores", scores=(True,) * 20),))
+    assert "hadow" not in guards.about(comparison((drawn_only,)))
 
 
 def test_a_guard_that_failed_on_one_seed_counts_on_the_others():
