@@ -60,7 +60,7 @@ from evaluation.result import AttackResult, Calibration, Exposure, Measure, RunR
 from evaluation.secrets import secrets
 from evaluation.shadows import Fleets
 from evaluation.target import Kind, Target, kind_of
-from evaluation.through_guards import known, stand_before, through_guards
+from evaluation.through_guards import attacks_without, known, stand_before, through_guards
 from evaluation.utility import as_numbers, by_statistics, calibration, utility
 from evaluation.without_graph import GAINED, floor, without_graph
 from evaluation.without_graph import worth as what_it_is_worth
@@ -156,14 +156,15 @@ def evaluate(
         bench = Bench(recipe.release.guard, data, split, views)
         case = stand_before(case, bench)
         fleets = bare.behind(bench)
-    attacks = tuple(run_attack(case, name, fleets) for name in plan.attacks)
+    names = attacks_without(plan)
+    attacks = tuple(run_attack(case, name, fleets) for name in names)
     guarded = through_guards(case, run_attack, bare)
     attacked = hashlib.sha256((run / "release" / MANIFEST).read_bytes()).hexdigest()
     exposed, unsaid = _exposed(case, fleets.trained, run / "private", step, attacked)
     if keep_others and (folder / "result.json").exists():
         before = read_run(folder / "result.json")
         if before.release_digest == attacked:
-            attacks = (*attacks, *(attack for attack in before.attacks if attack.name not in plan.attacks))
+            attacks = (*attacks, *(attack for attack in before.attacks if attack.name not in names))
             guarded = known(guarded, before.guarded)
             exposed = before.exposure if fleets.trained is None else exposed
     result = RunResult(

@@ -4,8 +4,10 @@
 
 Through each guard runs every attack of the plan that sees scores at most, and so does whoever adapts (:data:`ADAPTED`): attacks
 on discrete answers, on ranks, and by repeated queries beside any attack with shadow models; searches by labels, by scores, and
-by estimated gradients beside any class inversion. Shadow models stand behind guards of their own (:mod:`evaluation.guarded`);
-they are trained once, and each guard only changes what is shown of them. Controls stand behind the same kind of guard.
+by estimated gradients beside any class inversion. All of these run on the model without a guard as well: whoever sees more has
+them too. Shadow models stand behind guards of their own (:mod:`evaluation.guarded`); they are trained once, and each guard only
+changes what is shown of them. Controls stand behind the same kind of guard. Where no attack of the plan has shadow models, no
+membership attack adapts, and the report says so.
 
 A guard reads a model's outputs and nothing else, so what the plan permits of an attack on the model it permits through the
 guard as well (post-processing: Dwork and Roth 2014, "The Algorithmic Foundations of Differential Privacy", proposition 2.1). A
@@ -44,7 +46,7 @@ from evaluation.target import Target
 
 Attack = Callable[[Case, str, Callable[[], Fleet | None]], AttackResult]
 
-ADAPTED = {
+ADAPTED: dict[str, tuple[str, ...]] = {
     "membership": ("membership.answers", "membership.ranks", "membership.repeated"),
     "inversion": ("inversion.scores", "inversion.estimated_gradient", "inversion.labels"),
 }
@@ -66,13 +68,26 @@ def attacks_through(plan: EvaluationPlan) -> tuple[str, ...]:
     """The attacks that run through each guard: those of the plan that see scores at most, then those that adapt."""
     made = {name: ATTACKS[name]() for name in plan.attacks if name.split(".")[0] in FAMILIES}
     seen = [name for name, attack in made.items() if getattr(attack, "access", Access.WEIGHTS) <= Access.SCORES]
-    if any("fleet" in getattr(attack, "needs", ()) for attack in made.values()):
-        seen += ADAPTED["membership"]
+    return tuple(dict.fromkeys([*seen, *_adapted(plan)]))
+
+
+def attacks_without(plan: EvaluationPlan) -> tuple[str, ...]:
+    """The attacks that run on the model itself: those of the plan and, where it compares guards, those that adapt to one, since
+    whoever sees more has them too."""
+    return tuple(dict.fromkeys([*plan.attacks, *(_adapted(plan) if plan.guards else ())]))
+
+
+def _adapted(plan: EvaluationPlan) -> list[str]:
+    """Of :data:`ADAPTED`, those of a family of which the plan has an attack that they add to at no great cost."""
+    made = {name: ATTACKS[name]() for name in plan.attacks}
+    found: list[str] = []
+    if any(name.startswith("membership.") and "fleet" in getattr(attack, "needs", ()) for name, attack in made.items()):
+        found += ADAPTED["membership"]
     if any(
         name.startswith("inversion.") and not isinstance(attack, (Informed, Reconstructor)) for name, attack in made.items()
     ):
-        seen += ADAPTED["inversion"]
-    return tuple(dict.fromkeys(seen))
+        found += ADAPTED["inversion"]
+    return found
 
 
 def stand_before(case: Case, bench: Bench) -> Case:

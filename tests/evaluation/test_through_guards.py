@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from evaluation.guarded import Bench
 from evaluation.result import AttackResult, GuardedResult, read_run, to_json
 from evaluation.runner import check_plan, run_attack
 from evaluation.shadows import Fleets
-from evaluation.through_guards import attacks_through, in_words, known, stand_before, through_guards, worth
+from evaluation.through_guards import attacks_through, attacks_without, in_words, known, stand_before, through_guards, worth
 from tests.evaluation.test_guarded import CLASSES, Scene
 
 
@@ -56,6 +57,19 @@ def test_through_a_guard_come_those_who_see_scores_at_most_and_those_who_adapt()
     assert attacks_through(EvaluationPlan(attacks=("membership.noise",))) == ("membership.noise",)
 
 
+def test_whoever_adapts_to_a_guard_attacks_the_model_without_one_too():
+    plan = EvaluationPlan(attacks=("membership.lira", "inversion.labels"))
+    assert attacks_without(plan) == plan.attacks
+    assert attacks_without(dataclasses.replace(plan, guards=("top5",))) == (
+        *plan.attacks,
+        "membership.answers",
+        "membership.ranks",
+        "membership.repeated",
+        "inversion.scores",
+        "inversion.estimated_gradient",
+    )
+
+
 def test_a_guard_that_there_is_not_or_that_is_named_twice_is_refused_when_it_is_read():
     with pytest.raises(ConfigError, match="label_only"):
         EvaluationPlan(guards=("label_onyl",))
@@ -79,7 +93,7 @@ def test_each_guard_stands_before_the_bare_model_and_the_case_stays_as_it_was(sc
     before = case.target.guard
     seen: list[np.ndarray] = []
 
-    def look(given: Case, name: str, fleets: Fleets) -> AttackResult:
+    def look(given: Case, name: str, fleets: Callable[[], Fleet | None]) -> AttackResult:
         seen.append(given.target.behind(Access.SCORES).scores(scene.data.inputs[:5]))
         return AttackResult(name=name, status="ok")
 
@@ -99,7 +113,7 @@ def test_shadow_models_are_trained_once_and_each_stands_behind_its_own_guard(sce
         trained.append(1)
         return scene.fleet
 
-    def look(given: Case, name: str, fleets: Fleets) -> AttackResult:
+    def look(given: Case, name: str, fleets: Callable[[], Fleet | None]) -> AttackResult:
         fleet = fleets()
         assert fleet is not None
         shown = np.exp(fleet.logits[:, scene.split.audited])
@@ -195,7 +209,7 @@ def test_guards_are_compared_from_the_checkpoint_to_the_file(tmp_path: Path):
     bare = evaluate(tmp_path, digits, plan=plan, recipe=recipe, progress=False)
     asked = dataclasses.replace(plan, guards=("top5-rounded", "label_only"))
     found = evaluate(tmp_path, digits, plan=asked, recipe=recipe, progress=False)
-    assert [attack.value for attack in found.attacks] == [attack.value for attack in bare.attacks]
+    assert [attack.value for attack in found.attacks][:2] == [attack.value for attack in bare.attacks]
     assert [item.guard for item in found.guarded] == ["top5-rounded", "label_only"]
     assert all(attack.status == "ok" for item in found.guarded for attack in item.attacks)
     assert found.guarded[1].utility[0].value == found.utility["test_accuracy"]
