@@ -70,8 +70,8 @@ def test_names_that_come_from_data_are_text():
 
 
 def outside_of_code(page: str) -> str:
-    """By CommonMark: code stands between two rows of as many backticks, of which the first is not escaped."""
-    return re.sub(r"(?<![`\\])(`+)(?!`)(.+?)(?<!`)\1(?!`)", "", page, flags=re.DOTALL)
+    """By CommonMark: code stands between two rows of as many backticks; before that, what a backslash escapes is none."""
+    return re.sub(r"\\.|(`+)(.+?)(?<!`)\1(?!`)", "", page, flags=re.DOTALL)
 
 
 HOSTILE = st.text(alphabet="`<>|*\\x \n", min_size=1, max_size=12).filter(str.strip)
@@ -83,8 +83,7 @@ def test_no_name_is_markup_whatever_backticks_it_holds(name: str, kind: str, mod
     release["recipe"]["model"]["name"] = model
     page = markdown(made(release))
     assert "alert" in page
-    plain = page.replace("\\\\", "")
-    assert not re.search(r"(?<!\\)[<>|*]", outside_of_code(plain.replace("**", "")))
+    assert not re.search("[<>|*`]", outside_of_code(page).replace("**It is", ""))
 
 
 @pytest.mark.parametrize("address", ["http://phish.example", "WWW.phish.example", "mail@phish.example", "a://b`c"])
