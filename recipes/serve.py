@@ -141,6 +141,7 @@ def _serve(arguments: Sequence[str]) -> int:
         registry=registry,
         renew=renew,
     )
+    served.check_unchanged()
     _say(f"serving {served.folder} behind {guard or 'no guard: every score is shown'} at http://{given.host}:{given.port}")
     roles = {one.holder.role for one in keys.list() if one.revoked is None}
     adding = f"type dptrain serve keys add NAME --state {given.state}"

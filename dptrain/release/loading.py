@@ -63,10 +63,7 @@ class Served:
             CheckpointError: it is private, incomplete, changed, holds what does not belong there, or cannot be served.
         """
         check_folder(folder)
-        try:
-            digest = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
-        except OSError:
-            raise CheckpointError(f"{folder / MANIFEST} is missing, so the release is not complete; restore it") from None
+        digest = _digest(folder)
         weights, card = load_release(folder)
         check_texts(card, folder)
         facts = _facts(card, folder)
@@ -80,6 +77,11 @@ class Served:
             reason = str(error).splitlines()[0]
             raise CheckpointError(f"{folder} does not fit the model that its card describes: {reason}") from None
         return cls(model.eval().requires_grad_(False), card, folder, digest, **facts)
+
+    def check_unchanged(self) -> None:
+        """Raises CheckpointError where another release lies there by now, so that what was read since may be of that one."""
+        if _digest(self.folder) != self.digest:
+            raise CheckpointError(f"{self.folder} was changed while it was loaded; load it again")
 
     @property
     def form(self) -> tuple[Kind, tuple[int, ...], bool, tuple[str, ...]]:
@@ -95,6 +97,13 @@ class Served:
     def tokenizer(self) -> str | None:
         """Of a model of tokens, whose they are."""
         return self.card["recipe"]["data"].get("tokenizer")
+
+
+def _digest(folder: Path) -> str:
+    try:
+        return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    except OSError:
+        raise CheckpointError(f"{folder / MANIFEST} is missing, so the release is not complete; restore it") from None
 
 
 def find(run: Path) -> Path:

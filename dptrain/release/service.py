@@ -7,8 +7,8 @@
 
 Everything that computes for a request runs in one worker thread, one request after the other: reading, limits, model, guard and
 monitor. So none of them needs a lock, a batch has the processor's threads to itself, and the memory of a hostile body is taken
-once and not once a connection. A request sees one :class:`~dptrain.release.version.Version`, whatever
-is loaded meanwhile.
+once and not once a connection. A request sees one :class:`~dptrain.release.version.Version`,
+whatever is loaded meanwhile.
 """
 
 import asyncio
@@ -254,7 +254,9 @@ class Service:
 
     def _renewed(self) -> Version:
         served = Served.load(self.predictor.served.folder)
-        return self._version(served, *self._renew(served, self.version))
+        made = self._version(served, *self._renew(served, self.version))
+        served.check_unchanged()
+        return made
 
     def _change(self, new: Version) -> None:
         """Between two requests. What the monitor before knows is written first, and where that fails nothing changes."""

@@ -422,6 +422,24 @@ def test_a_release_that_the_monitor_or_the_guard_does_not_fit_is_refused_and_the
         assert httpx.get(f"{address}/v1/card").json() == card
 
 
+def test_a_release_that_is_replaced_while_it_is_loaded_is_refused(tmp_path: Path):
+    """Its thresholds could be of the other one."""
+    changes, _, owner = served.keyed(tmp_path)
+    header, folder = {"authorization": f"Bearer {owner}"}, served.digits(tmp_path / "release")
+
+    def renew(loaded: Any, version: Any) -> tuple[str, None]:
+        served.digits(folder, seed=2)
+        return "label_only", None
+
+    with served.serving(served.app_of(folder, renew=renew, **changes)) as address:
+        before = httpx.get(f"{address}/v1/card").json()
+        served.digits(folder, seed=1)
+        answer = httpx.post(f"{address}/v1/reload", headers=header)
+        assert answer.status_code == 409
+        assert "while it was loaded" in answer.json()["error"]
+        assert httpx.get(f"{address}/v1/card").json() == before
+
+
 def test_a_new_version_takes_guard_and_monitor_together_and_the_monitor_before_is_saved(tmp_path: Path):
     changes, _, owner = served.keyed(tmp_path)
     header, folder = {"authorization": f"Bearer {owner}"}, served.digits(tmp_path / "release")
