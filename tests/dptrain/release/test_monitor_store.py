@@ -19,13 +19,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from dptrain.errors import CheckpointError, UserError
 from dptrain.release.monitor import Decision, Monitor, calibrate
 from dptrain.release.monitor.log import JsonLines
-from dptrain.release.monitor.store import Store
+from dptrain.release.monitor.store import TABLES, Store
 from tests.dptrain.release.monitored import observed, points, probing, sessions, thresholds
 
 KILLED = """
 import json, os, signal, sys, time
 from dptrain.release.monitor import Monitor, Thresholds
-from dptrain.release.monitor.store import Store
+from dptrain.release.monitor.store import TABLES, Store
 from tests.dptrain.release.monitored import observed, points, probing
 
 thresholds = Thresholds.from_json(json.load(open(sys.argv[2])))
@@ -183,6 +183,8 @@ def test_an_error_of_the_database_names_no_client(tmp_path: Path, caplog: pytest
         time.sleep(0.05)
     assert "cannot be written" in caplog.text
     assert "somebody" not in caplog.text
+    TABLES.create_all(store.engine)
+    store.close()
 
 
 def test_no_query_is_in_the_database_or_the_log(tmp_path: Path):
