@@ -122,7 +122,9 @@ def test_what_is_shown_keeps_to_what_answers_promise(text: str):
 def test_parts_work_from_left_to_right():
     both = guard("top3-rounded").answers(INPUTS, ASKED)
     assert both.shown is not None
-    assert np.array_equal(both.shown, np.argsort(-ASKED, axis=1)[:, :3])
+    best = np.argsort(-ASKED, axis=1)[:, :3]
+    assert np.array_equal(np.sort(both.shown), np.sort(best))
+    assert np.array_equal(both.labels, best[:, 0])
     assert np.take_along_axis(both.scores, both.shown, 1) == pytest.approx(
         np.round(np.take_along_axis(softmax(ASKED), both.shown, 1), 1)
     )
