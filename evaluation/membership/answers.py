@@ -14,10 +14,10 @@ own answers left out; at the largest one each example counts by how hard it is a
 symbols, q or α.
 
 A symbol is one value of the signal where there are at most :data:`MOST_SYMBOLS`. Where there are more, a value that is as
-frequent as one part in so many has a symbol of its own, such as that of a query which is not answered, and the others' range
-is cut into parts with about as many answers each, however few they are. How hard an example is, is its mean symbol over models with and without it, both groups
-weighing the same: :data:`GROUPS` groups of as many different means each, so that many examples on which every model is right
-leave groups for those on which models differ.
+frequent as one part in so many has a symbol of its own, such as that of queries which are not answered, and the range of the
+others is cut into parts with about as many answers each, however few they are. How hard an example is, is its mean symbol over
+models with and without it, both groups weighing the same: :data:`GROUPS` groups of as many different means each, so that many
+examples on which every model is right leave groups for those on which models differ.
 
 Where only the label is shown there are two symbols, right and wrong, and with one group and α = ∞ this is the gap attack of
 Yeom, Giacomelli, Fredrikson, Jha 2018, "Privacy Risk in Machine Learning".

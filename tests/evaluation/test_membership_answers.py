@@ -125,8 +125,8 @@ def test_symbols_and_smoothing_do_not_depend_on_the_order_or_the_scale_of_the_si
 
 
 def mostly_refused(seed: int, at: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """What one model shows, what shadow models show and had, and what the one had: 4.5% of answers to members are given, 0.5% of
-    those to others, and all answers that are given differ."""
+    """What one model shows, what shadow models show and had, and what the one had: 4.5% of answers to members are given, and
+    0.5% of those to others, and all that are given differ."""
     generator = np.random.default_rng(seed)
     inside = generator.random((33, 2000)) < 0.5
     given = generator.random(inside.shape) < np.where(inside, 0.045, 0.005)
