@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dptrain.plain import as_plain
 from recipes.release import MONITOR, Examined, as_text
-from recipes.release_monitor import NONE
+from recipes.release_monitor import said_of
 
 SCHEMA = "dptrain.clearance/1"
 
@@ -31,7 +31,7 @@ def text(found: Examined, published: Path | None) -> str:
         lines += [
             f"Published: {published}, all of which may be handed on." if found.guard is None else _for_a_server(published)
         ]
-        lines += [] if (published / MONITOR).exists() else [NONE]
+        lines.append(said_of(published / MONITOR))
         lines.append("What was found, above, is computed from private examples: it is for you alone.")
     return "\n".join(lines)
 

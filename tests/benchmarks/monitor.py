@@ -28,8 +28,8 @@ from dptrain.models.lstm import CharacterLSTM
 from dptrain.recipe import DataConfig, SecretsConfig
 from dptrain.release.monitor import Session, Thresholds, benign_sessions, calibrate
 from dptrain.release.monitor.detectors import DETECTORS
+from dptrain.release.monitor.session import maxima, played
 from dptrain.release.monitor.shared import Shared
-from dptrain.release.monitor.thresholds import maxima, played
 from evaluation.access import Access
 from evaluation.extraction.attacks import ExposureAttack, GenerationAttack
 from evaluation.inversion.blackbox import ScoreInversion

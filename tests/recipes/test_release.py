@@ -25,10 +25,12 @@ from dptrain.plain import from_plain
 from dptrain.plan import PrivacyPlan
 from dptrain.recipe import DataConfig, SplitConfig
 from dptrain.release.monitor import Thresholds, benign_sessions
+from dptrain.release.monitor.thresholds import LeftOut
 from evaluation import EvaluationPlan, evaluate
 from evaluation.result import AuditBound, AuditResult
 from recipes import audits, comparison, release_monitor
 from recipes.cli import FAILED, USAGE_ERROR, main
+from tests.dptrain.release.monitored import thresholds
 
 SMALL = ["--seeds", "0", "--baselines", "--training.steps", "10", "--evaluation.inversion-steps", "10"]
 SMALL += ["--evaluation.inversion-restarts", "1"]
@@ -203,9 +205,20 @@ def test_the_model_card_has_the_published_headings_in_their_order(run: Path):
     assert "CC BY 4.0" in page
 
 
+@pytest.fixture(scope="module")
+def much_is_public(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("public") / "mine"
+    shares = ["--data.split.members", "0.3", "--data.split.non-members", "0.25", "--data.split.public", "0.4"]
+    shares += ["--data.split.population", "0.05", "--privacy.expected-batch-size", "539"]
+    assert main(["run", "digits", "--epsilons", "8", *SMALL, *shares, *ATTACKS, "--output", str(root)]) == 0
+    return root / DP
+
+
 @pytest.mark.usefixtures("enough_sessions")
-def test_thresholds_of_a_monitor_come_from_public_examples_alone(run: Path, monkeypatch: pytest.MonkeyPatch):
-    asked: list[np.ndarray] = []
+def test_thresholds_of_a_monitor_come_from_public_examples_alone_and_say_what_others_of_them_raise(
+    much_is_public: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    run, asked = much_is_public, list[np.ndarray]()
 
     def watched(inputs: np.ndarray, *given: Any, **named: Any):
         asked.append(inputs)
@@ -214,11 +227,38 @@ def test_thresholds_of_a_monitor_come_from_public_examples_alone(run: Path, monk
     monkeypatch.setattr(release_monitor, "benign_sessions", watched)
     assert main(["release", str(run)]) == 0
     split, data = load_split(run / "private" / "split.npz"), dptrain.data.load(DataConfig())
-    (inputs,) = asked
-    assert np.array_equal(inputs, data.inputs[torch.from_numpy(split.public)].numpy())
-    thresholds = Thresholds.from_json(json.loads((run / "published" / "monitor.json").read_text()))
-    assert thresholds.false_alarm_rate == 0.01
+    public = {row.tobytes() for row in data.inputs[torch.from_numpy(split.public)].numpy()}
+    calibrated, left_out = ({row.tobytes() for row in inputs} for inputs in asked)
+    assert not calibrated & left_out
+    assert calibrated | left_out == public
+    found = Thresholds.from_json(json.loads((run / "published" / "monitor.json").read_text()))
+    assert found.false_alarm_rate == 0.01
+    assert found.left_out is not None
+    assert found.left_out.examples == len(left_out)
+    said = capsys.readouterr().out
+    assert found.statement() in said
+    assert f"{found.left_out.alarms} raised an alert" in said
+    assert "confidence" not in found.statement()
     assert "monitor.json" in (run / "published" / "MODEL_CARD.md").read_text()
+
+
+def test_there_is_no_monitor_of_few_public_examples_or_where_others_raise_more_alerts_than_aimed_at(
+    run: Path, much_is_public: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(release_monitor, "calibrate", lambda *_, **__: thresholds())
+    assert main(["release", str(run)]) == 0
+    assert not (run / "published" / "monitor.json").exists()
+    said = capsys.readouterr().out
+    assert "at least 450 distinct examples" in said
+    assert "thresholds = dptrain.release.monitor.calibrate(sessions)" in said
+    assert "--thresholds monitor.json" in said
+    for alarms, output in ((6, run / "as aimed at"), (7, run / "more")):
+        left_out = LeftOut(examples=200, sessions=300, alarms=alarms)
+        monkeypatch.setattr(
+            release_monitor, "measured", lambda made, _, found=left_out: dataclasses.replace(made, left_out=found)
+        )
+        assert main(["release", str(much_is_public), "--output", str(output)]) == 0
+        assert (output / "monitor.json").exists() == (alarms == 6)  # of 2%
 
 
 def test_publishing_again_takes_the_place_of_what_was_published(run: Path, capsys: pytest.CaptureFixture[str]):

@@ -6,6 +6,8 @@
 * ``state.py``: what is remembered of a client
 * ``shared.py``: near-duplicates from several clients
 * ``detectors.py``: what speaks of probing
+* ``session.py``: what one client asked, and how it is played to them
+* ``fitting.py``: what benign sessions are like
 * ``thresholds.py``: how high that may be, calibrated on benign sessions; ``frozen.py``: as JSON
 * ``benign.py``: benign sessions, made from held-out examples
 * ``monitor.py``: alerts and what is done about them
@@ -16,6 +18,7 @@ The last three need what ``pip install dptrain[serve]`` installs, and are import
 
 from dptrain.release.monitor.benign import benign_sessions
 from dptrain.release.monitor.monitor import Action, Alert, Decision, Monitor
-from dptrain.release.monitor.thresholds import Session, Thresholds, calibrate
+from dptrain.release.monitor.session import Session
+from dptrain.release.monitor.thresholds import Thresholds, calibrate, measured
 
-__all__ = ["Action", "Alert", "Decision", "Monitor", "Session", "Thresholds", "benign_sessions", "calibrate"]
+__all__ = ["Action", "Alert", "Decision", "Monitor", "Session", "Thresholds", "benign_sessions", "calibrate", "measured"]

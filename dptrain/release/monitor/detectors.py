@@ -4,7 +4,7 @@ Summed up by :func:`~dptrain.release.monitor.statistics.cusum`, with the drift t
 
 * ``near_duplicates``: x = 1 where the nearest of the client's kept queries is within the radius r and not the same (Chen,
   Carlini, Wagner 2020, "Stateful Detection of Black-Box Adversarial Attacks"). r is the distance that one of 200 benign queries
-  has to its nearest; of texts, :data:`TEXT_RADIUS`.
+  would have to a full memory (:mod:`~dptrain.release.monitor.fitting`); of texts, :data:`TEXT_RADIUS`.
 * ``crossings``: x = 1 where one of those within r has another label: a walk along the decision boundary, as in Chen, Jordan,
   Wainwright 2020, "HopSkipJumpAttack".
 * ``low_margins``: x is the surprise of so low a margin, −log of the share of benign queries with one as low.
@@ -14,6 +14,11 @@ Summed up by :func:`~dptrain.release.monitor.statistics.cusum`, with the drift t
   continuations of one beginning are asked for, as exposure and extraction do (Carlini, Liu, Erlingsson, Kos, Song 2019, "The
   Secret Sharer"). Tokens only. Typing on makes a query longer and is no sibling.
 * ``coordinated``: x = 1 where another client asked a near-duplicate (:mod:`~dptrain.release.monitor.shared`).
+
+Counted over all clients:
+
+* ``crowded``: how many queries of several clients have been near-duplicates in the neighbourhood of this one, so that a group
+  is seen each of whose clients asks little.
 
 Of a window of the last 128 queries, each time 32 more are in it:
 
@@ -43,8 +48,9 @@ from dptrain.release.monitor.statistics import Surprise, cusum, decayed, missing
 SUMMED = ("near_duplicates", "crossings", "low_margins", "off_distribution", "siblings", "coordinated")
 WINDOWED = ("prada", "entropy")
 RATES = {"rate_minute": 60.0, "rate_hour": 3600.0}
+CROWDED = "crowded"
 DECOYS = "decoys"
-DETECTORS = (*SUMMED, *WINDOWED, *RATES, DECOYS)
+DETECTORS = (*SUMMED, *WINDOWED, *RATES, CROWDED, DECOYS)
 COLUMN = {name: column for column, name in enumerate(DETECTORS)}
 WINDOWS = slice(len(SUMMED), len(SUMMED) + len(WINDOWED))
 SURPRISES = ("low_margins", "off_distribution")
@@ -65,6 +71,8 @@ class Watch:
     seed: int
     """Of the projection."""
     radius: float
+    shared_radius: float
+    """Of the table of all clients, in which more queries are compared."""
     drifts: Float[np.ndarray, " summed"]
     margins: Surprise
     """Of margins with their sign turned."""
@@ -85,7 +93,7 @@ class Watch:
 
     def shared(self) -> Shared:
         """A table for all clients."""
-        return Shared(self.kind, self.radius, self.seed)
+        return Shared(self.kind, self.shared_radius, self.seed)
 
     def update(
         self,
@@ -145,7 +153,8 @@ class Watch:
             return found
         points, labels = points[new], labels[new]
         values, nearest = self._values(state, points, labels)
-        values[:, 2:4], values[:, 5] = surprising[new], shared.met(points, owner)
+        values[:, 2:4] = surprising[new]
+        values[:, 5], found[new, COLUMN[CROWDED]] = shared.met(points, owner)
         path = cusum(state.sums, values, self.drifts)
         found[:, : len(SUMMED)] = np.concatenate([state.sums[None], path])[np.cumsum(new)]
         state.sums = path[-1].copy()

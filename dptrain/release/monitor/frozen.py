@@ -11,6 +11,8 @@ from dptrain.release.monitor.density import Density
 from dptrain.release.monitor.detectors import Watch
 from dptrain.release.monitor.statistics import Surprise
 
+FORMAT = 2
+
 if TYPE_CHECKING:
     from dptrain.release.monitor.thresholds import Thresholds
 
@@ -31,17 +33,20 @@ def thawed(content: dict[str, Any]) -> "Thresholds":
     Raises:
         DataError: a field is missing, or the format is another version's.
     """
-    from dptrain.release.monitor.thresholds import Thresholds
+    from dptrain.release.monitor.thresholds import LeftOut, Thresholds
 
     try:
-        if content["format"] != 1:
-            raise DataError(f"the thresholds have the format {content['format']!r} and this version reads 1; calibrate again")
+        if content["format"] != FORMAT:
+            raise DataError(
+                f"the thresholds have the format {content['format']!r} and this version reads {FORMAT}; calibrate again"
+            )
         watch = dict(content["watch"])
         density = watch.pop("density")
         watch["density"] = None if density is None else Density(**{name: _array(value) for name, value in density.items()})
         watch |= {name: Surprise(_array(watch[name]["benign"])) for name in ("margins", "far")}
         watch["drifts"] = _array(watch["drifts"])
         rest = {name: value for name, value in content.items() if name not in ("format", "watch", "lengths")}
+        rest["left_out"] = None if content["left_out"] is None else LeftOut(**content["left_out"])
         fewest, median, most = content["lengths"]
         return Thresholds(watch=Watch(**watch), lengths=(fewest, median, most), **rest)
     except (KeyError, TypeError, ValueError) as error:

@@ -60,7 +60,7 @@ def kind_of(inputs: np.ndarray) -> Kind:
 def sketched(inputs: Shaped[np.ndarray, "queries ..."], seed: int) -> Points:
     """Of floats ``[queries, ...]``, or of whole numbers ``[queries, length]``."""
     if kind_of(inputs) == "numbers":
-        flat = np.ascontiguousarray(inputs, dtype=np.float32).reshape(len(inputs), -1)
+        flat = np.asarray(inputs, dtype=np.float32).reshape(len(inputs), -1) + np.float32(0)  # so that -0 is 0, to the bit
         return Points(flat @ _projection(flat.shape[1], seed), _digests(flat), np.empty((len(flat), 0), dtype=np.int64))
     tokens = np.ascontiguousarray(inputs, dtype=np.int64).reshape(len(inputs), -1)
     digests = _digests(tokens)

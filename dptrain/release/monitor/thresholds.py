@@ -5,7 +5,8 @@
 
 The rate is of sessions: the probability that a benign session *ever* raises an alert, by any detector, at any of its queries.
 
-1. The first third of the sessions is fitted on: the radius, the distribution of margins and distances, the drifts.
+1. The first third of the sessions is fitted on: the radii, the distribution of margins and distances, the drifts
+   (:mod:`~dptrain.release.monitor.fitting`).
 2. On these and the first quarter of the others, of each detector d the median m_d and the spread s_d of its maximum over a
    session are taken, with s_d from the median up to the largest: what is common for one detector is not for another.
 3. Of each of the remaining n sessions J = max_d (M_d − m_d) / s_d is taken, with M_d the detector's maximum over the session.
@@ -19,75 +20,55 @@ distributed over the draw of those (Wilks 1941, "Determination of Sample Sizes f
 stated confidence. That takes 299 sessions for a rate of 1% at 95%, and 598 with those of steps 1 and 2. With
 ``confidence=None`` k is ⌈(n + 1)(1 − rate)⌉: the rate then holds on average over calibrations, and 99 sessions suffice.
 
-What this does not say: sessions that are longer than the calibrated ones, or of clients of another kind, may raise more.
-Exchangeable is meant with the sessions that were given: where all were drawn from a few hundred examples they speak for those,
-and clients with other examples raise more. That is what ``caution`` is for. It has no theory: with a caution of 1 it is the
-order statistic alone, and ``tests/benchmarks/monitor.py`` counts alarms on other examples. ``coordinated`` looks at all
-clients, and sessions that run at once are only nearly exchangeable.
+That is a theorem of sessions that were drawn independently, such as those of as many clients. Sessions that were made from
+examples share them, and say as much as fewer of their own: n divided by how many an example is in on average, which is the
+count that a sum over clusters is worth in the worst case (Kish 1965, "Survey Sampling"), and no theorem for a maximum. Where
+that many would not do for the stated rate, :meth:`Thresholds.statement` states no rate: it says of how many examples the
+sessions were, and what :func:`measured` counted on sessions of others.
+
+What this does not say: sessions that are longer than the calibrated ones, or of clients of another kind, may raise more. The
+``caution`` has no theory: with a caution of 1 it is the order statistic alone, and ``tests/benchmarks/monitor.py`` counts
+alarms on other examples. ``coordinated`` and ``crowded`` look at all clients, and sessions that run at once are only nearly
+exchangeable.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import groupby
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float
 from scipy.stats import beta
 
-from dptrain.errors import DataError, UserError
-from dptrain.release.monitor.density import Density
-from dptrain.release.monitor.detectors import COLUMN, DECOYS, DETECTORS, RATES, SUMMED, SURPRISES, TEXT_RADIUS, WINDOWED, Watch
-from dptrain.release.monitor.frozen import thawed, written
-from dptrain.release.monitor.shared import Shared, owner_of
-from dptrain.release.monitor.sketch import Kind, distances, kind_of, sketched
-from dptrain.release.monitor.state import RECENT, State
-from dptrain.release.monitor.statistics import Surprise
+from dptrain.errors import UserError
+from dptrain.release.monitor.detectors import COLUMN, CROWDED, DECOYS, DETECTORS, RATES, SUMMED, SURPRISES, WINDOWED, Watch
+from dptrain.release.monitor.fitting import fitted
+from dptrain.release.monitor.frozen import FORMAT, thawed, written
+from dptrain.release.monitor.session import Session, check, distinct, maxima, sessions_of_their_own
 
-NEAR = 0.005
-"""Share of benign queries that are near-duplicates."""
-ALLOWANCE = {name: 1.5 if name in SURPRISES else 0.05 for name in SUMMED}
-"""How much the drift is above that of benign sessions."""
-FLOORS = dict.fromkeys(SUMMED, 3.0) | {"prada": 0.02, "entropy": 0.1} | dict.fromkeys(RATES, 10.0)
+FLOORS = dict.fromkeys(SUMMED, 3.0) | {"prada": 0.02, "entropy": 0.1, CROWDED: 6.0} | dict.fromkeys(RATES, 10.0)
 """Added to each spread, in the detector's own unit: where all benign maxima are alike, a little more is no alarm."""
 SEEN = 0.1
 """Share of sessions that fill a window, without which its detector is not watched."""
-FOLDS = 5
-"""That distances from benign queries are taken over: none is its distance from a fit that it was part of."""
-MOST_FITTED = 20_000
-"""Queries that the distance from benign ones is fitted on."""
 
 
-@dataclass(frozen=True, eq=False)
-class Session:
-    """What one client asked, in order, and what the model answered."""
+@dataclass(frozen=True)
+class LeftOut:
+    """What was counted on sessions that nothing was calibrated on."""
 
-    inputs: Shaped[np.ndarray, "queries ..."] | Sequence[Int[np.ndarray, " length"]]
-    """Texts of several lengths are a list of rows of tokens."""
-    labels: Int[np.ndarray, " queries"]
-    margins: Float[np.ndarray, " queries"]
-    """Between the two highest scores; NaN where there is none."""
-    times: Float[np.ndarray, " queries"] | None = None
-    """In seconds; without them rates are not watched."""
+    examples: int
+    """Distinct."""
+    sessions: int
+    alarms: int
+    """Sessions that raised an alert."""
 
     @property
-    def kind(self) -> Kind:
-        return kind_of(self.inputs) if isinstance(self.inputs, np.ndarray) else "tokens"
-
-    def runs(self) -> Iterator[tuple[slice, np.ndarray]]:
-        """Consecutive queries of one length, as an array each."""
-        if isinstance(self.inputs, np.ndarray):
-            yield slice(0, len(self.labels)), self.inputs
-            return
-        start = 0
-        for _, rows in groupby(self.inputs, key=len):
-            block = np.stack(list(rows))
-            yield slice(start, start + len(block)), block
-            start += len(block)
+    def share(self) -> float:
+        return self.alarms / self.sessions
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,11 +81,17 @@ class Thresholds:
     confidence: float | None
     sessions: int
     """That the thresholds were taken from."""
+    examples: int
+    """Distinct, of which these and the fitted sessions were made."""
+    of_their_own: int
+    """As how many sessions that share no example those count that the thresholds were taken from."""
     fitted_sessions: int
     lengths: tuple[int, int, int]
     """Queries of a session: fewest, median, most."""
     caution: float = 1.0
     """By which they were multiplied."""
+    left_out: LeftOut | None = None
+    """Of :func:`measured`."""
 
     @property
     def powerless(self) -> tuple[str, ...]:
@@ -121,19 +108,42 @@ class Thresholds:
         """Of everything in it: a client's state is of use to the same thresholds alone."""
         return hashlib.blake2b(json.dumps(self.to_json(), sort_keys=True).encode(), digest_size=16).hexdigest()
 
+    @property
+    def carried(self) -> bool:
+        """Whether the sessions would do for the stated rate if they were as few as they count."""
+        try:
+            return order(self.of_their_own, self.false_alarm_rate, self.confidence) <= self.of_their_own
+        except UserError:
+            return False
+
     def statement(self) -> str:
         """What the thresholds promise, and what not."""
         sure = f"with {self.confidence:.0%} confidence" if self.confidence is not None else "on average over calibrations"
         weak = f" Powerless, since benign sessions look like that: {', '.join(self.powerless)}." if self.powerless else ""
+        made = (
+            f"the {self.sessions} that were calibrated on ({self.lengths[0]} to {self.lengths[2]} queries, median "
+            f"{self.lengths[1]}, made of {self.examples} distinct examples with those that were fitted on)"
+        )
+        if self.carried:
+            said = f"Of benign sessions like {made}, at most {self.false_alarm_rate:.1%} ever raise an alert, {sure}."
+        else:
+            said = (
+                f"No false-alarm rate is stated: {made} share their examples and count as {self.of_their_own} of their own, "
+                f"too few for the rate of {self.false_alarm_rate:.1%} that was aimed at."
+            )
+        if (found := self.left_out) is not None:
+            said += (
+                f" Of {found.sessions} sessions made of {found.examples} other examples {found.alarms} raised an alert "
+                f"({found.share:.1%}), which is a measurement and no bound."
+            )
         return (
-            f"Of benign sessions like the {self.sessions} that were calibrated on ({self.lengths[0]} to {self.lengths[2]} "
-            f"queries, median {self.lengths[1]}), at most {self.false_alarm_rate:.1%} ever raise an alert, {sure}. Longer "
-            f"sessions and other clients may raise more. That no alert was raised is not a guarantee that nobody probes.{weak}"
+            f"{said} Longer sessions and other clients may raise more. That no alert was raised is not a guarantee that nobody "
+            f"probes.{weak}"
         )
 
     def to_json(self) -> dict[str, Any]:
         """For a file of the operator's: it holds statistics of benign queries, which nothing bounds."""
-        return {"format": 1, **written(self)}
+        return {"format": FORMAT, **written(self)}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "Thresholds":
@@ -164,7 +174,7 @@ def calibrate(
         UserError: there are too few sessions for the rate; it says how many are needed.
         DataError: sessions are empty, of different shapes, or not finite.
     """
-    _check(sessions)
+    check(sessions)
     if fit is None:
         cut = len(sessions) // 3
         fit, sessions = sessions[:cut], sessions[cut:]
@@ -176,8 +186,8 @@ def calibrate(
     if caution < 1:
         raise UserError(f"caution={caution} would raise more alerts than the stated rate; give 1 or more")
     rank = order(len(sessions), false_alarm_rate, confidence)
-    _check(fit)
-    _check(scale)
+    check(fit)
+    check(scale)
     watch = fitted(fit, classes, seed)
     shared, generator = watch.shared(), np.random.default_rng(seed)
     before = np.array(
@@ -195,10 +205,27 @@ def calibrate(
         false_alarm_rate=false_alarm_rate,
         confidence=confidence,
         sessions=len(sessions),
+        examples=distinct([*fit, *scale, *sessions], seed),
+        of_their_own=sessions_of_their_own(sessions, seed),
         fitted_sessions=len(fit),
         lengths=(min(lengths), int(np.median(lengths)), max(lengths)),
         caution=caution,
     )
+
+
+def measured(thresholds: Thresholds, sessions: Sequence[Session]) -> Thresholds:
+    """The same, with what sessions of other examples raise.
+
+    Raises:
+        DataError: sessions are empty, of different shapes, or not finite.
+    """
+    check(sessions)
+    watch = thresholds.watch
+    shared, generator = watch.shared(), np.random.default_rng(watch.seed)
+    limits = np.array([thresholds.values.get(name, np.inf) for name in DETECTORS])
+    largest = [maxima(watch, session, shared, f"left out {number}", generator) for number, session in enumerate(sessions)]
+    alarms = int((np.array(largest) > limits).any(1).sum())
+    return replace(thresholds, left_out=LeftOut(distinct(sessions, watch.seed), len(sessions), alarms))
 
 
 def order(sessions: int, rate: float, confidence: float | None) -> int:
@@ -229,23 +256,6 @@ def order(sessions: int, rate: float, confidence: float | None) -> int:
     return rank
 
 
-def maxima(watch: Watch, session: Session, shared: Shared, client: str, generator: np.random.Generator) -> np.ndarray:
-    """Each detector's largest value over a whole session."""
-    return played(watch, watch.fresh(), session, shared, client, generator).max(0)
-
-
-def played(
-    watch: Watch, state: State, session: Session, shared: Shared, client: str, generator: np.random.Generator
-) -> Float[np.ndarray, "queries detectors"]:
-    """Each detector's value after each query of a session."""
-    times = session.times if session.times is not None else np.zeros(len(session.labels))
-    owner, found = owner_of(client), []
-    for rows, inputs in session.runs():
-        labels, margins = session.labels[rows], session.margins[rows]
-        found.append(watch.update(state, inputs, labels, margins, times[rows], shared, owner, generator))
-    return np.concatenate(found)
-
-
 def active_detectors(watch: Watch, sessions: Sequence[Session], largest: Float[np.ndarray, "sessions detectors"]) -> list[str]:
     """Those that the sessions say something about. Decoys are nobody's to ask for, and have no benign distribution; nor has a
     window that hardly any session filled.
@@ -260,76 +270,3 @@ def active_detectors(watch: Watch, sessions: Sequence[Session], largest: Float[n
         without.add("low_margins")
     without |= {name for name in WINDOWED if (largest[:, COLUMN[name]] > 0).mean() < SEEN}
     return [name for name in DETECTORS if name not in without]
-
-
-def fitted(sessions: Sequence[Session], classes: int | None, seed: int) -> Watch:
-    """What benign sessions are like: everything but the thresholds."""
-    kind = sessions[0].kind
-    labels = np.concatenate([session.labels for session in sessions])
-    margins = np.concatenate([session.margins for session in sessions])
-    radius, far, density = TEXT_RADIUS, np.empty(0), None
-    if kind == "numbers":
-        apart = np.concatenate([_nearest(session, seed) for session in sessions])
-        radius = float(np.quantile(apart, NEAR)) if len(apart) else 0.0
-        blocks = [block.reshape(len(block), -1) for session in sessions for _, block in session.runs()]
-        flat = np.concatenate(blocks).astype(np.float32)
-        _, first = np.unique(sketched(flat, seed).digests, return_index=True)
-        first = np.random.default_rng(seed).permutation(first)[:MOST_FITTED]
-        density = Density.fit(flat[first], labels[first])
-        far = np.concatenate([_held_out(flat[first], labels[first], fold) for fold in range(FOLDS)])
-    watch = Watch(
-        kind=kind,
-        classes=classes if classes is not None else int(labels.max(initial=0)) + 1,
-        seed=seed,
-        radius=radius,
-        drifts=np.zeros(len(SUMMED)),
-        margins=Surprise.of(-margins[np.isfinite(margins)]),
-        far=Surprise.of(far),
-        density=density,
-    )
-    return replace(watch, drifts=_drifts(watch, sessions))
-
-
-def _drifts(watch: Watch, sessions: Sequence[Session]) -> Float[np.ndarray, " summed"]:
-    """What 19 of 20 sessions average, and a little above. With a drift of 0 the sum at the end of a session is the total."""
-    shared, generator = watch.shared(), np.random.default_rng(watch.seed)
-    means = []
-    for number, session in enumerate(sessions):
-        state = watch.fresh()
-        played(watch, state, session, shared, f"fit {number}", generator)
-        means.append(state.sums / max(state.kept, 1))
-    return np.quantile(np.array(means), 0.95, axis=0) + np.array(list(ALLOWANCE.values()))
-
-
-def _nearest(session: Session, seed: int) -> Float[np.ndarray, " queries"]:
-    """Distance of each query to the nearest different one of those asked before."""
-    points = sketched(next(session.runs())[1], seed)
-    points = points[np.sort(np.unique(points.digests, return_index=True)[1])]
-    rows = range(1, len(points))
-    earlier = (points.places[max(0, row - 2 * RECENT) : row] for row in rows)
-    return np.array([distances(points.places[row : row + 1], places).min() for row, places in zip(rows, earlier, strict=True)])
-
-
-def _held_out(inputs: np.ndarray, labels: np.ndarray, fold: int) -> Float[np.ndarray, " queries"]:
-    """Distances of one fold from the others."""
-    own = np.arange(len(inputs)) % FOLDS == fold
-    return Density.fit(inputs[~own], labels[~own]).distance(inputs[own])
-
-
-def _check(sessions: Sequence[Session]) -> None:
-    if not sessions:
-        raise DataError("there is no benign session to calibrate on; give some hundreds")
-    for session in sessions:
-        count = len(session.labels)
-        times = session.times if session.times is not None else session.labels
-        if count == 0 or {len(session.inputs), len(session.margins), len(times)} != {count}:
-            raise DataError(
-                "a session is empty, or its inputs, labels, margins and times differ in number; give one of each a query"
-            )
-        if session.kind != sessions[0].kind:
-            raise DataError("some sessions are of numbers and some of tokens; calibrate for one model at a time")
-        for _, block in session.runs():
-            if session.kind == "numbers" and block.shape[1:] != next(sessions[0].runs())[1].shape[1:]:
-                raise DataError(f"sessions have inputs of several shapes, such as {list(block.shape[1:])}; give one shape")
-            if session.kind == "numbers" and not np.isfinite(block).all():
-                raise DataError("a session holds inputs that are not finite; leave them out: the server refuses them")

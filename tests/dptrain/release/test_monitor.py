@@ -89,6 +89,18 @@ def test_clients_that_share_an_attack_are_flagged_together():
     assert {detector for _, detector in found} == {"coordinated"}
 
 
+def test_a_group_is_flagged_each_of_whose_clients_asks_too_little_to_be_flagged_alone():
+    watched, copies = monitor(), probing(360)
+    found = {}
+    for number in range(120):
+        alerts = observed(watched, f"client {number}", copies[3 * number : 3 * number + 3]).alerts
+        found |= {number: {alert.detector for alert in alerts}} if alerts else {}
+    assert min(found) < 12
+    assert set(found) >= set(range(12, 120))
+    assert all(detectors == {"crowded"} for detectors in found.values())
+    assert not observed(watched, "somebody else", points(200, 41)).alerts
+
+
 @pytest.mark.parametrize(("action", "delay"), [("slow", 2.0), ("degrade", 0.0), ("refuse", 0.0)])
 def test_an_action_holds_from_the_alert_on_and_ends_after_the_stated_time(action, delay: float):
     clock = Clock()

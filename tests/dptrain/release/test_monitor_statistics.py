@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dptrain.data import digits
 from dptrain.errors import CheckpointError, DataError
-from dptrain.release.monitor import statistics, thresholds
+from dptrain.recipe import DataConfig
+from dptrain.release.monitor import fitting, statistics, thresholds
 from dptrain.release.monitor.density import Density
-from dptrain.release.monitor.shared import BANDS, SLOTS, Shared
+from dptrain.release.monitor.fitting import radius_of
+from dptrain.release.monitor.shared import BANDS, DEPTH, FADING, SLOTS, Shared
 from dptrain.release.monitor.sketch import PLACES, SHINGLE, distances, sketched
 from dptrain.release.monitor.state import OLDER, RECENT, State
 from dptrain.release.monitor.statistics import Surprise, cusum, decayed, missing_entropy, not_normal
@@ -20,6 +23,7 @@ from dptrain.release.monitor.statistics import Surprise, cusum, decayed, missing
 def test_the_examples_in_the_docstrings_hold():
     assert doctest.testmod(statistics).failed == 0
     assert doctest.testmod(thresholds).failed == 0
+    assert doctest.testmod(fitting).failed == 0
 
 
 @given(st.lists(st.floats(-3, 3), min_size=1, max_size=40), st.floats(0, 5), st.floats(-1, 1), st.integers(0, 40))
@@ -109,6 +113,25 @@ def test_a_query_that_is_no_array_of_numbers_or_tokens_is_refused():
             sketched(wrong, 0)
 
 
+def test_zero_is_the_same_query_whichever_its_sign():
+    one, other = np.array([[-1e-60, 1.0]]), np.array([[0.0, 1.0]])
+    assert np.signbit(one.astype(np.float32)[0, 0])
+    assert sketched(one, 0).digests == sketched(other, 0).digests
+
+
+@pytest.mark.parametrize("examples", [100, 200, 400])
+def test_the_radius_is_that_of_the_population_however_few_examples_there_are(examples: int):
+    """Of points in a cube of 5 dimensions, far from its sides, C(r) is the volume of a ball."""
+    found, target = [], 1e-5
+    truth = (target / (8 * math.pi**2 / 15)) ** 0.2
+    for seed in range(20):
+        points = np.random.default_rng(seed).random((examples, 5))
+        apart = np.abs(points[:, None] - points)
+        apart = np.sqrt((np.minimum(apart, 1 - apart) ** 2).sum(2))[np.triu_indices(examples, 1)]
+        found.append(radius_of(apart, target))
+    assert np.median(found) == pytest.approx(truth, rel=0.15)
+
+
 def test_what_lies_beside_benign_queries_is_far_and_benign_ones_are_near():
     generator = np.random.default_rng(4)
     labels = generator.integers(0, 3, 900)
@@ -127,7 +150,7 @@ def test_what_lies_beside_benign_queries_is_far_and_benign_ones_are_near():
 
 def fresh() -> State:
     zeros = np.zeros
-    return State("numbers", zeros(6), zeros(2), zeros(2), zeros(4), zeros(11))
+    return State("numbers", zeros(6), zeros(2), zeros(2), zeros(4), zeros(12))
 
 
 def filled(count: int, seed: int = 0, batch: int = 32) -> State:
@@ -178,16 +201,39 @@ def test_clients_meet_over_near_duplicates_and_not_over_the_same_query_or_with_t
     base = generator.normal(size=(200, 64)).astype(np.float32)
     altered = (base + 0.01 * generator.normal(size=base.shape)).astype(np.float32)
     table = Shared("numbers", 0.5, 0)
-    assert not table.met(sketched(base, 0), 1).any()
-    assert not table.met(sketched(base, 0), 2).any()
-    assert table.met(sketched(altered, 0), 2).sum() == 0
-    assert table.met(sketched(altered + np.float32(1e-3), 0), 3).mean() > 0.9
-    assert not table.met(sketched(base + 5, 0), 4).any()
+    assert not table.met(sketched(base, 0), 1)[0].any()
+    assert not table.met(sketched(base, 0), 2)[0].any()
+    assert not table.met(sketched(altered, 0), 1)[0].any()
+    assert table.met(sketched(altered + np.float32(1e-3), 0), 3)[0].mean() > 0.9
+    assert not table.met(sketched(base + 5, 0), 4)[0].any()
+
+
+def test_a_neighbourhood_counts_every_near_copy_of_another_client_and_forgets_as_others_ask():
+    generator = np.random.default_rng(7)
+    base = generator.normal(size=(1, 64)).astype(np.float32)
+    copies = sketched((base + 0.002 * generator.normal(size=(300, 64))).astype(np.float32), 0)
+    table = Shared("numbers", 0.5, 0)
+    alone = table.met(copies[:6], 1)[1]
+    assert not alone.any()
+    counts = np.concatenate([table.met(copies[6 * client : 6 * client + 6], client + 1)[1] for client in range(1, 50)])
+    assert counts.max() > 200
+    assert (np.diff(counts) >= 0).mean() > 0.95
+    table.asked += FADING
+    again = sketched((base + 0.002 * generator.normal(size=(1, 64))).astype(np.float32), 0)
+    assert table.met(again, 99)[1] == pytest.approx(1 + counts.max() / np.e, rel=0.01)
+    assert not table.met(again, 100)[1].any()
+
+
+def test_cells_are_fine_enough_for_digits_that_are_no_near_duplicates_to_fall_into_many():
+    inputs = digits.load(DataConfig()).inputs.numpy()[:621]
+    table = Shared("numbers", 1.075, 0)
+    table.met(sketched(inputs, 0), 1)
+    assert (table.owners > 0).any(2).sum(1).min() > 100
 
 
 def test_the_table_of_all_clients_never_grows():
     table, generator = Shared("numbers", 0.1, 0), np.random.default_rng(6)
     for owner in range(1, 20):
         table.met(sketched(generator.normal(size=(1000, 8)).astype(np.float32), 0), owner)
-    assert table.owners.shape == table.keys.shape == (BANDS, SLOTS)
+    assert table.owners.shape == table.digests.shape == (BANDS, SLOTS, DEPTH)
     assert (table.owners > 0).any(0).sum() > SLOTS / 4

@@ -7,9 +7,10 @@ import pytest
 from scipy.stats import beta, binom
 
 from dptrain.errors import DataError, UserError
-from dptrain.release.monitor import Session, Thresholds, benign_sessions, calibrate
+from dptrain.release.monitor import Session, Thresholds, benign_sessions, calibrate, measured
 from dptrain.release.monitor.detectors import DETECTORS
-from dptrain.release.monitor.thresholds import maxima, order
+from dptrain.release.monitor.session import distinct, maxima, sessions_of_their_own
+from dptrain.release.monitor.thresholds import LeftOut, order
 from tests.dptrain.release.monitored import answer, points, sessions, thresholds
 
 
@@ -80,6 +81,82 @@ def test_thresholds_say_what_they_were_calibrated_on_and_which_detectors_are_pow
     assert "rate_minute" not in found.values
 
 
+def test_no_session_but_of_favourites_goes_round_its_examples_and_each_names_them():
+    inputs = points(150, 1)
+    kinds = ("steady", "bursts", "one class", "retries")
+    for one in benign_sessions(inputs, answer, 40, np.random.default_rng(0), lengths=(300, 400), kinds=kinds):
+        assert one.examples is not None
+        assert np.array_equal(one.inputs, inputs[one.examples])
+        changes = np.flatnonzero(np.diff(one.examples, prepend=-1))
+        assert len(set(one.examples[changes].tolist())) == len(changes)  # asked again at once, or never
+    texts = np.random.default_rng(0).integers(0, 9, (120, 12))
+    read = benign_sessions(texts, lambda rows: answer(rows * 1.0), 20, np.random.default_rng(0), kinds=("typing",))
+    for one in read:
+        assert one.examples is not None
+        assert len(one.examples) == len(one.labels)
+        begun = [text[0] == texts[number][0] for text, number in zip(one.inputs, one.examples, strict=True)]
+        assert np.mean(begun) > 0.9
+
+
+def test_sessions_count_as_many_as_they_would_if_no_example_were_in_two():
+    def session(*examples: int) -> Session:
+        rows = np.array(examples)
+        return Session(np.zeros((len(rows), 2), dtype=np.float32), rows, rows * 1.0, examples=rows)
+
+    apart = [session(1, 2), session(3), session(4, 5, 6)]
+    assert (distinct(apart), sessions_of_their_own(apart)) == (6, 3)
+    twice = [*apart, *apart]
+    assert (distinct(twice), sessions_of_their_own(twice)) == (6, 3)
+    recorded = [Session(points(20, seed), *answer(points(20, seed))) for seed in (1, 2, 2)]
+    assert (distinct(recorded), sessions_of_their_own(recorded)) == (40, 2)
+
+
+def test_a_rate_is_stated_where_sessions_are_of_clients_and_not_where_few_examples_were_drawn_again():
+    generator = np.random.default_rng(0)
+    recorded = [Session(inputs, *answer(inputs)) for inputs in np.array_split(points(240 * 30, 2), 240)]
+    found = calibrate(recorded, 0.02, confidence=None)
+    assert found.of_their_own == found.sessions
+    assert "at most 2.0% ever raise an alert" in found.statement()
+    assert "7200 distinct" in found.statement()
+    inputs = points(150, 3)
+    few = calibrate(benign_sessions(inputs, answer, 598, generator))
+    said = few.statement()
+    assert not few.carried
+    assert "No false-alarm rate is stated" in said
+    assert "at most" not in said
+    assert "confidence" not in said
+    assert "150 distinct examples" in said
+
+
+def test_sessions_of_held_out_examples_raise_what_the_statement_of_thresholds_from_few_examples_says():
+    """300 examples, a third of them left out to measure on; then clients with 2000 others, who ask each once."""
+    shares, alarms = [], []
+    for seed in range(2):
+        generator, inputs = np.random.default_rng(seed), points(300, 100 + seed)
+        found = calibrate(benign_sessions(inputs[:200], answer, 300, generator), 0.02, confidence=None)
+        found = measured(found, benign_sessions(inputs[200:], answer, 100, generator))
+        assert found.left_out is not None
+        assert (found.left_out.examples, found.left_out.sessions) == (100, 100)
+        assert f"{found.left_out.alarms} raised an alert ({found.left_out.share:.1%})" in found.statement()
+        assert not found.carried
+        shares.append(found.left_out.share)
+        others = benign_sessions(
+            points(2000, 200 + seed), answer, 100, generator, lengths=(20, 400), kinds=("steady", "bursts")
+        )
+        played = measured(found, others).left_out
+        assert played is not None
+        alarms.append(played.share)
+    # Of 200 sessions with a share of 2%, 11 or more raise one with a chance of 0.3%.
+    assert np.mean(alarms) <= max(0.02, np.mean(shares)) + 6 / 200
+
+
+def test_a_client_with_more_examples_than_were_calibrated_on_may_ask_for_each_once():
+    found = calibrate(benign_sessions(points(150, 4), answer, 210, np.random.default_rng(4)), 0.02, confidence=None)
+    inputs = points(600, 5)
+    left_out = measured(found, [Session(inputs, *answer(inputs))]).left_out
+    assert left_out == LeftOut(600, 1, 0)
+
+
 def test_a_window_that_no_session_fills_is_not_watched():
     short = benign_sessions(points(3000, 0), answer, 120, np.random.default_rng(0), lengths=(20, 60))
     found = calibrate(short, 0.05, confidence=None)
@@ -106,7 +183,7 @@ def test_thresholds_come_back_from_json():
     )
 
 
-@pytest.mark.parametrize("change", [{"format": 2}, {"watch": {}}, {"lengths": None}])
+@pytest.mark.parametrize("change", [{"format": 1}, {"watch": {}}, {"lengths": None}])
 def test_a_file_that_holds_no_thresholds_is_refused(change: dict):
     with pytest.raises(DataError, match="thresholds"):
         Thresholds.from_json({**thresholds().to_json(), **change})
@@ -123,5 +200,5 @@ def test_benign_sessions_are_of_all_kinds_and_of_two_groups_of_examples():
     assert sum(count > 0 for count in repeats) > 10
     bursts = [int((np.diff(one.times) == 0).sum()) for one in found if one.times is not None]
     assert sum(count > 5 for count in bursts) > 3
-    with pytest.raises(DataError, match="30 at least"):
+    with pytest.raises(DataError, match="100 at least"):
         benign_sessions(inputs[:10], answer, 60, np.random.default_rng(0))
