@@ -9,8 +9,8 @@ answers to them: whoever holds the folder could make the same file.
 A third of the public examples is left out, and sessions made of those are played to the thresholds. The file says how many of
 them raised an alert, and no rate beyond that: a few hundred examples that are drawn again and again carry none. ``LEAST`` is
 where that was measured to hold on digits (multilayer perceptrons of five seeds, thresholds from n examples, 300 sessions of 600
-others each, so 1,500 in all): 0.2% of the sessions raised an alert with n = 300, 0.3% with 200, 1.8% with 150, and 7.9% with
-60. Whoever runs a server calibrates better on its own traffic, and keeps that file to themselves.
+others each, so 1,500 in all): 0.2% of the sessions raised an alert with n = 300, 0.3% with 200, and 1.8% with 150. Whoever runs
+a server calibrates better on its own traffic, and keeps that file to themselves.
 """
 
 from pathlib import Path

@@ -1,12 +1,16 @@
 """Thresholds: the order statistic, what is refused, what benign clients then raise, and the file."""
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 from scipy.stats import beta, binom
 
+from dptrain.data import digits
 from dptrain.errors import DataError, UserError
+from dptrain.recipe import DataConfig
 from dptrain.release.monitor import Session, Thresholds, benign_sessions, calibrate, measured
 from dptrain.release.monitor.detectors import DETECTORS
 from dptrain.release.monitor.session import distinct, maxima, sessions_of_their_own
@@ -128,22 +132,33 @@ def test_a_rate_is_stated_where_sessions_are_of_clients_and_not_where_few_exampl
     assert "150 distinct examples" in said
 
 
+def of_digits(seed: int) -> tuple[np.ndarray, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]]:
+    """Digits in random order, and what the nearest of the class means of 500 others says."""
+    data, order = digits.load(DataConfig()), np.random.default_rng(seed).permutation(1797)
+    inputs, targets = data.inputs.numpy()[order], data.targets.numpy()[order]
+    means = np.stack([inputs[:500][targets[:500] == label].reshape(-1, 64).mean(0) for label in range(10)])
+
+    def nearest(asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        scores = softmax(-((asked.reshape(len(asked), 1, 64) - means) ** 2).sum(2), axis=1)
+        best = np.sort(scores, 1)
+        return scores.argmax(1), best[:, -1] - best[:, -2]
+
+    return inputs[500:], nearest
+
+
 def test_sessions_of_held_out_examples_raise_what_the_statement_of_thresholds_from_few_examples_says():
-    """300 examples, a third of them left out to measure on; then clients with 2000 others, who ask each once."""
+    """100 examples to calibrate on and 100 to measure on; then clients with 900 others, who ask for each once."""
     shares, alarms = [], []
-    for seed in range(2):
-        generator, inputs = np.random.default_rng(seed), points(300, 100 + seed)
-        found = calibrate(benign_sessions(inputs[:200], answer, 300, generator), 0.02, confidence=None)
-        found = measured(found, benign_sessions(inputs[200:], answer, 100, generator))
+    for seed in (0, 2):
+        generator, (inputs, nearest) = np.random.default_rng(seed), of_digits(seed)
+        found = calibrate(benign_sessions(inputs[:100], nearest, 240, generator), 0.02, confidence=None, classes=10)
+        found = measured(found, benign_sessions(inputs[100:200], nearest, 100, generator))
         assert found.left_out is not None
         assert (found.left_out.examples, found.left_out.sessions) == (100, 100)
         assert f"{found.left_out.alarms} raised an alert ({found.left_out.share:.1%})" in found.statement()
         assert not found.carried
         shares.append(found.left_out.share)
-        others = benign_sessions(
-            points(2000, 200 + seed), answer, 100, generator, lengths=(20, 400), kinds=("steady", "bursts")
-        )
-        played = measured(found, others).left_out
+        played = measured(found, benign_sessions(inputs[-900:], nearest, 100, generator, kinds=("steady", "bursts"))).left_out
         assert played is not None
         alarms.append(played.share)
     # Of 200 sessions with a share of 2%, 11 or more raise one with a chance of 0.3%.
@@ -151,10 +166,10 @@ def test_sessions_of_held_out_examples_raise_what_the_statement_of_thresholds_fr
 
 
 def test_a_client_with_more_examples_than_were_calibrated_on_may_ask_for_each_once():
-    found = calibrate(benign_sessions(points(150, 4), answer, 210, np.random.default_rng(4)), 0.02, confidence=None)
-    inputs = points(600, 5)
-    left_out = measured(found, [Session(inputs, *answer(inputs))]).left_out
-    assert left_out == LeftOut(600, 1, 0)
+    inputs, nearest = of_digits(0)
+    sessions = benign_sessions(inputs[:100], nearest, 240, np.random.default_rng(0))
+    found = calibrate(sessions, 0.02, confidence=None, classes=10)
+    assert measured(found, [Session(inputs[-900:], *nearest(inputs[-900:]))]).left_out == LeftOut(900, 1, 0)
 
 
 def test_a_window_that_no_session_fills_is_not_watched():
