@@ -12,10 +12,12 @@
 * ``loading.py``: a release as it is served, checked
 * ``predictor.py``: a served model behind its guard; ``reading.py``: what strangers send it
 * ``keys.py``, ``limits.py``: who may ask, and how much
+* ``version.py``: what is served at one time, whole; ``places.py``: requests under way
 * ``service.py``: what the server does; ``server.py``: over HTTP; ``schema.py``: in OpenAPI; ``page.py``: in a browser
 * ``listening.py``: connections
 * ``monitor/``: who is probing
 * ``policy.py``: what a model must keep to before it is published; ``checks.py``: whether it does
+* ``names.py``: what of a card's names can be published, and how they are shown
 * ``words.py``: ε in words; ``model_card.py``: what is published beside the weights; ``model_card_page.py``: in Markdown
 
 Names are imported when they are first used, since a recipe checks its guard without torch.

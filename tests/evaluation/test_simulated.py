@@ -79,7 +79,7 @@ def test_what_is_said_to_follow_from_an_answer_is_the_same_wherever_that_answer_
     """Of many queries, two that get one answer behind the first guard get one behind the other."""
     generator = np.random.default_rng(0)
     logits = 1.5 * generator.integers(0, 3, size=(4000, CLASSES)) + 0.01 * np.arange(CLASSES)
-    owner = Owner(lambda inputs: np.zeros((len(inputs), CLASSES)), (2,), (0.0, 1.0), CLASSES, b"secret")
+    owner = Owner(lambda inputs: np.zeros((len(inputs), CLASSES)), (2,), (0.0, 1.0), CLASSES, b"secret", "a model")
     inputs = torch.zeros(len(logits), 2)
     mine = rows_of(fitted(own, owner).answers(inputs, logits))
     assert len(set(mine)) < len(mine)
