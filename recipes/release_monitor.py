@@ -24,30 +24,26 @@ from dptrain.checkpoint import unpack_json
 from dptrain.data.split import load as load_split
 from dptrain.errors import UserError
 from dptrain.release.checks import Released
-from dptrain.release.monitor import Thresholds, benign_sessions, calibrate, measured
+from dptrain.release.monitor import Thresholds
 from dptrain.release.monitor.sketch import sketched
 from dptrain.trainer import commitment_of
 from evaluation.access import Access
 from evaluation.target import Target, kind_of
+from recipes.thresholds import answers_of, of_examples
 
 if TYPE_CHECKING:
     from recipes.comparison import Comparison
 
-SESSIONS = 600
-"""Enough for a false alarm rate of 1% at 95% confidence if each were of examples of its own, those that are fitted on among
-them (:func:`calibrate`)."""
-PLAYED = 300
-"""Sessions of examples that were left out."""
 LEAST = 450
 """Distinct public examples, of which two thirds are calibrated on."""
-MOST = 9000
 NONE = f"""\
 No monitor.json: it is made for classifiers, from at least {LEAST} distinct examples that the recipe calls public
-(data.split.public), where sessions of those left out raise no more alerts than aimed at. From recorded traffic, as a list of
-dptrain.release.monitor.Session(inputs, labels, margins), one a client, you make it by
+(data.split.public), where sessions of those left out raise no more alerts than aimed at. From held-out examples, for yourself:
+  dptrain serve thresholds RUN                                 # writes monitor.json, which is not to be published
+or, better, from recorded traffic, a list of dptrain.release.monitor.Session(inputs, labels, margins), one a client:
   thresholds = dptrain.release.monitor.calibrate(sessions)
   Path("monitor.json").write_text(json.dumps(thresholds.to_json()))
-and give it to the server by `dptrain serve FOLDER --thresholds monitor.json`."""
+Give it to the server by `dptrain serve FOLDER --thresholds monitor.json`."""
 
 
 def of_public(released: Released, comparison: "Comparison") -> Thresholds | None:
@@ -62,22 +58,11 @@ def of_public(released: Released, comparison: "Comparison") -> Thresholds | None
         return None
     if released.card.get("data", {}).get("commitment") != commitment_of(data, split):
         return None
-    target = Target.open(released.run / "release", Access.SCORES)
-
-    def answer(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        scores = np.sort(found := target.scores(torch.from_numpy(inputs)), axis=1)
-        return found.argmax(1), scores[:, -1] - scores[:, -2]
-
     public = data.inputs[torch.from_numpy(split.public)].numpy()
-    generator = np.random.default_rng(0)
-    _, first = np.unique(sketched(public, 0).digests, return_index=True)
-    if len(first) < LEAST:
+    if len(np.unique(sketched(public, 0).digests)) < LEAST:
         return None
-    public = public[generator.permutation(first)[:MOST]]
-    calibrating, left_out = np.split(public, [2 * len(public) // 3])
     try:
-        thresholds = calibrate(benign_sessions(calibrating, answer, SESSIONS, generator), classes=len(data.classes))
-        thresholds = measured(thresholds, benign_sessions(left_out, answer, PLAYED, generator))
+        thresholds = of_examples(public, answers_of(Target.open(released.run / "release", Access.SCORES)), len(data.classes))
     except UserError:
         return None
     assert thresholds.left_out is not None

@@ -5,6 +5,7 @@
     dptrain serve keys add me --role administrator                  # for statistics, metrics, and to reload
     dptrain serve keys list
     dptrain serve keys revoke 4f9a61c2
+    dptrain serve thresholds runs/digits/eps=08.00/seed=0           # of the monitor; `dptrain serve thresholds --help`
 
 Keys, the guard's secret, what clients have spent and what the monitor knows of them are kept in one state database: a file, or
 any URL that SQLAlchemy knows. It is private, and never part of what is released.
@@ -45,12 +46,16 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Serves until it is asked to end, or looks after keys.
+    """Serves until it is asked to end, looks after keys, or calibrates a monitor.
 
     Raises:
         UserError: something given cannot be used, or the extra ``serve`` is not installed.
     """
     try:
+        if arguments and arguments[0] == "thresholds":
+            from recipes import thresholds
+
+            return thresholds.main(arguments[1:], Parser)
         return _keys(arguments[1:]) if arguments and arguments[0] == "keys" else _serve(arguments)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in EXTRA:
@@ -238,8 +243,8 @@ class Watched:
         path = self._path or served.folder / THRESHOLDS
         if self._path is None and not path.is_file():
             raise ConfigError(
-                f"{served.folder} holds no {THRESHOLDS}, so there are no thresholds for this model; type `dptrain release` "
-                "first, name a file with --thresholds, or give --monitor off"
+                f"{served.folder} holds no {THRESHOLDS}, so there are no thresholds for this model; make them by `dptrain "
+                "serve thresholds RUN` and name the file with --thresholds, or give --monitor off"
             )
         try:
             content = unpack_json(path.read_bytes(), path)

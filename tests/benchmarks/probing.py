@@ -50,6 +50,7 @@ from evaluation.result import AttackResult
 from evaluation.runner import run_attack
 from evaluation.target import Target
 from recipes import comparison
+from recipes.thresholds import answers_of
 
 EPSILON = 8.0
 CALIBRATED = 900
@@ -113,18 +114,8 @@ def trained(name: str, flags: Sequence[str], folder: Path) -> tuple[Recipe, Data
 def sessions(data: DataSet, target: Target, indices: np.ndarray, count: int, seed: int) -> list[Session]:
     """Of honest clients who ask for these examples."""
 
-    def answer(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        given = torch.from_numpy(inputs)
-        if target.kind == "language":
-            logs, _ = target.read(given)
-            scores = logs.exp().numpy()
-        else:
-            scores = target.scores(given)
-        best = np.sort(scores, 1)
-        return scores.argmax(1), best[:, -1] - best[:, -2]
-
     inputs = data.inputs[torch.from_numpy(indices)].numpy()
-    return benign_sessions(inputs, answer, count, np.random.default_rng(seed))
+    return benign_sessions(inputs, answers_of(target), count, np.random.default_rng(seed))
 
 
 @contextmanager

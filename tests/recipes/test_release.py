@@ -28,7 +28,8 @@ from dptrain.release.monitor import Thresholds, benign_sessions
 from dptrain.release.monitor.thresholds import LeftOut
 from evaluation import EvaluationPlan, evaluate
 from evaluation.result import AuditBound, AuditResult
-from recipes import audits, comparison, release_monitor
+from recipes import audits, comparison
+from recipes import thresholds as calibration
 from recipes.cli import FAILED, USAGE_ERROR, main
 from tests.dptrain.release.monitored import thresholds
 
@@ -36,7 +37,7 @@ SMALL = ["--seeds", "0", "--baselines", "--training.steps", "10", "--evaluation.
 SMALL += ["--evaluation.inversion-restarts", "1"]
 ATTACKS = ["--evaluation.attacks", "membership.threshold", "inversion.class", "--evaluation.guards", "label_only"]
 DP = "eps=08.00/seed=0"
-SESSIONS = release_monitor.SESSIONS
+SESSIONS = calibration.SESSIONS
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +71,12 @@ def each_thing_once():
 @pytest.fixture(autouse=True)
 def too_few_sessions(monkeypatch: pytest.MonkeyPatch):
     """For a monitor, whose calibration takes seconds; tests of it ask for enough."""
-    monkeypatch.setattr(release_monitor, "SESSIONS", 3)
+    monkeypatch.setattr(calibration, "SESSIONS", 3)
 
 
 @pytest.fixture
 def enough_sessions(too_few_sessions: None, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(release_monitor, "SESSIONS", SESSIONS)
+    monkeypatch.setattr(calibration, "SESSIONS", SESSIONS)
 
 
 @pytest.fixture
@@ -224,7 +225,7 @@ def test_thresholds_of_a_monitor_come_from_public_examples_alone_and_say_what_ot
         asked.append(inputs)
         return benign_sessions(inputs, *given, **named)
 
-    monkeypatch.setattr(release_monitor, "benign_sessions", watched)
+    monkeypatch.setattr(calibration, "benign_sessions", watched)
     assert main(["release", str(run)]) == 0
     split, data = load_split(run / "private" / "split.npz"), dptrain.data.load(DataConfig())
     public = {row.tobytes() for row in data.inputs[torch.from_numpy(split.public)].numpy()}
@@ -245,7 +246,7 @@ def test_thresholds_of_a_monitor_come_from_public_examples_alone_and_say_what_ot
 def test_there_is_no_monitor_of_few_public_examples_or_where_others_raise_more_alerts_than_aimed_at(
     run: Path, much_is_public: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(release_monitor, "calibrate", lambda *_, **__: thresholds())
+    monkeypatch.setattr(calibration, "calibrate", lambda *_, **__: thresholds())
     assert main(["release", str(run)]) == 0
     assert not (run / "published" / "monitor.json").exists()
     said = capsys.readouterr().out
@@ -254,9 +255,7 @@ def test_there_is_no_monitor_of_few_public_examples_or_where_others_raise_more_a
     assert "--thresholds monitor.json" in said
     for alarms, output in ((6, run / "as aimed at"), (7, run / "more")):
         left_out = LeftOut(examples=200, sessions=300, alarms=alarms)
-        monkeypatch.setattr(
-            release_monitor, "measured", lambda made, _, found=left_out: dataclasses.replace(made, left_out=found)
-        )
+        monkeypatch.setattr(calibration, "measured", lambda made, _, found=left_out: dataclasses.replace(made, left_out=found))
         assert main(["release", str(much_is_public), "--output", str(output)]) == 0
         assert (output / "monitor.json").exists() == (alarms == 6)  # of 2%
 
