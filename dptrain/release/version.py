@@ -102,4 +102,4 @@ def promised(card: dict[str, Any]) -> str:
     if "plan" not in card:
         return str(guarantee["statement"])
     plan = from_plain(PrivacyPlan, card["plan"], "the release card")
-    return f"{in_words(plan, float(guarantee['epsilon']), steps=card.get('steps_taken'))} {guarantee['statement']}"
+    return f"{in_words(plan, float(guarantee['epsilon']), steps=card.get('steps_taken'))}\n\n{guarantee['statement']}"
