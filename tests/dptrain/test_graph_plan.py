@@ -158,13 +158,13 @@ def test_everything_is_permitted_where_nothing_is_protected():
     assert private.example_curve().auc() == private.permitted_auc() < 1
 
 
-def test_delta_is_held_against_edges_by_whoever_has_them():
-    """Sharp edge 16: a plan knows of nodes alone."""
+def test_delta_is_held_against_edges_and_nodes_by_whoever_has_them():
+    """Sharp edge 16: a plan knows how many nodes are labelled, and not how many there are."""
     plan = dataclasses.replace(EDGE, delta=4e-3, noise_multiplier=2.0)
     with pytest.raises(PlanError, match="below 1/N"):
         plan.check_delta(5278)
     with pytest.raises(PlanError, match="below 1/N"):
-        dataclasses.replace(NODE, delta=4e-3, noise_multiplier=2.0)
+        dataclasses.replace(NODE, delta=4e-3, noise_multiplier=2.0).check_delta(2708)
 
 
 def test_the_statement_says_what_is_covered_and_what_is_not():

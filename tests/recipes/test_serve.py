@@ -218,7 +218,7 @@ def thresholds_of(folder: Path) -> dict[str, Any]:
         given = predictor.answer([torch.from_numpy(inputs)])
         return given.labels, given.margins
 
-    inputs = rng.random((60, *loaded.input_shape)).astype("f4")
+    inputs = rng.random((120, *loaded.input_shape)).astype("f4")
     sessions = benign_sessions(inputs, answer, 60, rng, lengths=(5, 10))
     return calibrate(sessions, 0.1, confidence=None, classes=len(loaded.classes)).to_json()
 
