@@ -29,8 +29,6 @@ from evaluation.access import Access
 from evaluation.completed import completed
 from evaluation.target import Target
 
-__all__ = ["Bench", "completed"]
-
 CHUNK = 4096
 
 
