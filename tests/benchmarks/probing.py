@@ -9,8 +9,9 @@ the code that attacks checkpoints. The monitor only watches here, so that an att
 known. :mod:`tests.benchmarks.monitor` plays recorded queries to the monitor alone, over more seeds.
 
 Printed is, for each attack, how many queries it took in all, after how many the first alert was raised and by which detector;
-and for honest clients the share that ever raised one, with its interval (Clopper and Pearson 1934). Alerts are logged as they are
-raised: ranking a secret among all that it might be takes some hundred thousand questions a secret, which nobody need wait for.
+and for honest clients the share that ever raised one, with its interval (Clopper and Pearson 1934). Alerts are logged as they
+are raised: ranking a secret among all that it might be takes some hundred thousand questions a secret, which nobody need wait
+for.
 """
 
 import argparse
