@@ -23,7 +23,7 @@ The settings were chosen with roles swapped, as in :mod:`~evaluation.inversion.p
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -38,6 +38,8 @@ from evaluation.target import Target
 WIDER = 2**0.5
 NO_SLOPE = 1e-9
 """A score of 0.1 more in one of a million queries gives a hundred times as much."""
+MOSTLY = 0.95
+"""Share of a ball's points in the class from which on the ball grows; exactly all would wait for the noise of N points."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,27 +70,68 @@ class ScoreInversion:
         Raises:
             DataError: there are fewer than two public examples.
         """
-        prior = linear(knowledge.public, knowledge.public_groups, components=self.components, temper=1.0)
-        count = int(self.budget * self.first) // (self.widenings + 1) // 2 * 2
-        slope = slope_at_the_mean(
-            prior, lambda inputs: self._shown(target, inputs), target, count, self.spread, self.widenings, generator
-        )
-        means = stepped(prior, slope, self.temper)
-        each = int(self.budget * (1 - self.first)) // (self.rounds * target.classes) // 2 * 2
-        wanted = torch.arange(target.classes)
-        for _ in range(self.rounds if each else 0):
-            half = torch.randn(target.classes, each // 2, means.shape[1], generator=generator)
-            noise = torch.cat([half, -half], 1)
-            inputs = prior.decode((means[:, None] + self.spread * noise).flatten(0, 1)).clamp(*target.bounds)
-            scores = self._shown(target, inputs).view(target.classes, each, -1)
-            own = scores[wanted, :, wanted]
-            slope += unit(((own - own.mean(1, keepdim=True)).float()[..., None] * noise).mean(1))
-            means = stepped(prior, slope, self.temper)
-        return prior.decode(means).clamp(*target.bounds)
+        return climbed(self, target, knowledge, lambda inputs: self._shown(target, inputs), generator, width=self.spread)
 
     def _shown(self, target: Target, inputs: Tensor) -> Float[Tensor, "inputs classes"]:
         scores = target.scores(inputs)
         return torch.from_numpy(np.round(scores, self.decimals) if target.guard is None else scores)
+
+
+@runtime_checkable
+class Search(Protocol):
+    """What a search without gradients is told; queries are of all classes together."""
+
+    @property
+    def budget(self) -> int: ...
+    @property
+    def components(self) -> int: ...
+    @property
+    def temper(self) -> float: ...
+    @property
+    def rounds(self) -> int: ...
+    @property
+    def first(self) -> float: ...
+    @property
+    def widenings(self) -> int: ...
+
+
+def climbed(
+    search: Search,
+    target: Target,
+    knowledge: ClassKnowledge,
+    answers: Callable[[Tensor], Tensor],
+    generator: torch.Generator,
+    *,
+    width: float,
+    growth: float = 1.0,
+) -> Tensor:
+    """One reconstruction a class, ``[classes, *input_shape]``: first from clouds that serve all, then each from its own.
+
+    Args:
+        answers: inputs to ``[inputs, classes]``, each class's score or whether it was answered.
+        width: of a cloud at first, in units of the public examples' own spread.
+        growth: of a class's cloud where nearly all of it (:data:`MOSTLY`) is in the class.
+
+    Raises:
+        DataError: there are fewer than two public examples.
+    """
+    prior = linear(knowledge.public, knowledge.public_groups, components=search.components, temper=1.0)
+    count = int(search.budget * search.first) // (search.widenings + 1) // 2 * 2
+    slope = slope_at_the_mean(prior, answers, target, count, width, search.widenings, generator)
+    means = stepped(prior, slope, search.temper)
+    each = int(search.budget * (1 - search.first)) // (search.rounds * target.classes) // 2 * 2
+    wanted = torch.arange(target.classes)
+    widths = torch.full((target.classes, 1, 1), width)
+    for _ in range(search.rounds if each else 0):
+        half = torch.randn(target.classes, each // 2, means.shape[1], generator=generator)
+        noise = torch.cat([half, -half], 1)
+        inputs = prior.decode((means[:, None] + widths * noise).flatten(0, 1)).clamp(*target.bounds)
+        own = answers(inputs).view(target.classes, each, -1)[wanted, :, wanted]
+        share = own.mean(1, keepdim=True)
+        slope += unit(((own - share).float()[..., None] * noise).mean(1))
+        means = stepped(prior, slope, search.temper)
+        widths = torch.where((share > MOSTLY)[..., None], widths * growth, widths)
+    return prior.decode(means).clamp(*target.bounds)
 
 
 def slope_at_the_mean(

@@ -26,8 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from evaluation.access import Access
-from evaluation.inversion.blackbox import slope_at_the_mean, stepped, unit
-from evaluation.inversion.generators import linear
+from evaluation.inversion.blackbox import climbed
 from evaluation.inversion.knowledge import ClassKnowledge
 from evaluation.target import Target
 
@@ -57,30 +56,16 @@ class LabelInversion:
         Raises:
             DataError: there are fewer than two public examples.
         """
-        prior = linear(knowledge.public, knowledge.public_groups, components=self.components, temper=1.0)
-        count = int(self.budget * self.first) // (self.widenings + 1) // 2 * 2
-        slope = slope_at_the_mean(
-            prior, lambda inputs: self._answered(target, inputs), target, count, self.radius, self.widenings, generator
+        return climbed(
+            self,
+            target,
+            knowledge,
+            lambda inputs: self._answered(target, inputs),
+            generator,
+            width=self.radius,
+            growth=self.growth,
         )
-        means = stepped(prior, slope, self.temper)
-        each = int(self.budget * (1 - self.first)) // (self.rounds * target.classes) // 2 * 2
-        wanted = torch.arange(target.classes)
-        radius = torch.full((target.classes, 1, 1), self.radius)
-        for _ in range(self.rounds if each else 0):
-            half = torch.randn(target.classes, each // 2, means.shape[1], generator=generator)
-            noise = torch.cat([half, -half], 1)
-            inputs = prior.decode((means[:, None] + radius * noise).flatten(0, 1)).clamp(*target.bounds)
-            own = (torch.from_numpy(target.labels(inputs)).view(target.classes, each) == wanted[:, None]).float()
-            share = own.mean(1, keepdim=True)
-            slope += unit(((own - share)[..., None] * noise).mean(1))
-            means = stepped(prior, slope, self.temper)
-            radius = torch.where((share > MOSTLY)[..., None], radius * self.growth, radius)
-        return prior.decode(means).clamp(*target.bounds)
 
     def _answered(self, target: Target, inputs: Tensor) -> Float[Tensor, "inputs classes"]:
         """Which class is answered; none where the answer is refused."""
         return (torch.from_numpy(target.labels(inputs))[:, None] == torch.arange(target.classes)).float()
-
-
-MOSTLY = 0.95
-"""Share of a ball's points in the class from which on the ball grows; exactly all would wait for the noise of N points."""
