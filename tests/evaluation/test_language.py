@@ -372,7 +372,7 @@ def planted() -> tuple[Target, Target, LabelledExamples, np.ndarray]:
 def test_a_model_that_memorised_thirty_sentences_is_found_out(attack: MembershipAttack, planted: Any):
     target, public, examples, is_member = planted
     found = area_under_roc(attack.run(target, examples, Knowledge(reference=public)), is_member)
-    assert (found.value or 0.0) > 0.95
+    assert (found.value or 0.0) > 0.9
 
 
 @pytest.mark.parametrize("attack", [attack for attack in OWN if not isinstance(attack, Reference)])
