@@ -33,8 +33,10 @@ Under ``edge`` updates read edges through that release alone: they are neither c
 
 import dataclasses
 import functools
+import hashlib
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any, get_args
@@ -42,6 +44,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from dptrain.errors import PlanError, unknown_name
+from dptrain.plain import as_plain
 from dptrain.recipe import Clipping, EdgeRelease, Noise, PrivacyConfig, Relation, Sampling, Unit
 from dptrain.statement import RELATIONS, statement
 
@@ -553,14 +556,51 @@ def _guarantee(plan: PrivacyPlan, steps: int, drawn: tuple[tuple[int, int], ...]
     )
 
 
+_found: dict[str, float] = {}
+"""Noise multipliers that were calibrated in this process."""
+_told: dict[str, float] = {}
+"""Those that others say they found."""
+
+
+def calibrations() -> dict[str, float]:
+    """The noise multipliers that were calibrated here, for :func:`take_up_calibrations` in another process."""
+    return dict(_found)
+
+
+def take_up_calibrations(found: Mapping[str, float]) -> None:
+    """Spares this process the search for these noise multipliers. Each is counted before it is used: one whose ε is above the
+    budget is searched for anew, so that what is taken up can cost accuracy and never privacy."""
+    _told.update(found)
+
+
 @functools.lru_cache(maxsize=256)
 def _calibrated(plan: PrivacyPlan, epsilon: float) -> float:
     """The smallest σ, to one part in ten thousand, whose reported ε is at most ``epsilon``; ε falls as σ grows."""
+    key = hashlib.sha256(f"{as_plain(plan)} {epsilon!r}".encode()).hexdigest()
+    told = _told.get(key)
+    _found[key] = told if told is not None and _suffices(plan, told, epsilon) else _searched(plan, epsilon)
+    return _found[key]
+
+
+def _suffices(plan: PrivacyPlan, told: object, epsilon: float) -> bool:
+    try:
+        return isinstance(told, float) and 0 < told < math.inf and _spent(plan, told) <= epsilon
+    except PlanError:  # nobody can count it
+        return False
+
+
+def _spent(plan: PrivacyPlan, noise_multiplier: float) -> float:
+    from dptrain import accounting
+
+    candidate = dataclasses.replace(plan, noise_multiplier=noise_multiplier)
+    return accounting.epsilon(candidate.event(), plan.delta, plan.relation)
+
+
+def _searched(plan: PrivacyPlan, epsilon: float) -> float:
     from dptrain import accounting
 
     def spent(noise_multiplier: float) -> float:
-        candidate = dataclasses.replace(plan, noise_multiplier=noise_multiplier)
-        return accounting.epsilon(candidate.event(), plan.delta, plan.relation)
+        return _spent(plan, noise_multiplier)
 
     high = 1.0
     # RDP leads to where PRV is at ease; its orders end before small budgets, so PRV takes over at 2.

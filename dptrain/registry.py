@@ -1,4 +1,4 @@
-"""Things that a recipe names: data sets, models, losses, optimizers, guards.
+"""Things that a recipe names: data sets, models, losses, optimizers, guards; and where its jobs run.
 
 A recipe can *name* a model; it cannot name code to import. Names are looked up here, and only code that has already run
 can add one::
@@ -74,6 +74,10 @@ class Registry(Generic[T]):
         See :mod:`dptrain.sources` for what it covers, and for what it does not.
         """
         return source_of(self._added[name][0]) if name in self._added else ""
+
+    def came_along(self, name: str) -> bool:
+        """Whether a fresh process knows the entry: it is not one that a user's script registered in this one."""
+        return name in self._builtin
 
     def __getitem__(self, name: str) -> T:
         self.check(name)
@@ -168,3 +172,12 @@ GUARDS: Registry[Any] = Registry(
     },
 )
 """A guard is said as a text of such names, each with its number glued to it, joined by ``-``: ``top5-rounded``."""
+
+EXECUTORS: Registry[Callable[..., Any]] = Registry(
+    "executor",
+    {
+        "local": Builtin("dptrain.executor.processes:Local", "processes of this machine, which share its cores"),
+        "ray": Builtin("dptrain.executor.on_ray:OnRay", "a Ray cluster, or one that is started here (extra `cluster`)"),
+        "slurm": Builtin("dptrain.executor.on_slurm:OnSlurm", "Slurm, through submitit (extra `cluster`)"),
+    },
+)

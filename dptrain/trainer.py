@@ -45,6 +45,7 @@ from dptrain.plain import as_plain
 from dptrain.plan import PrivacyPlan
 from dptrain.pretraining import pretrained
 from dptrain.private import PrivateTraining, make_private
+from dptrain.progress import say
 from dptrain.qualifications import qualifications
 from dptrain.recipe import Performance, Recipe
 from dptrain.registry import LOSSES, OPTIMIZERS
@@ -257,6 +258,7 @@ class Trainer:
                         telemetry.write()
                         bar.update()
                         self._show_epsilon(bar)
+                        self._say()
                         if self.stopping.reached() | asked_to_stop():
                             break
                     self.training.save(self.folder, self.about(), student=self._student())
@@ -369,6 +371,10 @@ class Trainer:
         return tqdm(
             total=total, initial=done, desc=self.label, unit="step", disable=None if self.progress else True, leave=False
         )
+
+    def _say(self) -> None:
+        spent = self.training.epsilon if self.training.plan.is_private else None
+        say("training", self.training.steps_taken, self.training.plan.steps, spent)
 
     def _show_epsilon(self, bar: tqdm) -> None:
         """ε takes up to a third of a second to compute: it is shown ten times a training, and only where it is seen."""

@@ -35,6 +35,7 @@ from dptrain.models.frozen import frozen_weights
 from dptrain.models.gcn import GraphNetwork
 from dptrain.plain import from_plain
 from dptrain.plan import Guarantee, PrivacyPlan
+from dptrain.progress import say
 from dptrain.recipe import Performance, Recipe
 from dptrain.release.loading import model_of
 from dptrain.release.parts import needs_model
@@ -80,6 +81,7 @@ def evaluate(
     performance: Performance | None = None,
     keep_others: bool = False,
     progress: bool = True,
+    insecure_seed: int | None = None,
 ) -> RunResult:
     """Runs every attack of the plan on the checkpoint in ``run`` and writes ``evaluation/step=…/result.json`` there.
 
@@ -94,6 +96,7 @@ def evaluate(
         fleet_folder: where shadow models of a ``recipe`` are cached; left out, ``private/fleet`` of the run. Those that
             ``retrain`` makes are not cached: nothing says which version of it made them.
         keep_others: results of other attacks on the same weights stay in the file.
+        insecure_seed: of shadow models, for debugging alone: repeatable batches and noise.
 
     Raises:
         CheckpointError: the checkpoint is not whole, or the split it was trained with is missing.
@@ -147,6 +150,7 @@ def evaluate(
             performance=performance,
             keep_weights=_asked_for_weights(plan, recipe),
             public=split.public if recipe.regularization.needs_public else None,
+            insecure_seed=insecure_seed,
             **asked,
         )
     elif retrain is not None:
@@ -203,6 +207,7 @@ def evaluate(
 
 def run_attack(case: Case, name: str, fleets: Callable[[], Fleet | None]) -> AttackResult:
     """One attack, whatever becomes of it; its traceback is kept beside the result."""
+    say(name)
     started = time.monotonic()
     trace = None if case.folder is None else case.folder / f"{name}.failed.txt"
     if trace is not None:
@@ -265,6 +270,7 @@ def callback(
     performance: Performance | None = None,
     progress: bool = True,
     twin: Recipe | None = None,
+    insecure_seed: int | None = None,
 ) -> Callback:
     """A callback for :class:`~dptrain.trainer.Trainer`: every checkpoint is attacked the moment it exists.
 
@@ -283,6 +289,7 @@ def callback(
             fleet_folder=fleet_folder,
             performance=performance,
             progress=progress,
+            insecure_seed=insecure_seed,
         )
 
     return attack

@@ -10,6 +10,7 @@ A script that registers models or data sets of its own can call it with them in 
 """
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from dptrain.errors import ConfigError, ElsewhereError, RankError, UserError, ne
 
 if TYPE_CHECKING:
     from evaluation.result import ComparisonResult
+    from recipes.sweep import Sweep
 
 FAILED = 1
 USAGE_ERROR = 2
@@ -100,14 +102,15 @@ def usage() -> str:
 
 
 def list_command(arguments: list[str]) -> int:
-    """Recipes, data sets, models, losses, optimizers, guards and attacks."""
+    """Recipes, data sets, models, losses, optimizers, guards, attacks and executors."""
     _no_more("list", arguments)
-    from dptrain.registry import DATASETS, GUARDS, LOSSES, MODELS, OPTIMIZERS
+    from dptrain.registry import DATASETS, EXECUTORS, GUARDS, LOSSES, MODELS, OPTIMIZERS
     from evaluation.plan import ATTACKS
     from recipes import comparison
 
     sections = {"recipe": {name: comparison.about(name) for name in comparison.names()}}
-    sections |= {registry.kind: registry.about() for registry in (DATASETS, MODELS, LOSSES, OPTIMIZERS, GUARDS, ATTACKS)}
+    registries = (DATASETS, MODELS, LOSSES, OPTIMIZERS, GUARDS, ATTACKS, EXECUTORS)
+    sections |= {registry.kind: registry.about() for registry in registries}
     for kind, entries in sections.items():
         print(f"{kind}s" if not kind.endswith("s") else f"{kind}es")
         for name, about in entries.items():
@@ -126,29 +129,34 @@ def show_command(arguments: list[str]) -> int:
 
 def run_command(arguments: list[str]) -> int:
     """Train, attack, report."""
-    from recipes import comparison
+    from recipes import comparison, sweep
 
     if any(argument in ("-h", "--help") for argument in arguments):
         print(comparison.help_text())
+        print(sweep.HELP)
         print("  --distributed N: train each model on N processes of this machine together; it changes no guarantee.")
         return 0
     processes, arguments = _processes(typed := arguments)
+    how, arguments = sweep.split_flags(arguments)
     name, flags = _first("run", "a recipe, such as digits", arguments)
     wanted = comparison.load(name, flags)
+    _check_one_way(processes, how)
     if processes:
         return _launch(["run", *typed], processes)
     from recipes import runs
 
     with _joined():
-        result = runs.run(wanted, Path(name).stem, runs.command_line(["run", *typed]))
+        result = runs.run(wanted, Path(name).stem, runs.command_line(["run", *typed]), sweep=how)
     return _show(result, Path(wanted.output))
 
 
 def resume_command(arguments: list[str]) -> int:
-    """Go on with a run that was cut."""
-    from recipes import runs
+    """Go on with a run that was cut; --only eps=08.00/seed=0 with a part of it."""
+    from recipes import runs, sweep
 
     processes, arguments = _processes(typed := arguments)
+    how, arguments = sweep.split_flags(arguments, only=True)
+    _check_one_way(processes, how)
     folder, rest = _first("resume", "a run, such as runs/digits", arguments)
     _no_more("resume", rest)
     comparison = runs.load_run(Path(folder))
@@ -156,7 +164,7 @@ def resume_command(arguments: list[str]) -> int:
     if processes:
         return _launch(["resume", *typed], processes)
     with _joined():
-        result = runs.run(comparison, about["name"], about["command"])
+        result = runs.run(comparison, about["name"], about["command"], sweep=how)
     return _show(result, Path(folder))
 
 
@@ -336,6 +344,14 @@ def _processes(arguments: list[str]) -> tuple[int, list[str]]:
     return (0 if launch.is_launched() else processes), rest
 
 
+def _check_one_way(processes: int, how: "Sweep") -> None:
+    if processes and not how.is_here:
+        raise ConfigError(
+            "--distributed trains one model on several processes together, and --jobs and --executor several models at once; "
+            "give one of both"
+        )
+
+
 def _launch(arguments: list[str], processes: int) -> int:
     from recipes import launch
 
@@ -364,7 +380,7 @@ def _show(result: "ComparisonResult | None", root: Path) -> int:
 
     print(terminal.render(result))
     print("", *_pages(root), f"tensorboard --logdir {root}", sep="\n")
-    for trouble in (troubles := list(_troubles(result))):
+    for trouble in (troubles := list(_troubles(result, root))):
         print(f"dptrain: {trouble}", file=sys.stderr)
     return 1 if troubles else 0
 
@@ -378,9 +394,12 @@ def _pages(root: Path) -> Iterator[str]:
         yield f"{root / PRIVATE}  (members' examples: do not publish)"
 
 
-def _troubles(result: "ComparisonResult") -> Iterator[str]:
+def _troubles(result: "ComparisonResult", root: Path) -> Iterator[str]:
     """What must not go by unseen in a script: each ends the command with exit code 1."""
-    yield from (f"{failure}" for failure in result.failures)
+    for failure in result.failures:
+        label, _, _ = failure.partition(": ")
+        again = shlex.join(["dptrain", "resume", str(root), "--only", label])
+        yield f"{failure}; this one alone: {again}" if "/seed=" in label else failure
     from evaluation.report import wording
 
     yield from wording.contradicted(result)

@@ -28,6 +28,8 @@ from evaluation.result import Variant
 
 HERE = Path(__file__).parent
 Regularizers = Literal["together", "alone"]
+MOST_SEEDS = 1000
+"""Of one range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +43,7 @@ class Comparison:
     epsilons: tuple[float, ...] = (math.inf, 8.0, 4.0, 2.0, 1.0)
     """Budgets; inf is training without differential privacy."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Each draws its own split and initial weights; a headline wants at least three."""
+    """Each draws its own split and initial weights; a headline wants at least three. `0..4` is 0 1 2 3 4."""
     baselines: tuple[Variant, ...] = ("non_private", "clip_only", "regularized")
     """Runs without a guarantee, with as many updates: what is lost to clipping, and what regularization does alone."""
     non_private_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -264,6 +266,8 @@ def as_flags(table: Mapping[str, Any], path: Path) -> list[str]:
     for key, value in _flatten(table, ""):
         if key not in known:
             raise ConfigError(f"{path} has the unknown key {key!r}; {_hint(key, known)}")
+        if key == "seeds" and isinstance(value, str):  # "0..4"
+            value = value.split()
         is_list = any(get_origin(kind) is tuple for kind in (known[key], *get_args(known[key])))
         if isinstance(value, list) != is_list:
             accepted = "a list, such as [8.0, 4.0]" if is_list else "one value, not a list"
@@ -354,7 +358,24 @@ def _last_wins(flags: Sequence[str]) -> list[str]:
             groups[name] = current
         elif current is not None:
             current.append(flag)
+    if "--seeds" in groups:
+        groups["--seeds"] = [seed for text in groups["--seeds"] for seed in seeds_of(text)]
     return [part for name, values in groups.items() for part in (name, *values)]
+
+
+def seeds_of(text: str) -> list[str]:
+    """``0..4`` as 0 1 2 3 4, both ends among them; anything else as it is, for the parser to judge."""
+    found = re.fullmatch(r"(\d+)\.\.(\d+)", text)
+    if found is None:
+        if ".." in text:
+            raise ConfigError(f"seeds holds {text!r}; give the first and the last of them, such as 0..4")
+        return [text]
+    first, last = map(int, found.groups())
+    if last < first:
+        raise ConfigError(f"seeds holds {text!r}; give the smaller one first, such as {last}..{first}")
+    if last - first >= MOST_SEEDS:
+        raise ConfigError(f"seeds holds {text!r}, which are {last - first + 1}; give {MOST_SEEDS} at most")
+    return [str(seed) for seed in range(first, last + 1)]
 
 
 def _one_sentence(printed: str) -> str:

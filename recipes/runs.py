@@ -4,10 +4,13 @@ Nothing is written before data, plan and δ of every job have been checked. A fi
 cut goes on from its checkpoint. A job that breaks is listed as such and does not stop the others.
 """
 
+import contextlib
 import dataclasses
 import json
 import shlex
-import sys
+import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +22,31 @@ from dptrain import distributed
 from dptrain.checkpoint import unpack_json
 from dptrain.data.dataset import DataSet
 from dptrain.data.split import Split, split_of
-from dptrain.errors import CheckpointError, ConfigError, RankError, UserError
+from dptrain.errors import CheckpointError, ConfigError, RankError
+from dptrain.executor import EXECUTORS, Executor, Work
+from dptrain.executor.work import described
 from dptrain.files import write_file
+from dptrain.locking import held
 from dptrain.plain import as_plain, from_plain
-from dptrain.recipe import Recipe
-from dptrain.trainer import Trainer, build_training
+from dptrain.plan import calibrations, take_up_calibrations
+from dptrain.trainer import build_training
 from dptrain.version import versions
 from evaluation import runner
 from evaluation.exchange import exchanged
 from evaluation.guard_costs import guard_costs
-from evaluation.plan import EvaluationPlan
-from evaluation.result import ComparisonResult, Measure, read_run, write
+from evaluation.result import ComparisonResult, Measure, write
 from evaluation.summary import read_results, summarize, with_twins
 from evaluation.utility import without_model
 from recipes import audits
 from recipes.comparison import Comparison, Job, from_toml, plain, to_toml
+from recipes.display import Display
+from recipes.jobs import CALIBRATIONS, foreign, insecure_seed_of, is_complete, labelled, run_job, run_one, twin_of
+from recipes.sweep import Sweep
 
 ABOUT = "comparison.json"
 """Beside comparison.toml: what a report needs and the comparison does not say."""
+LOCK = ".lock"
+"""Held by the process that is at work in the folder."""
 
 NOT_COVERED = (
     "The figures and pictures of this report: they are computed from members without noise.",
@@ -66,49 +76,139 @@ def not_covered(unit: str, classes_are: str) -> tuple[str, ...]:
     return SEVERAL_OF_ONE_PERSON[unit], *((PUBLIC_ROSTER,) if classes_are == "users" else ()), *NOT_COVERED
 
 
-def run(comparison: Comparison, name: str, command: str, progress: bool = True) -> ComparisonResult | None:
+def run(
+    comparison: Comparison, name: str, command: str, progress: bool = True, sweep: Sweep | None = None
+) -> ComparisonResult | None:
     """Trains and attacks every job of the comparison into its output folder, and writes the reports there.
 
     Of several processes all train together; the first one alone writes, attacks and reports, and the others get None.
+
+    Args:
+        sweep: how many jobs run at once, where, and which; left out, all of them here, one after the other.
 
     Raises:
         UserError: something given cannot be used; nothing was written.
         KeyboardInterrupt: after Ctrl-C, with a checkpoint on disk.
         RankError: another process died or is elsewhere; no job can go on.
     """
-    ranks = distributed.current()
+    ranks, sweep = distributed.current(), sweep or Sweep()
     if comparison.performance.threads is not None:
         torch.set_num_threads(comparison.performance.threads)
     root = Path(comparison.output).resolve()
-    jobs = comparison.jobs()
+    jobs = labelled(comparison, list(sweep.only)) if sweep.only else comparison.jobs()
+    executor = None if sweep.is_here else executor_of(sweep, comparison)
     data = ranks.together("the data", lambda: dptrain.data.load(comparison.recipe.data))
     shares = comparison.recipe.data.split
     unit = comparison.recipe.privacy.unit
     splits = {seed: split_of(data, shares, seed, unit) for seed in comparison.seeds}
+    if (root / CALIBRATIONS).is_file():
+        take_up_calibrations(_read_json(root / CALIBRATIONS))
     ranks.together("the plans", lambda: check(jobs, data, splits))
     guard = comparison.recipe.release.guard
     ranks.together("the attacks", lambda: runner.check_plan(comparison.evaluation, data, guard, splits.values()))
-    ranks.first("the output folder", lambda: claim(root, comparison, name, command, data))
-    failures: dict[str, str] = {}
-    progress = progress and ranks.is_first
-    with tqdm(total=len(jobs), desc=name, unit="run", disable=None if progress else True, file=sys.stderr) as bar:
+    with contextlib.ExitStack() as stack:
+
+        def claimed() -> None:
+            stack.enter_context(claim(root, comparison, name, command, data))
+            write_file(root / CALIBRATIONS, (json.dumps(calibrations(), indent=1) + "\n").encode())
+
+        ranks.first("the output folder", claimed)
+        failures: dict[str, str] = {}
+        try:
+            if executor is None:
+                here(jobs, comparison, root, data, splits, failures, name, progress and ranks.is_first)
+            else:
+                elsewhere(executor, sweep, jobs, comparison, root, data, failures, name, progress)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(way_on(comparison.output, sweep)) from None
+        finally:
+            if ranks.is_first:
+                _keep(failures, jobs, root)
+        return report(root) if ranks.is_first else None
+
+
+def here(
+    jobs: list[Job],
+    comparison: Comparison,
+    root: Path,
+    data: DataSet,
+    splits: dict[int, Split],
+    failures: dict[str, str],
+    name: str,
+    progress: bool,
+) -> None:
+    """One job after the other, in this process; with others, where several train each model together."""
+    with Display(name, len(jobs), shown=progress) as display:
         for job in jobs:
-            bar.set_postfix_str(job.label)
+            display.begins(job.label)
+            began = time.monotonic()
             try:
                 run_job(job, comparison, root, data, splits[job.seed], progress)
-            except KeyboardInterrupt:
-                raise KeyboardInterrupt(comparison.output) from None
             except RankError:
                 raise
-            except UserError as error:
-                failures[job.label] = str(error)
             except Exception as error:  # one broken job must not lose the others' hours
-                failures[job.label] = f"{type(error).__name__}: {error}"
-            bar.update()
-    if not ranks.is_first:
-        return None
-    write_file(root / "failures.json", (json.dumps(failures, indent=1) + "\n").encode())
-    return report(root)
+                failures[job.label] = described(error)
+            display.ended(job.label, failures.get(job.label), False, time.monotonic() - began)
+
+
+def elsewhere(
+    executor: Executor,
+    sweep: Sweep,
+    jobs: list[Job],
+    comparison: Comparison,
+    root: Path,
+    data: DataSet,
+    failures: dict[str, str],
+    name: str,
+    progress: bool,
+) -> None:
+    """What is not complete, by an executor."""
+    labels = [job.label for job in jobs if not is_complete(job, root / job.label, comparison.evaluation, data)]
+    work = Work(run_one, root)
+    shutil.rmtree(work.statuses, ignore_errors=True)  # of a sweep that was killed
+    done = len(jobs) - len(labels)
+    with Display(name, len(jobs), done, folder=work.statuses, lines=min(sweep.jobs, len(labels)), shown=progress) as display:
+        try:
+            with contextlib.closing(executor.run(work, labels)) as running:
+                for job in running:
+                    if job.error is not None:
+                        failures[job.label] = job.error
+                    display.ended(job.label, job.error, job.stopped, job.seconds)
+        finally:
+            shutil.rmtree(work.statuses, ignore_errors=True)
+
+
+def executor_of(sweep: Sweep, comparison: Comparison) -> Executor:
+    """The executor that a sweep names.
+
+    Raises:
+        ConfigError: it cannot run these jobs: something is known to this process alone, or several processes train each model.
+    """
+    how = f"--executor {sweep.executor}" if sweep.executor != "local" else f"--jobs {sweep.jobs}"
+    if distributed.current().size > 1:
+        raise ConfigError(f"{how} starts processes for its jobs, and this one trains together with others; give one of both")
+    unknown = foreign(comparison)
+    if unknown:
+        raise ConfigError(
+            f"{how} starts fresh processes, and the {unknown[0].kind} {unknown[0].name!r} is registered in this one alone; "
+            f"leave {how.split()[0]} out, to run one job after the other here"
+        )
+    return EXECUTORS[sweep.executor](sweep.options(comparison.performance.threads))
+
+
+def way_on(output: str, sweep: Sweep) -> str:
+    """What stands behind `dptrain resume` to go on in the same way."""
+    flags = [] if sweep.jobs == 1 else ["--jobs", str(sweep.jobs)]
+    flags += [] if sweep.executor == "local" else ["--executor", sweep.executor]
+    return shlex.join([output, *flags])
+
+
+def _keep(failures: dict[str, str], jobs: list[Job], root: Path) -> None:
+    """Writes what failed, beside what failed earlier of jobs that were not run this time."""
+    path = root / "failures.json"
+    before = _read_json(path) if path.exists() else {}
+    others = {label: reason for label, reason in before.items() if label not in {job.label for job in jobs}}
+    write_file(path, (json.dumps(others | failures, indent=1) + "\n").encode())
 
 
 def check(jobs: list[Job], data: DataSet, splits: dict[int, Split]) -> None:
@@ -117,32 +217,61 @@ def check(jobs: list[Job], data: DataSet, splits: dict[int, Split]) -> None:
         build_training(job.recipe, data, splits[job.seed].members, job.seed, public=splits[job.seed].public)
 
 
-def claim(root: Path, comparison: Comparison, name: str, command: str, data: DataSet) -> None:
-    """Takes the output folder for this comparison, or refuses a folder that holds another one.
+@contextlib.contextmanager
+def claim(root: Path, comparison: Comparison, name: str, command: str, data: DataSet) -> Iterator[None]:
+    """Takes the output folder for this comparison, and keeps other processes out of it for the block.
 
     Raises:
-        ConfigError: the folder holds another comparison, one of other data, or something else; or the comparison would not
-            be read back as it is.
+        ConfigError: the folder holds another comparison, one of other data, or something else; another process is at work in
+            it; or the comparison would not be read back as it is.
     """
     path = root / "comparison.toml"
     text = to_toml(comparison)
     if plain(from_toml(text, path)) != plain(comparison):
         raise ConfigError("the comparison cannot be written down as TOML and read back the same; use simpler texts in it")
-    if path.exists():
-        if about_run(root)["data"].get("fingerprint") != data.fingerprint:
-            raise ConfigError(
-                f"{root} holds models of other data: {data.name} has changed since; type another folder, such as --output "
-                f"{root}-2, or put the data back"
-            )
-        before, now = plain(load_run(root)), plain(comparison)
-        if before != now:
-            changed = ", ".join(sorted(_differences(before, now)))
-            raise ConfigError(
-                f"{root} holds another comparison ({changed} differ); type another folder, such as --output {root}-2, or "
-                "remove it"
-            )
-        return
-    take(root)
+    if not path.exists():
+        take(root)
+    with locked(root):
+        if path.exists():
+            _check_same(root, comparison, data)
+            first, _, _ = path.read_text(encoding="utf-8").partition("\n")
+            if load_run(root).performance != comparison.performance:  # which workers read there
+                write_file(path, f"{first}\n\n{text}".encode())
+        else:
+            _write_comparison(root, comparison, name, command, data)
+        yield
+
+
+@contextlib.contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Keeps other processes out of a run's folder. A lock of one that died holds nobody up.
+
+    Raises:
+        ConfigError: another one is at work there.
+    """
+
+    def busy(by: str) -> ConfigError:
+        return ConfigError(f"{root} is in use by {by}; wait until that has ended, or type another folder with --output")
+
+    with held(root / LOCK, busy=busy):
+        yield
+
+
+def _check_same(root: Path, comparison: Comparison, data: DataSet) -> None:
+    if about_run(root)["data"].get("fingerprint") != data.fingerprint:
+        raise ConfigError(
+            f"{root} holds models of other data: {data.name} has changed since; type another folder, such as --output "
+            f"{root}-2, or put the data back"
+        )
+    before, now = plain(load_run(root)), plain(comparison)
+    if before != now:
+        changed = ", ".join(sorted(_differences(before, now)))
+        raise ConfigError(
+            f"{root} holds another comparison ({changed} differ); type another folder, such as --output {root}-2, or remove it"
+        )
+
+
+def _write_comparison(root: Path, comparison: Comparison, name: str, command: str, data: DataSet) -> None:
     shares, unit = comparison.recipe.data.split, comparison.recipe.privacy.unit
     held_out = data.targets[split_of(data, shares, comparison.seeds[0], unit).held_out]
     about = {
@@ -162,7 +291,7 @@ def claim(root: Path, comparison: Comparison, name: str, command: str, data: Dat
     }
     write_file(root / ABOUT, (json.dumps(about, indent=1) + "\n").encode())
     typed = "".join(letter if letter.isprintable() else " " for letter in command)
-    write_file(path, f"# The resolved comparison. {typed}\n\n{text}".encode())
+    write_file(root / "comparison.toml", f"# The resolved comparison. {typed}\n\n{to_toml(comparison)}".encode())
 
 
 def take(root: Path) -> None:
@@ -171,7 +300,7 @@ def take(root: Path) -> None:
     Raises:
         ConfigError: it holds something else than a comparison and audits.
     """
-    ours = {ABOUT, f".{ABOUT}", ".comparison.toml", audits.FOLDER}
+    ours = {ABOUT, f".{ABOUT}", ".comparison.toml", LOCK, audits.FOLDER}
     if root.exists() and not root.is_dir():
         raise ConfigError(f"{root} is a file; type another folder with --output")
     foreign = root.exists() and any(entry.name.rstrip("0123456789").rstrip(".") not in ours for entry in root.iterdir())
@@ -185,53 +314,6 @@ def _differences(before: object, now: object, prefix: str = "") -> set[str]:
         keys = before.keys() | now.keys()
         return {item for key in keys for item in _differences(before.get(key), now.get(key), f"{prefix}{key}.")}
     return set() if before == now else {prefix.rstrip(".").removeprefix("recipe.")}
-
-
-def run_job(job: Job, comparison: Comparison, root: Path, data: DataSet, split: Split, progress: bool) -> None:
-    """Trains and attacks one model, unless that was done."""
-    folder = root / job.label
-    if distributed.current().first(job.label, lambda: is_complete(job, folder, comparison.evaluation, data)):
-        return
-    fleet, twin = root / "private" / "fleet", twin_of(job, comparison)
-    attack = runner.callback(comparison.evaluation, fleet, comparison.performance, progress, twin)
-    trainer = Trainer(
-        job.recipe,
-        data,
-        split,
-        seed=job.seed,
-        folder=folder,
-        performance=comparison.performance,
-        callbacks=(attack,),
-        insecure_seed=None if comparison.insecure_seed is None else comparison.insecure_seed * 1000 + job.seed,
-        label=job.label,
-        variant=job.variant,
-        regularizer=job.regularizer,
-        telemetry=telemetry_folder(root) / job.label,
-        progress=progress,
-    )
-    trainer.run()
-
-
-def twin_of(job: Job, comparison: Comparison) -> Recipe | None:
-    """The recipe of the comparison's non-private model of the same seed; None where it has none."""
-    return next((other.recipe for other in comparison.jobs() if (other.variant, other.seed) == ("non_private", job.seed)), None)
-
-
-def telemetry_folder(root: Path) -> Path:
-    """The log directory for exact training curves: beside the comparison's, never inside it."""
-    return root.with_name(f"{root.name}.non_private")
-
-
-def is_complete(job: Job, folder: Path, plan: EvaluationPlan, data: DataSet) -> bool:
-    """Whether the last checkpoint of the job was trained on these data, and no attack on it is missing or failed, through no
-    guard either."""
-    results = map(read_run, sorted((folder / "evaluation").glob("step=*/result.json")))
-    found = next((result for result in results if result.step == result.steps), None)
-    if found is None or found.recipe_digest != job.recipe.digest() or found.data_fingerprint != data.fingerprint:
-        return False
-    done = {attack.name for attack in found.attacks if attack.status != "failed"}
-    through = {item.guard for item in found.guarded if all(attack.status != "failed" for attack in item.attacks)}
-    return done.issuperset(plan.attacks) and through.issuperset(plan.guards)
 
 
 def report(root: Path) -> ComparisonResult:
@@ -293,19 +375,21 @@ def evaluate_again(root: Path, attacks: list[str], progress: bool = True) -> Com
     jobs = [job for job in comparison.jobs() if (root / job.label / "release").exists()]
     if not jobs:
         raise CheckpointError(f"{root} holds no checkpoint yet; type `dptrain resume {root}`")
-    for job in tqdm(jobs, desc="evaluate", unit="run", disable=None if progress else True):
-        runner.evaluate(
-            root / job.label,
-            data,
-            plan=plan,
-            recipe=job.recipe,
-            twin=twin_of(job, comparison),
-            fleet_folder=root / "private" / "fleet",
-            performance=comparison.performance,
-            keep_others=True,
-            progress=progress,
-        )
-    return report(root)
+    with locked(root):
+        for job in tqdm(jobs, desc="evaluate", unit="run", disable=None if progress else True):
+            runner.evaluate(
+                root / job.label,
+                data,
+                plan=plan,
+                recipe=job.recipe,
+                twin=twin_of(job, comparison),
+                fleet_folder=root / "private" / "fleet",
+                performance=comparison.performance,
+                keep_others=True,
+                progress=progress,
+                insecure_seed=insecure_seed_of(job, comparison),
+            )
+        return report(root)
 
 
 def about_run(root: Path) -> dict[str, Any]:

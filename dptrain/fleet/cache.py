@@ -1,9 +1,10 @@
 """A fleet on disk: one file when it is whole, and beside it the models that are done while it is not.
 
     kept = Cache(folder, digest, membership)
-    kept.whole(...)         # the fleet, or None
-    kept.add(answers)       # of some models; now and then, what was added goes to the disk
-    kept.finish(answers)    # of all models
+    kept.whole()                # the fleet, or None
+    with kept.alone():          # of several processes that want this fleet, one trains it; the others wait, and look again
+        kept.add(answers)       # of some models; now and then, what was added goes to the disk
+        kept.finish(answers)    # of all models
 
 Everything stands under the fleet's hash. A file counts only if it says this hash, holds what it must hold in the right shapes,
 and is undamaged (zip archives carry a checksum of each array); otherwise it is as if it were not there, and its models are
@@ -11,9 +12,11 @@ trained again. So it is with kept weights that do not fit the model as it is bui
 their places whole, so that an interruption leaves none that is wrong.
 """
 
+import math
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from torch import nn
 
 from dptrain.files import whole_file
 from dptrain.fleet.answers import Answers
+from dptrain.locking import held
 
 EVERY = 5.0
 """Seconds between writes of what is done so far."""
@@ -56,6 +60,17 @@ class Cache:
         self._parts = None if folder is None else folder / f"{digest}.parts"
         self._waiting: list[Answers] = []
         self._written = time.monotonic()
+        self._finished = False
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Until the block ends, no other process trains this fleet: whoever comes second waits here, and then finds it."""
+        if self._file is None:
+            yield
+            return
+        lock = self._file.with_name(f".{self._digest}.lock")
+        with held(lock, busy=TimeoutError, wait=math.inf, remove=lambda: self._finished):
+            yield
 
     def whole(self) -> Answers | None:
         """All models, where the cache holds them."""
@@ -88,6 +103,7 @@ class Cache:
         if self._file is None or self._parts is None:
             return
         self._write(self._file, answers)
+        self._finished = True
         if self._parts.exists():
             for path in self._parts.glob("*.npz"):
                 path.unlink(missing_ok=True)

@@ -152,6 +152,7 @@ def write_job(folder: Path, job: "Job") -> None:
         "keep_weights": job.keep_weights,
         "views": None if job.views is None else job.views.name,
         "public": None if job.public is None else job.public.tolist(),
+        "insecure_seed": job.insecure_seed,
     }
     (folder / JOB).write_text(json.dumps(plain))
 
@@ -185,4 +186,5 @@ def read_job(folder: Path) -> "Job":
         views=None if plain["views"] is None else by_name(plain["views"]),
         keep_weights=plain["keep_weights"],
         public=None if plain["public"] is None else np.array(plain["public"], dtype=np.int64),
+        insecure_seed=plain["insecure_seed"],
     )

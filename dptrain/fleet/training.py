@@ -30,6 +30,7 @@ from dptrain.fleet.design import FIRST_SEED, NO_TEST, Train, draw_membership, fl
 from dptrain.fleet.layers import Unstackable
 from dptrain.fleet.processes import shared_out, startable
 from dptrain.fleet.stacked import Stack, models_in_a_stack
+from dptrain.progress import say
 from dptrain.recipe import Performance, Recipe
 from dptrain.stopping import EarlyStopping
 from dptrain.trainer import build_model, build_training
@@ -60,9 +61,12 @@ class Single:
         seed: int,
         performance: Performance,
         public: Int[np.ndarray, " public"] | None = None,
+        insecure_seed: int | None = None,
     ):
         self._recipe, self._data, self._seed, self._public = recipe, data, seed, public
-        self._training = build_training(recipe, data, members, seed, performance=performance, public=public)
+        self._training = build_training(
+            recipe, data, members, seed, performance=performance, public=public, insecure_seed=insecure_seed
+        )
         self._stopping = EarlyStopping.of(recipe, data, public, self._training)
         self._batches = self._training.batches()
         self.ended = False
@@ -100,6 +104,7 @@ class Job:
     views: Views | None = None
     keep_weights: bool = False
     public: Int[np.ndarray, " public"] | None = None
+    insecure_seed: int | None = None
 
     def begin(self, way: Way, missing: list[int]) -> Block:
         """The next models, before their first step.
@@ -107,12 +112,14 @@ class Job:
         Raises:
             Unstackable: they cannot be trained this way.
         """
+        seed = FIRST_SEED + missing[0]
+        insecure_seed = None if self.insecure_seed is None else self.insecure_seed + seed
         if way == "one by one":
             members = np.flatnonzero(self.membership[missing[0]])
-            return Single(self.recipe, self.data, members, FIRST_SEED + missing[0], self.performance, self.public)
+            return Single(self.recipe, self.data, members, seed, self.performance, self.public, insecure_seed)
         numbers = missing[: models_in_a_stack(self.recipe, self.data, way)]
         seeds = [FIRST_SEED + number for number in numbers]
-        return Stack(self.recipe, self.data, self.membership[numbers], seeds, way=way)
+        return Stack(self.recipe, self.data, self.membership[numbers], seeds, way=way, insecure_seed=insecure_seed)
 
     def finish(self, block: Block, missing: list[int], bar: tqdm) -> Answers:
         """Trains these models to the end; they are no longer missing."""
@@ -144,6 +151,7 @@ def train_fleet(
     public: Int[np.ndarray, " public"] | None = None,
     users: Int[np.ndarray, " users"] | None = None,
     progress: bool = True,
+    insecure_seed: int | None = None,
 ) -> Fleet:
     """The fleet of a recipe, from the cache where it is complete, otherwise trained now.
 
@@ -158,6 +166,8 @@ def train_fleet(
         views: augmented views of the examples, to which the models answer as well.
         public: the target's own public examples, where the recipe looks at them; they must be among ``test``.
         users: whose each example is, where the target's users had one coin each.
+        insecure_seed: repeatable batches and noise, for debugging alone. The same models come out where they are trained in the
+            same way, which ``performance.fleet`` fixes.
 
     Raises:
         UserError: the model's outputs are not one a class.
@@ -165,14 +175,16 @@ def train_fleet(
     steps = recipe.training.steps if steps is None else steps
     untrained = build_model(recipe, data, 0)
     trained = recipe_digest(recipe, untrained, steps, public)
+    trained += "" if insecure_seed is None else f" insecure seed {insecure_seed}"
     digest = fleet_digest(trained, data, models, rate, test, views.name if views else None, users)
     membership = draw_membership(models, len(data), rate, test=test, users=users)
-    job = Job(recipe, data, membership, steps, digest, performance or Performance(), views, keep_weights, public)
+    job = Job(recipe, data, membership, steps, digest, performance or Performance(), views, keep_weights, public, insecure_seed)
     cache = Cache(folder, digest, membership, views=views is not None, weights=keep_weights, untrained=untrained)
+    say(f"{models} shadow models")
     answers = cache.whole()
     if answers is None:
-        with _bar(models * steps, "update", progress) as bar:
-            answers = _gathered(cache, data, models, lambda missing: _trained(job, missing, bar))
+        with cache.alone(), _bar(models * steps, "update", progress) as bar:
+            answers = cache.whole() or _gathered(cache, data, models, lambda missing: _trained(job, missing, bar))
     weights = answers.weights if keep_weights else None
     return Fleet(answers.logits, membership, digest, answers.views, weights, functools.partial(build_model, recipe, data, 0))
 
@@ -213,7 +225,10 @@ def retrain_fleet(
                 yield Answers.of(retrain(np.flatnonzero(membership[number]), FIRST_SEED + number), number, data, views)
                 bar.update()
 
-    answers = cache.whole() or _gathered(cache, data, models, trained)
+    answers = cache.whole()
+    if answers is None:
+        with cache.alone():
+            answers = cache.whole() or _gathered(cache, data, models, trained)
     return Fleet(answers.logits, membership, digest, answers.views)
 
 
