@@ -28,6 +28,10 @@ class CheckpointError(UserError):
     """A checkpoint is missing, incomplete, or not what was saved."""
 
 
+class LedgerError(CheckpointError):
+    """A ledger was changed by hand, or cannot be written."""
+
+
 class ProtocolError(UserError):
     """The calls came in an order for which the account of the budget would be false."""
 

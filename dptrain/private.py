@@ -17,7 +17,7 @@ import math
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,7 @@ from dptrain.data.split import Split
 from dptrain.data.split import save as save_split
 from dptrain.errors import CheckpointError, PlanError, ProtocolError, UserError, is_out_of_memory
 from dptrain.guards import BITS_EVERY, BITS_FIRST, OptimizerWatch, StateWatch, check_augment, claim
-from dptrain.ledger import Ledger
+from dptrain.ledger import Account, Ledger, Spending, named
 from dptrain.noise import noise_for, secret_generator
 from dptrain.optimizers import NoiseAware
 from dptrain.plain import as_plain, from_plain
@@ -75,6 +75,7 @@ def make_private(
     augment: Augment | None = None,
     performance: Performance | None = None,
     ledger: str | Path | None = None,
+    account: Account | Spending | str | None = None,
     average: float | None = None,
     before: Callable[[np.random.Generator], None] | None = None,
     insecure_seed: int | None = None,
@@ -94,6 +95,9 @@ def make_private(
         units: whose each example is, where the plan's unit is the user: a private array of whole numbers, ``[examples]``.
         performance: what may change the speed, never the mechanism.
         ledger: file in which steps are announced before they are taken.
+        account: which data set's, over all runs (:mod:`dptrain.ledger.account`). Left out, it is found by the content of a
+            :class:`~dptrain.data.dataset.DataSet` or a ``TensorDataset``; of another one, and of one that grows, give its name,
+            such as ``"patients-2026"``. ``"none"`` keeps none, as of public data.
         average: decay of a moving average of the weights, such as 0.99; then that average is what :meth:`save` releases.
         before: makes what the plan releases before its first update (``aggregations``, ``edge_release``), with the secret
             generator that it is given. It is called once, when the ledger has announced the first steps, and may write into the
@@ -104,6 +108,7 @@ def make_private(
         PlanError: δ is not below 1/N, N is not what the plan states, the model cannot be made private, the optimizer is not
             fresh, or ``augment`` mixes examples.
         DataError: the data set is empty or cannot be indexed, or ``units`` does not fit it.
+        LedgerError: ``account`` is no name.
     """
     if not isinstance(plan, PrivacyPlan):
         raise PlanError(f"plan is {plan!r}; give a PrivacyPlan, such as PrivacyPlan(...).calibrate(epsilon=8)")
@@ -144,6 +149,7 @@ def make_private(
         performance,
         None if ledger is None else Path(ledger),
         insecure_seed,
+        spending=_spending_of(account, examples),
         average=average,
         before=before,
         views=views,
@@ -166,6 +172,30 @@ def _examples_of(dataset: Any, units: Any, plan: PrivacyPlan) -> Examples:
     return dataset if isinstance(dataset, Examples) else Examples(dataset, units=units)
 
 
+def _spending_of(account: Account | Spending | str | None, examples: Examples) -> Spending | None:
+    """The way to the account of these examples; None where there is none, or another process keeps it."""
+    if not distributed.current().is_first or account == NO_ACCOUNT:
+        return None
+    if isinstance(account, Spending):
+        return account
+    if isinstance(account, Account):
+        return Spending(account, _SCRIPT)
+    if account is not None:
+        return Spending(Account(named(account), account), _SCRIPT)
+    if examples.content:
+        return Spending(Account(examples.content, examples.name), _SCRIPT)
+    warnings.warn(
+        "this training stands in no account: of this data set no fingerprint is known, so that nothing adds up what its runs "
+        "spend together; name it, such as make_private(..., account='patients-2026'), or account='none' where it is public",
+        stacklevel=3,
+    )
+    return None
+
+
+NO_ACCOUNT = "none"
+_SCRIPT = {"label": "make_private()"}
+
+
 class PrivateTraining:
     """A training under a plan; made by :func:`make_private`."""
 
@@ -180,6 +210,7 @@ class PrivateTraining:
         ledger: Path | None,
         insecure_seed: int | None,
         *,
+        spending: Spending | None = None,
         average: float | None = None,
         before: Callable[[np.random.Generator], None] | None = None,
         views: int = 1,
@@ -213,6 +244,8 @@ class PrivateTraining:
         self._average = None if average is None else WeightAverage(model, average)
         self._noise = self.ranks.noise(lambda: noise_for(plan, insecure_seed))
         self._ledger = Ledger(ledger, examples.fingerprint) if ledger is not None and self.ranks.is_first else None
+        self.spending = spending if self.ranks.is_first else None
+        """Private: the way to the data set's account; None where this run stands in none, or another process keeps it."""
         self._earlier: tuple[tuple[int, int], ...] = ()
         """Ranges of steps that were drawn, each in one go, before this object took over."""
         self._first = 0
@@ -499,14 +532,37 @@ class PrivateTraining:
         self._qualifications += sentences
 
     def _reserve(self, last: int) -> str | None:
-        if self._ledger is None or not self.plan.is_private:
-            return None
-        return self._ledger.reserve(self.plan, self._taken, last, draw=f"{id(self):x}/{self._first}")
+        """Announces steps: to the data set's account, and then to the run's own ledger. None where neither is kept."""
+        draw, block = f"{id(self):x}/{self._first}", ""
+        if self.spending is not None:
+            self.open_account()
+            block = self.spending.reserve(self.plan, self._taken, last, draw)
+        if self._ledger is not None and self.plan.is_private:
+            try:
+                block = self._ledger.reserve(self.plan, self._taken, last, draw, block)
+            except UserError:
+                if self.spending is not None:
+                    with suppress(UserError):
+                        self.spending.settle(block, self._taken)
+                raise
+        return block or None
+
+    def open_account(self) -> None:
+        """Says in the data set's account that this training reads the data, unless that was said."""
+        if self.spending is not None:
+            self.spending.begin(self.plan, self._ledger, self._earlier)
 
     def _settle(self, block: str | None, last: int) -> None:
         end = max(self._taken, self._first + 1) if self._began else self._taken  # what was released before the first update
-        if self._ledger is not None and block is not None and end < last:
+        if block is None:
+            return
+        if self._ledger is not None and self.plan.is_private and end < last:
             self._ledger.settle(block, end)
+        if self.spending is not None:
+            if end < last:
+                self.spending.settle(block, end)
+            if self.spending.closes_itself and (end < last or end == self.plan.steps):
+                self.spending.close("done" if end == self.plan.steps else "stopped")
 
     # -- on disk ----------------------------------------------------------------------------------------------------
 
@@ -568,6 +624,7 @@ class PrivateTraining:
         average, kept = ({}, None) if self._average is None else self._average.pack()
         state = {"steps_taken": self.steps_taken, "drawn": self._drawn, "plan": as_plain(self.plan), "optimizer": plain}
         state |= {"insecure_randomness": self.insecure, "average": kept}
+        state |= {"account": None, "run": ""} if self.spending is None else self.spending.where()
         weights = {f"model/{name}": value for name, value in self._model.state_dict().items()}
         packed = checkpoint.pack_tensors({**weights, **tensors, **average})
         checkpoint.write_folder(
@@ -614,6 +671,8 @@ class PrivateTraining:
         self._optimizer_watch.record()
         self._earlier = tuple((int(first), int(last)) for first, last in state["drawn"])
         self._first = self._taken = int(state["steps_taken"])
+        if self.spending is not None:
+            self.spending.run = self.spending.run or str(state.get("run", ""))
         self._noise = self.ranks.noise(lambda: noise_for(self.plan, self._insecure_seed, self._first))
         self.insecure = self.insecure or bool(state["insecure_randomness"])
         claim(self._model.parameters(), self._owner, all_replaced=True)

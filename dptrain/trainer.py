@@ -12,6 +12,7 @@ does not cover it.
 import functools
 import hashlib
 import math
+import secrets
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -38,13 +39,14 @@ from dptrain.distributed import Ranks
 from dptrain.errors import CheckpointError, ConfigError, DataError, PlanError
 from dptrain.files import write_file
 from dptrain.graph.release import releases
+from dptrain.ledger import Account, Spending, Total
 from dptrain.models import front
 from dptrain.models.hugging_face import LowRank
 from dptrain.optimizers import follow_schedule
 from dptrain.plain import as_plain
 from dptrain.plan import PrivacyPlan
 from dptrain.pretraining import pretrained
-from dptrain.private import PrivateTraining, make_private
+from dptrain.private import NO_ACCOUNT, PrivateTraining, make_private
 from dptrain.progress import say
 from dptrain.qualifications import qualifications
 from dptrain.recipe import Performance, Recipe
@@ -121,6 +123,7 @@ def build_training(
     insecure_seed: int | None = None,
     initial: Mapping[str, Tensor] | None = None,
     extend: Extension | None = None,
+    spending: Spending | None = None,
 ) -> PrivateTraining:
     """A training of the recipe on the examples ``members``, not yet begun; ``seed`` decides the initial weights, unless
     ``initial`` gives them.
@@ -130,6 +133,8 @@ def build_training(
     Args:
         public: indices of examples that everyone knows, for regularization that needs some.
         extend: is handed the model, its examples and their loss, and gives those that are trained in their place.
+        spending: the way to the data set's account; left out, the caller answers for that this training stands in it, as for
+            shadow models, whose attack is noted there.
 
     Raises:
         ConfigError: the recipe's regularization does not go with its plan, or needs public examples and has none.
@@ -170,6 +175,7 @@ def build_training(
         performance=performance,
         ledger=ledger,
         average=recipe.training.average,
+        account=NO_ACCOUNT if spending is None else spending,
         before=before,
         insecure_seed=insecure_seed,
     )
@@ -228,11 +234,14 @@ class Trainer:
         regularizer: str = "",
         telemetry: Path | None = None,
         progress: bool = True,
+        total: Total | None = None,
     ):
         self.recipe, self.data, self.split, self.seed, self.folder = recipe, data, split, seed, folder
         self.callbacks = callbacks
         self.label = label or folder.name
         self.variant, self.regularizer = variant, regularizer
+        spending = Spending(Account(data.fingerprint, data.name), self._entry(), total)
+        spending.closes_itself = False
         self.training = build_training(
             recipe,
             data,
@@ -242,6 +251,7 @@ class Trainer:
             performance=performance,
             ledger=folder / "private" / "ledger.jsonl",
             insecure_seed=insecure_seed,
+            spending=spending,
         )
         self.stopping = EarlyStopping.of(recipe, data, split.public, self.training)
         self.telemetry = telemetry if self.training.ranks.is_first else None
@@ -250,6 +260,15 @@ class Trainer:
     def run(self) -> PrivateTraining:
         """Trains to the plan's last step, or to where early stopping ends it, from the latest checkpoint if there is one."""
         self._start()
+        try:
+            self._train()
+        except BaseException as error:
+            self._close(error)
+            raise
+        self._close(None)
+        return self.training
+
+    def _train(self) -> None:
         with self._bar() as bar, _Telemetry(self.telemetry, self.training) as telemetry:
             for until in self._stops():
                 with stop_at_step_end(self.training.ranks) as asked_to_stop:
@@ -268,7 +287,29 @@ class Trainer:
                     self.training.ranks.first("a callback", partial(self._call, callback))
                 if self.stopping.stopped:
                     break
-        return self.training
+
+    def _close(self, error: BaseException | None) -> None:
+        """Says in the account how the run ended: all of its steps count, however that was."""
+        spending = self.training.spending
+        if spending is None:
+            return
+        if error is None or self.training.steps_taken == self.training.plan.steps:
+            spending.close("done") if error is None else spending.close_quietly("done")
+        elif isinstance(error, KeyboardInterrupt):
+            spending.close_quietly("stopped")
+        else:
+            spending.close_quietly("failed", f"{type(error).__name__}: {error}")
+
+    def _entry(self) -> dict[str, Any]:
+        """What the account is told of this run."""
+        return {
+            "label": self.label,
+            "variant": self.variant,
+            "regularizer": self.regularizer,
+            "seed": self.seed,
+            "folder": str(self.folder.absolute()),
+            "recipe_digest": self.recipe.digest(),
+        }
 
     def about(self) -> dict[str, Any]:
         """Public facts of the run, for the release card.
@@ -306,6 +347,10 @@ class Trainer:
         return lambda: released_model(self.recipe, self.data, self.split.public, self.training, self.seed)
 
     def _start(self) -> None:
+        self._resume()
+        self.training.ranks.first("the data set's account", self.training.open_account)
+
+    def _resume(self) -> None:
         if self.training.ranks.first("the run's folder", self._take_up_folder):
             self.training.resume(self.folder)
             if self.recipe.regularization.early_stopping:
@@ -340,17 +385,25 @@ class Trainer:
     def _check_identity(self, path: Path) -> None:
         """A checkpoint is gone on with by the recipe, the seed and the data that made it: its card states only one of each."""
         same = {"seed": self.seed, "recipe": as_plain(self.recipe), "data_fingerprint": self.data.fingerprint}
-        if checkpoint.is_there(path.parent / "checkpoint") and path.exists():
-            stored = checkpoint.unpack_json(path.read_bytes(), path)
-            for config in (same["recipe"], stored.get("recipe", {})):
-                config.get("data", {}).pop("path", None)
-            changed = [name for name, value in same.items() if stored.get(name) != value]
-            if changed:
-                raise CheckpointError(
-                    f"{self.folder} holds a training with another {' and another '.join(changed)}; give the one that it began "
-                    "with, or another folder"
-                )
-        identity = {"label": self.label, "variant": self.variant, "regularizer": self.regularizer, **same}
+        begun = checkpoint.is_there(path.parent / "checkpoint")
+        try:
+            stored = checkpoint.unpack_json(path.read_bytes(), path) if path.exists() else {}
+        except CheckpointError:
+            if begun:
+                raise
+            stored = {}
+        changed = [name for name, value in same.items() if _unlocated(stored.get(name)) != _unlocated(value)]
+        if begun and path.exists() and changed:
+            raise CheckpointError(
+                f"{self.folder} holds a training with another {' and another '.join(changed)}; give the one that it began "
+                "with, or another folder"
+            )
+        run = str(stored.get("run", ""))
+        spending = self.training.spending
+        if spending is not None:  # known before it is opened: a run that is cut off goes on under its own name
+            spending.run = run if run and not changed else secrets.token_hex(6)
+            run = spending.run
+        identity = {"label": self.label, "variant": self.variant, "regularizer": self.regularizer, **same, "run": run}
         write_file(path, checkpoint.pack_json(identity))
 
     def _stops(self) -> Iterator[int]:
@@ -381,6 +434,13 @@ class Trainer:
         taken, total = self.training.steps_taken, self.training.plan.steps
         if not bar.disable and self.training.plan.is_private and (taken * 10) // total > ((taken - 1) * 10) // total:
             bar.set_postfix_str(f"ε ≤ {self.training.epsilon():.2f}")
+
+
+def _unlocated(value: Any) -> Any:
+    """A recipe as it is where its data lie elsewhere; anything else as it is."""
+    if not isinstance(value, dict) or not isinstance(value.get("data"), dict):
+        return value
+    return {**value, "data": {key: item for key, item in value["data"].items() if key != "path"}}
 
 
 class _Telemetry:

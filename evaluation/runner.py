@@ -30,6 +30,7 @@ from dptrain.data.split import load as load_split
 from dptrain.errors import CheckpointError, ConfigError, UserError
 from dptrain.files import write_file
 from dptrain.fleet import Fleet, Views, named_views, retrain_fleet, train_fleet
+from dptrain.ledger import Account, note_read
 from dptrain.models.front import WithFront
 from dptrain.models.frozen import frozen_weights
 from dptrain.models.gcn import GraphNetwork
@@ -119,6 +120,7 @@ def evaluate(
     stated, identity = _plan_of(card, run), _identity_of(run)
     ended = bool((card.get("early_stopping") or {}).get("stopped"))
     until = int(card["plan"]["steps"]) if ended else step  # shadow models end by their own early stopping
+    note_read(run, Account(data.fingerprint, data.name), f"attacks on step {step}: {', '.join(plan.attacks) or 'none'}")
     started = time.monotonic()
     case = Case(
         target=target,

@@ -12,6 +12,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -23,6 +24,8 @@ from dptrain.data.dataset import DataSet
 from dptrain.data.split import split_of
 from dptrain.errors import ConfigError, unknown_name
 from dptrain.fleet.processes import startable
+from dptrain.ledger import Account, Spending
+from dptrain.plan import PrivacyPlan
 from dptrain.recipe import Recipe
 from evaluation.audit import black_box, white_box
 from evaluation.audit.canaries import Kind
@@ -110,7 +113,8 @@ def audit(comparison: Comparison, options: Options, command: str = "", *, progre
     data = dptrain.data.load(comparison.recipe.data)
     comparisons = sum(len(job.recipe.training.stops) for job in jobs)
     for job in jobs:
-        games, checks = _play(job, data, options, comparison, progress)
+        with _accounted(job, data, options, comparison):
+            games, checks = _play(job, data, options, comparison, progress)
         for game in games:
             of_the_whole = checks if game is games[-1] else ()
             yield dataclasses.replace(
@@ -121,6 +125,25 @@ def audit(comparison: Comparison, options: Options, command: str = "", *, progre
                 recipe_digest=job.recipe.digest(),
                 command=command,
             )
+
+
+@contextmanager
+def _accounted(job: Job, data: DataSet, options: Options, comparison: Comparison) -> Iterator[None]:
+    """In the data set's account the trainings of a game stand before the first of them begins: they read members like any
+    others, and what is said of them is learnt from what they released."""
+    plan = PrivacyPlan.from_config(job.recipe.privacy, job.recipe.training.steps)
+    trainings = 1 if options.how in OF["canaries"] else options.trainings or 1000
+    about = {"label": f"audit {options.how} of {job.label}", "variant": "audit", "recipe_digest": job.recipe.digest()}
+    spending = Spending(Account(data.fingerprint, data.name), about, comparison.total())
+    spending.begin(plan)
+    try:
+        spending.reserve(plan, 0, plan.steps, times=trainings)
+        yield
+    except BaseException as error:
+        stopped = isinstance(error, (KeyboardInterrupt, GeneratorExit))
+        spending.close_quietly("stopped" if stopped else "failed", f"{type(error).__name__}: {error}")
+        raise
+    spending.close("done")
 
 
 def _play(

@@ -313,6 +313,13 @@ def release_command(arguments: list[str]) -> int:
     return 0 if published else FAILED
 
 
+def ledger_command(arguments: list[str]) -> int:
+    """What each data set has spent, over all runs; the exit code is 1 where a ledger was changed."""
+    from recipes import ledger
+
+    return ledger.main(arguments)
+
+
 def _valued(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
     """The value of a flag that takes any, wherever it stands among others, and what is left without it."""
     for index, argument in enumerate(arguments):
@@ -457,6 +464,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "evaluate": (evaluate_command, "attack the checkpoints of a run again"),
     "report": (report_command, "the table of a run, or --format json"),
     "audit": (audit_command, "how much of a budget can be shown, and whether more can"),
+    "ledger": (ledger_command, "what each data set has spent, over all runs; state a total; check"),
     "release": (release_command, "check a trained model against a policy, and publish it with a model card"),
     "doctor": (doctor_command, "whether a recipe's model is fit for privacy, and what it costs; or --fix"),
     "serve": (serve_command, "answer requests over HTTP, behind a guard and a monitor"),

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -26,10 +26,14 @@ from dptrain.recipe import OptimizerConfig, Performance, Recipe, RegularizationC
 from evaluation.plan import EvaluationPlan
 from evaluation.result import Variant
 
+if TYPE_CHECKING:
+    from dptrain.ledger import Total
+
 HERE = Path(__file__).parent
 Regularizers = Literal["together", "alone"]
 MOST_SEEDS = 1000
 """Of one range."""
+Unprotected = Literal["refused", "allowed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,12 @@ class Comparison:
     performance: Performance = field(default_factory=Performance)
     output: str = ""
     """Folder of the comparison; left out, runs/NAME."""
+    total_epsilon: float | None = None
+    """How much may be spent on these data in all, at privacy.delta, with what was spent before: what would pass it is not
+    begun. `dptrain ledger limit` states one for good."""
+    unprotected: Unprotected = "refused"
+    """Of runs without a guarantee, under total_epsilon: their ε is infinite, so that they are `refused`, or `allowed` where
+    nothing of them ever leaves this machine."""
     insecure_seed: int | None = None
     """Repeatable batches and noise, for debugging alone: whoever knows it can remove the noise. Recorded with each run."""
 
@@ -76,6 +86,10 @@ class Comparison:
             )
         if self.insecure_seed is not None and self.insecure_seed < 0:
             raise ConfigError(f"insecure_seed is {self.insecure_seed}; give a whole number from 0 up, or leave it out")
+        if self.unprotected not in get_args(Unprotected):
+            raise unknown_name("value of unprotected", self.unprotected, get_args(Unprotected))
+        if self.total_epsilon is not None and not self.total_epsilon > 0:
+            raise ConfigError(f"total_epsilon is {self.total_epsilon:g}; give a number above 0, such as 10, or leave it out")
         if not self.epsilons and not self.baselines:
             raise ConfigError("there is nothing to run: give epsilons, such as --epsilons 8 4, or baselines")
         if "regularized" in self.baselines:
@@ -94,6 +108,15 @@ class Comparison:
                 self.regularized.check_together()
             except ConfigError as error:
                 raise ConfigError(f"of the baseline regularized: {error}, or each to its own by --regularizers alone") from None
+
+    def total(self) -> "Total | None":
+        """What may be spent on its data in all, where it says so."""
+        if self.total_epsilon is None:
+            return None
+        from dptrain.ledger import Total
+
+        delta, unprotected = self.recipe.privacy.delta, self.unprotected
+        return Total(epsilon=self.total_epsilon, delta=delta, unprotected=unprotected, how="--total-epsilon")
 
     def jobs(self) -> list["Job"]:
         """Every model to train: non-private first, since it is the positive control of all others."""

@@ -110,6 +110,7 @@ def _train(job: Job, comparison: Comparison, root: Path, data: DataSet, split: S
         regularizer=job.regularizer,
         telemetry=telemetry_folder(root) / job.label,
         progress=progress,
+        total=comparison.total(),
     )
     trainer.run()
 

@@ -42,6 +42,7 @@ from recipes.comparison import Comparison, Job, from_toml, plain, to_toml
 from recipes.display import Display
 from recipes.jobs import CALIBRATIONS, foreign, insecure_seed_of, is_complete, labelled, run_job, run_one, twin_of
 from recipes.sweep import Sweep
+from recipes.total import check_total
 
 ABOUT = "comparison.json"
 """Beside comparison.toml: what a report needs and the comparison does not say."""
@@ -106,6 +107,7 @@ def run(
     ranks.together("the plans", lambda: check(jobs, data, splits))
     guard = comparison.recipe.release.guard
     ranks.together("the attacks", lambda: runner.check_plan(comparison.evaluation, data, guard, splits.values()))
+    ranks.first("the total budget", lambda: check_total(comparison, data, to_come(comparison, root, data)))
     with contextlib.ExitStack() as stack:
 
         def claimed() -> None:
@@ -209,6 +211,12 @@ def _keep(failures: dict[str, str], jobs: list[Job], root: Path) -> None:
     before = _read_json(path) if path.exists() else {}
     others = {label: reason for label, reason in before.items() if label not in {job.label for job in jobs}}
     write_file(path, (json.dumps(others | failures, indent=1) + "\n").encode())
+
+
+def to_come(comparison: Comparison, root: Path, data: DataSet) -> list[tuple[Job, Path]]:
+    """The jobs that are not complete, and their folders."""
+    jobs = [(job, root / job.label) for job in comparison.jobs()]
+    return [(job, folder) for job, folder in jobs if not is_complete(job, folder, comparison.evaluation, data)]
 
 
 def check(jobs: list[Job], data: DataSet, splits: dict[int, Split]) -> None:

@@ -2,6 +2,8 @@
 
 import csv
 import os
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,23 @@ install_import_hook(SHAPED, "tests.typechecker.checked")
 import torch  # noqa: E402  after the hook
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ledgers_of_fixtures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test writes into anyone's home: what fixtures of a whole module train is accounted for here."""
+    folder = tmp_path_factory.mktemp("ledgers")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DPTRAIN_LEDGER", str(folder))
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def ledgers(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the accounts of this test's data sets are kept: empty when it begins."""
+    folder = tmp_path_factory.getbasetemp() / "ledgers-of-tests" / secrets.token_hex(8)
+    monkeypatch.setenv("DPTRAIN_LEDGER", str(folder))
+    return folder
 
 
 @pytest.fixture

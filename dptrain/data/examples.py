@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import TensorDataset
+from torch.utils.data import Subset, TensorDataset
 from torch.utils.data import default_collate as collate
 
 from dptrain.data.dataset import DataSet
@@ -81,13 +81,7 @@ class Examples:
         compared: whoever gives it to several processes sees to it that index for index they find the same people.
         """
         of_unit = None if self._of_unit is None else [held.tolist() for held in self._of_unit]
-        content = self.fingerprint
-        if isinstance(self._dataset, TensorDataset):
-            hashed = hashlib.sha256()
-            for tensor in self._dataset.tensors:
-                bits = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-                hashed.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode() + hashlib.sha256(bits.numpy().data).digest())
-            content = hashed.hexdigest()
+        content = _content_of(self._dataset)
         order = hashlib.sha256(np.ascontiguousarray(self._indices).data).hexdigest()
         return len(self), self.units, content, order, hashlib.sha256(repr(of_unit).encode()).hexdigest()
 
@@ -95,6 +89,16 @@ class Examples:
     def fingerprint(self) -> str:
         """Private: a hash of the data set's content, where it knows one."""
         return self._dataset.fingerprint if isinstance(self._dataset, DataSet) else ""
+
+    @property
+    def content(self) -> str:
+        """Private: a hash of the whole data set's content, also of a ``TensorDataset`` or ``Subset``; "" if none is known."""
+        return _content_of(self._dataset)
+
+    @property
+    def name(self) -> str:
+        """Of the data set, where it has one."""
+        return self._dataset.name if isinstance(self._dataset, DataSet) else ""
 
     def take(self, positions: np.ndarray) -> Any:
         """The examples at these positions, collated: each tensor's first dimension counts them."""
@@ -125,6 +129,21 @@ class Examples:
         ]
         offsets = np.cumsum([0, *(len(held) for held in kept)], dtype=np.int64)
         return np.concatenate([np.empty(0, dtype=np.int64), *kept]), offsets
+
+
+def _content_of(dataset: Any) -> str:
+    """A subset's is that of the whole: who is in it is one choice among others from the same people."""
+    if isinstance(dataset, Subset):
+        return _content_of(dataset.dataset)
+    if isinstance(dataset, DataSet):
+        return dataset.fingerprint
+    if not isinstance(dataset, TensorDataset):
+        return ""
+    hashed = hashlib.sha256()
+    for tensor in dataset.tensors:
+        bits = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        hashed.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode() + hashlib.sha256(bits.numpy().data).digest())
+    return hashed.hexdigest()
 
 
 def _grouped(units: Any, examples: int) -> list[np.ndarray]:

@@ -38,7 +38,7 @@ from torch.utils.data import TensorDataset
 from dptrain.clipping.fallback import LossFunction
 from dptrain.errors import UserError
 from dptrain.plan import PrivacyPlan
-from dptrain.private import PrivateTraining, make_private
+from dptrain.private import NO_ACCOUNT, PrivateTraining, make_private
 from evaluation.inversion.bound import gaussian_mu, reconstruction_bound
 from evaluation.inversion.released import Contributions, Labelled, Release, flattened, known_sum, rests, watch
 from evaluation.metrics import proportion
@@ -225,7 +225,7 @@ class SecretExample:
             torch.cat([known, own[truth : truth + 1]]) for known, own in zip(self._known, self._candidates, strict=True)
         ]
         optimizer = torch.optim.SGD([value for value in model.parameters() if value.requires_grad], lr=self.learning_rate)
-        return make_private(model, optimizer, TensorDataset(*examples), self.plan, loss=self._loss)
+        return make_private(model, optimizer, TensorDataset(*examples), self.plan, loss=self._loss, account=NO_ACCOUNT)
 
 
 def orthogonal_secret(candidates: int, plan: PrivacyPlan) -> SecretExample:

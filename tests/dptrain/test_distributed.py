@@ -323,7 +323,7 @@ def test_guarantee_and_card_do_not_know_the_number_of_ranks(several: Processes, 
 def test_the_ledger_is_kept_once(two: Processes, tmp_path: Path):
     """Sharp edge 17: two ranks spend what one would."""
     two(train_and_save, tmp_path, PLAN)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger-0.jsonl", "private", "release"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ledger-0.jsonl", "ledger-0.jsonl.head", "private", "release"]
     assert Ledger(tmp_path / "ledger-0.jsonl").blocks() == [(PLAN, 0, 6)]
 
 

@@ -126,6 +126,7 @@ def test_private_and_public_stand_apart_on_disk(finished: Path):
     kept = {
         "checkpoint",
         "ledger.jsonl",
+        "ledger.jsonl.head",
         "run.json",
         "split.npz",
         "vulnerability-step=000010.csv",

@@ -412,6 +412,8 @@ def test_a_card_without_a_finite_claim_is_no_card(run: Path, capsys: pytest.Capt
 def test_a_ledger_that_was_cut_off_accounts_for_too_little(run: Path, capsys: pytest.CaptureFixture[str]):
     path = run / "private" / "ledger.jsonl"
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0][:-20])
+    assert "line 1 was changed, it has lost its end" in refusals(run, capsys)["ledger"]["found"]
+    path.with_name("ledger.jsonl.head").unlink()
     against = refusals(run, capsys)
     assert "lacks 10 of the card's 10 updates" in against["ledger"]["found"]
     assert against["maximum_epsilon"]["verdict"] == "cannot be judged"
@@ -420,11 +422,12 @@ def test_a_ledger_that_was_cut_off_accounts_for_too_little(run: Path, capsys: py
 def test_an_edited_ledger_is_refused(run: Path, capsys: pytest.CaptureFixture[str]):
     path = run / "private" / "ledger.jsonl"
     path.write_text(path.read_text().replace('"noise_multiplier": ', '"noise_multiplier": 9', 1))
-    assert "was changed at or before line 1" in refusals(run, capsys)["ledger"]["found"]
+    assert "line 1 was changed" in refusals(run, capsys)["ledger"]["found"]
 
 
 def test_without_its_ledger_nothing_is_published(run: Path, capsys: pytest.CaptureFixture[str]):
     (run / "private" / "ledger.jsonl").unlink()
+    (run / "private" / "ledger.jsonl.head").unlink()
     assert "there is no ledger" in refusals(run, capsys)["ledger"]["found"]
 
 

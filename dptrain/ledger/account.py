@@ -1,0 +1,307 @@
+"""What a data set has spent, over all runs, for good: outside of run folders, so that no run's end takes it along.
+
+    account = Account(data.fingerprint, data.name)
+    run = account.open({"label": "eps=08.00/seed=0", "guarantee": "gaussian"})
+    block = account.reserve(run, plan, 0, plan.steps)      # before any step
+    account.close(run, "done")
+    account.statement().spent                              # composed over all runs
+
+One file a data set, ``<folder>/<fingerprint>.jsonl``, its owner's alone, added to by all processes of this machine (or of
+all that share the folder). The fingerprint is of the content: the same data under another name or path is the same data. A
+data set that is changed by one example is another one, whose account begins empty; where that is not meant, as with data
+that grow, its owner names the account instead. Whoever has a copy of the data and another folder has another account: no file
+on one machine can know what was done on the next. A run whose folder is copied there brings its own blocks along.
+
+Entries, besides what :mod:`dptrain.ledger.training` writes: ``run`` (it will read the data), ``reserve`` and ``settle`` with
+the run's name, ``close``, ``read`` (without training: attacks), ``limit``, ``select``.
+"""
+
+import hashlib
+import math
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from dptrain.errors import LedgerError, PlanError, unknown_name
+from dptrain.ledger.books import Books, Run, Statement, Total, Unprotected, blocks_to_come
+from dptrain.ledger.chain import Chain, Entry, Held
+from dptrain.ledger.training import Block, Ledger, announced
+from dptrain.plain import as_plain
+from dptrain.plan import PrivacyPlan
+
+Ended = Literal["done", "stopped", "failed"]
+WAY_OUT = "free some space, or give another folder by the environment variable DPTRAIN_LEDGER"
+NAMED = "name="
+"""Before the name that an owner gave, where a fingerprint would stand."""
+
+
+def folder() -> Path:
+    """Where accounts are kept: ``DPTRAIN_LEDGER``, else ``$XDG_STATE_HOME/dptrain/ledger``, else below ``~/.local/state``."""
+    given = os.environ.get("DPTRAIN_LEDGER", "")
+    if given:
+        return Path(given).expanduser().absolute()
+    state = os.environ.get("XDG_STATE_HOME", "")
+    if state and Path(state).is_absolute():
+        return Path(state) / "dptrain" / "ledger"
+    try:
+        return Path.home() / ".local" / "state" / "dptrain" / "ledger"
+    except RuntimeError:
+        raise LedgerError(
+            "there is no home folder to keep ledgers in; name one by the environment variable DPTRAIN_LEDGER"
+        ) from None
+
+
+def named(name: str) -> str:
+    """What stands for a fingerprint where an owner names the data set.
+
+    Raises:
+        LedgerError: it cannot be the name of a file.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}", name):
+        raise LedgerError(f"account is {name!r}; give letters, digits, dots and dashes, such as patients-2026")
+    return NAMED + name
+
+
+@dataclass(frozen=True)
+class Account:
+    """One data set's."""
+
+    data: str
+    """Fingerprint of its content, or what :func:`named` gives."""
+    name: str = ""
+    place: Path | None = None
+    """The folder; left out, :func:`folder`."""
+
+    @property
+    def path(self) -> Path:
+        fits = re.fullmatch(r"[A-Za-z0-9=][A-Za-z0-9._=-]{0,99}", self.data)
+        stem = self.data if fits else hashlib.sha256(self.data.encode()).hexdigest()
+        return (self.place or folder()) / f"{stem}.jsonl"
+
+    @property
+    def _chain(self) -> Chain:
+        return Chain(self.path, WAY_OUT)
+
+    def _append(self, entry: Entry) -> None:
+        self._chain.append({**entry, "data": self.data})
+
+    def _write(self, held: Held, entry: Entry) -> None:
+        held.append({**entry, "data": self.data})
+
+    # -- what a run does ----------------------------------------------------------------------------------------------
+
+    def open(self, about: dict[str, Any]) -> str:
+        """Says that a run will read the data, before it does; gives the run's name.
+
+        Args:
+            about: what is to be known of it, such as label, variant, folder; ``run`` where it goes on under its old name, and
+                ``guarantee`` ``"none"`` where it promises nothing.
+
+        Raises:
+            LedgerError: the account was changed, or cannot be written.
+        """
+        rest = {key: as_plain(value) for key, value in about.items() if key != "run"}
+        run = str(about.get("run") or secrets.token_hex(6))
+        with self._chain.held() as held:
+            held.entries()  # an account that was changed is found before it is added to
+            self._write(held, {"kind": "run", "run": run, "name": self.name, "about": rest})
+        return run
+
+    def reserve(
+        self,
+        run: str,
+        plan: PrivacyPlan,
+        first: int,
+        last: int,
+        draw: str = "",
+        *,
+        times: int = 1,
+        total: Total | None = None,
+    ) -> str:
+        """Announces the steps ``first`` to ``last - 1`` of a run, before they are taken; gives the block's name.
+
+        Args:
+            times: how many trainings take them, each for itself.
+            total: held besides the one that is stated for the data set.
+
+        Raises:
+            PlanError: a total would be passed; nothing was announced.
+            LedgerError: it could not be written.
+        """
+        entry = announced(plan, first, last, draw)
+        block = Block(entry["block"], entry["draw"], plan, first, last, times)
+        if self.totals(total):
+            self._check_all(self.books(), [block], total)  # what takes seconds is remembered, and not done under the lock
+        with self._chain.held() as held:
+            if self.totals(total, held):
+                self._check_all(Books(held.entries(), self.data, self.name), [block], total)
+            self._write(held, {**entry, "run": run, **({} if times == 1 else {"times": times})})
+        return entry["block"]
+
+    def add(self, run: str, plan: PrivacyPlan, first: int, last: int) -> None:
+        """Counts steps that were taken elsewhere, and that no total can refuse any more."""
+        self._append({**announced(plan, first, last), "run": run, "taken_up": "from the run's checkpoint"})
+
+    def settle(self, run: str, block: str, last: int) -> None:
+        """Says that of this block no step from ``last`` on was taken."""
+        self._append({"kind": "settle", "run": run, "block": block, "last": last})
+
+    def close(self, run: str, status: Ended, why: str = "") -> None:
+        """Says how a run ended. One that is never closed counts with all that it announced."""
+        if status not in get_args(Ended):
+            raise unknown_name("status", status, get_args(Ended))
+        self._append({"kind": "close", "run": run, "status": status, "why": why[:300]})
+
+    def read(self, run_or_about: str | dict[str, Any], what: str) -> None:
+        """Says that the data are read without a training: by attacks on a run's model, or by whoever ``about`` says."""
+        by = {"run": run_or_about} if isinstance(run_or_about, str) else {"about": as_plain(run_or_about)}
+        self._append({"kind": "read", **by, "what": what})
+
+    def take_up(self, ledger: Ledger, run: str) -> int:
+        """Adds the blocks of a run's own ledger that are not known here: it was begun on another machine. How many there were.
+
+        Raises:
+            LedgerError: one of the two was changed.
+        """
+        own = [entry for entry in ledger.entries() if entry.get("data", ledger.data) == ledger.data]
+        if not own:
+            return 0
+        with self._chain.held() as held:
+            here = held.entries()
+            known = {(entry["kind"], str(entry["block"])) for entry in here if entry["kind"] in ("reserve", "settle")}
+            new = [entry for entry in own if (entry["kind"], str(entry.get("block"))) not in known]
+            new = [entry for entry in new if entry["kind"] in ("reserve", "settle")]
+            for entry in new:
+                kept = {key: entry[key] for key in ("kind", "block", "draw", "first", "last", "plan") if key in entry}
+                self._write(held, {**kept, "run": run, "taken_up": "from the run's own ledger"})
+        return sum(entry["kind"] == "reserve" for entry in new)
+
+    # -- totals -------------------------------------------------------------------------------------------------------
+
+    def limit(self, epsilon: float, delta: float, *, unprotected: Unprotected = "refused", why: str = "") -> None:
+        """States how much may be spent in all. Infinity takes a stated total back.
+
+        Args:
+            unprotected: of runs without a guarantee, `refused` or `allowed`.
+            why: in words, where a total that was stated before is raised.
+
+        Raises:
+            PlanError: it is more than was stated before, and nothing is said for it; or runs without a guarantee have read the
+                data already.
+        """
+        if unprotected not in get_args(Unprotected):
+            raise unknown_name("value of unprotected", unprotected, get_args(Unprotected))
+        new = Total(epsilon=epsilon, delta=delta, unprotected=unprotected)
+        with self._chain.held() as held:
+            books = Books(held.entries(), self.data, self.name)
+            old = books.limit
+            if old is not None and not why and _is_more(new, old):
+                raise PlanError(
+                    f"ε = {old.epsilon:g} at δ = {old.delta:g} (unprotected runs {old.unprotected}) is stated for "
+                    f"{self.name or self.data}, and this allows more; give a smaller total, or say why: --why 'a second study'"
+                )
+            runs = sum(not run.has_guarantee for run in books.runs)
+            if runs and unprotected == "refused" and math.isfinite(epsilon):
+                raise PlanError(
+                    f"{runs} runs without a guarantee have read {self.name or self.data}, and pass any total; where nothing of "
+                    "them ever leaves this machine, a total of the others can be stated: --unprotected allowed"
+                )
+            stated = {"epsilon": as_plain(float(epsilon)), "delta": delta, "unprotected": unprotected, "why": why}
+            self._write(held, {"kind": "limit", "name": self.name, **stated})
+
+    def totals(self, total: Total | None = None, held: Held | None = None) -> list[Total]:
+        """Those that hold: what is stated for the data set, and ``total``."""
+        entries = self._chain.entries() if held is None else held.entries()
+        stated = Books([entry for entry in entries if entry["kind"] == "limit"]).limit
+        return [one for one in (stated, total) if one is not None and math.isfinite(one.epsilon)]
+
+    def check(self, plans: Sequence[PrivacyPlan | tuple[PrivacyPlan, int]], total: Total | None = None) -> None:
+        """Refuses plans with which a total would be passed.
+
+        Args:
+            plans: each by itself, or with the first step that it has yet to take.
+            total: held besides the one that is stated for the data set.
+
+        Raises:
+            PlanError: it would be.
+        """
+        if self.totals(total):
+            self._check_all(self.books(), blocks_to_come(plans), total)
+
+    def _check_all(self, books: Books, blocks: list[Block], total: Total | None) -> None:
+        for one in (books.limit, total):
+            if one is not None:
+                books.check(one, blocks)
+
+    def select(
+        self,
+        name: str,
+        runs: Sequence[str],
+        distribution: str,
+        mean: float,
+        epsilon: float,
+        delta: float,
+        chosen: str = "",
+    ) -> None:
+        """Says that one of these runs was chosen by a private selection, and what that costs where it alone is released.
+
+        Raises:
+            LedgerError: a run is not in this account, or promises nothing; or they are of several units or relations.
+        """
+        with self._chain.held() as held:
+            known = {run.name: run for run in Books(held.entries(), self.data, self.name).runs}
+            for run in runs:
+                if run not in known:
+                    raise unknown_name("run of this data set", run, known, LedgerError)
+                if not known[run].has_guarantee:
+                    raise LedgerError(f"the run {run} promises nothing, and no selection among such runs can; leave it out")
+            if chosen and chosen not in runs:
+                raise unknown_name("run of the selection", chosen, runs, LedgerError)
+            pairs = {(block.plan.unit, block.plan.relation) for run in runs for block in known[run].blocks}
+            if len(pairs) > 1:
+                raise LedgerError("the runs of a selection are of several units or relations; select among runs of one")
+            entry = {"kind": "select", "name": name, "runs": list(runs), "distribution": distribution, "mean": mean}
+            self._write(held, {**entry, "epsilon": as_plain(float(epsilon)), "delta": delta, "chosen": chosen})
+
+    # -- what there is ------------------------------------------------------------------------------------------------
+
+    def entries(self) -> list[Entry]:
+        """All of them, checked.
+
+        Raises:
+            LedgerError: a line was changed or removed; it says which.
+        """
+        return self._chain.entries()
+
+    def books(self) -> Books:
+        """All runs and what they announced."""
+        return Books(self.entries(), self.data, self.name)
+
+    def runs(self) -> list[Run]:
+        return self.books().runs
+
+    def statement(self, delta: float | None = None) -> Statement:
+        """What was spent; see :mod:`dptrain.ledger.books`."""
+        return self.books().statement(delta)
+
+
+def _is_more(new: Total, old: Total) -> bool:
+    allowed = (new.unprotected, old.unprotected) == ("allowed", "refused")
+    return new.epsilon > old.epsilon or new.delta > old.delta or (allowed and math.isfinite(old.epsilon))
+
+
+def accounts(place: Path | None = None) -> list[Account]:
+    """All that are kept here, the name from their entries; one whose file was changed has none."""
+    found = []
+    for path in sorted((place or folder()).glob("*.jsonl")):
+        try:
+            entries = Chain(path).entries()
+        except LedgerError:
+            entries = []
+        data = next((str(entry["data"]) for entry in entries), path.stem)
+        found.append(Account(data, Books(entries).name, place))
+    return found
