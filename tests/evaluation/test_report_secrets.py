@@ -111,7 +111,7 @@ def test_tensorboard_has_a_text_for_each_row(tmp_path: Path):
     assert "| The PIN of Ada is  | `123456` | `123456` | 16× | 19.0 |" in content
     assert "`<b>&¦'⏎□`" in content
     bits = events.Scalars("tradeoff/extraction.exposure_exposure")
-    assert [round(event.value, 2) for event in bits] == [2.55, 6.05, 19.05]
+    assert [round(event.value, 2) for event in bits] == [2.55, 6.05]
     permitted = events.Scalars("tradeoff/extraction.exposure_exposure permitted")
     assert {event.value for event in permitted} == {12.5}
 
