@@ -31,7 +31,7 @@ import functools
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from dp_accounting import (
@@ -175,10 +175,10 @@ def _promises_nothing(event: DpEvent) -> bool:
 
 def merged(event: DpEvent) -> tuple[tuple[DpEvent, int], ...]:
     """The single mechanisms of an event, each once, and how often it is applied."""
-    merged: dict[DpEvent, int] = {}
+    found: dict[DpEvent, int] = {}
     for leaf, times in _leaves(event, 1):
-        merged[leaf] = merged.get(leaf, 0) + times
-    return tuple(merged.items())
+        found[leaf] = found.get(leaf, 0) + times
+    return tuple(found.items())
 
 
 def _poisson_floor(event: DpEvent) -> DpEvent:
@@ -228,6 +228,13 @@ def _epsilon_prv(steps: tuple[Steps, ...], delta: float, error: float | None) ->
     return epsilon
 
 
+class Profile(Protocol):
+    """δ(ε) and back, of whatever."""
+
+    def get_epsilon(self, delta: float, /) -> Any: ...
+    def get_delta(self, epsilon: float, /) -> Any: ...
+
+
 @dataclass(frozen=True, eq=False)
 class _Profile:
     """δ(ε) and back, of composed privacy losses."""
@@ -247,6 +254,17 @@ def _pld(event: DpEvent, relation: str) -> PLDAccountant | _Profile:
         accountant.compose(ComposedDpEvent([SelfComposedDpEvent(leaf, times) for leaf, times in _leaves(event, 1)]))
         return accountant
     return _paired_profile(merged(event), relation)
+
+
+def losses(event: DpEvent, relation: str = "add_or_remove_one") -> PrivacyLossDistribution:
+    """Privacy losses of everything that an event consists of, composed, in both directions, rounded up."""
+    found = _pld(event, relation)
+    return found.losses if isinstance(found, _Profile) else found._pld  # the accountant has no other way to read them
+
+
+def curve_of_losses(found: PrivacyLossDistribution) -> "TradeoffCurve":
+    """The curve of composed privacy losses."""
+    return curve_of_profile(_Profile(found))
 
 
 @functools.lru_cache(maxsize=64)
@@ -427,8 +445,8 @@ def _tradeoff_curve(steps: tuple[Steps, ...], relation: str) -> TradeoffCurve:
     return curve_of_profile(_pld(event, relation))
 
 
-def curve_of_profile(profile: PLDAccountant | _Profile) -> TradeoffCurve:
-    """The curve of composed privacy losses, from their δ(ε)."""
+def curve_of_profile(profile: Profile) -> TradeoffCurve:
+    """The curve of anything whose δ(ε) is known, such as composed privacy losses."""
     top = max(float(profile.get_epsilon(1e-9)), 1e-3)
     epsilons = np.concatenate([[0.0], np.geomspace(top * 1e-4, top, 160)])
     deltas = np.array([float(profile.get_delta(epsilon)) for epsilon in epsilons])

@@ -315,11 +315,11 @@ class PrivacyPlan:
 
     def permitted_true_positive_rates(self, false_positive_rates: np.ndarray) -> np.ndarray:
         """The same at several false positive rates, ``[rates]`` to ``[rates]``."""
-        return _tradeoff(self).true_positive_rates(false_positive_rates)
+        return self.unit_curve().true_positive_rates(false_positive_rates)
 
     def permitted_auc(self) -> float:
         """The largest area under the ROC that any attack on one unit's membership can reach."""
-        return _tradeoff(self).auc()
+        return self.unit_curve().auc()
 
     def unit_curve(self) -> "TradeoffCurve":
         """The most that any attack on one unit's membership can reach, at every false positive rate."""

@@ -369,8 +369,13 @@ class Trainer:
     def _take_up_folder(self) -> bool:
         """Takes up what the folder holds, and says whether a checkpoint is in it.
 
-        A split drawn again from its seed has the same lists and another salt.
+        A split drawn again from its seed has the same lists and another salt. A model that was chosen out of several is left
+        alone: saved again, its card would state the ε of one training.
         """
+        if checkpoint.is_there(self.folder / "release") and "selection" in checkpoint.load_release(self.folder / "release")[1]:
+            raise CheckpointError(
+                f"{self.folder} holds a model that was chosen out of several, and trains no further; give another folder"
+            )
         split_file = self.folder / "private" / "split.npz"
         if split_file.exists():
             stored = load_split(split_file)

@@ -40,6 +40,7 @@ from dptrain.progress import say
 from dptrain.recipe import Performance, Recipe
 from dptrain.release.loading import model_of
 from dptrain.release.parts import needs_model
+from dptrain.selected import plan_of
 from dptrain.trainer import IDENTITY, Callback, Checkpoint, build_model, commitment_of
 from evaluation import analysis
 from evaluation.access import Access
@@ -446,12 +447,14 @@ def _reference(case: Case) -> Target | None:
 
 
 def _plan_of(card: dict[str, Any], run: Path) -> PrivacyPlan:
-    return from_plain(PrivacyPlan, card["plan"], str(run / "release" / "card.json"))
+    return plan_of(card, str(run / "release" / "card.json"))
 
 
 def _budget(card: dict[str, Any]) -> float:
-    """The budget that the recipe states; a script states none, and then it is what was spent."""
-    stated = card.get("recipe", {}).get("privacy", {}).get("epsilon")
+    """The budget that the recipe states; a script states none, and then it is what was spent. Of a model that was chosen out of
+    several the recipe states that of one training, and what was spent is more."""
+    chosen = card.get("selection") is not None
+    stated = None if chosen else card.get("recipe", {}).get("privacy", {}).get("epsilon")
     return float(card["guarantee"]["epsilon"] if stated is None else stated)
 
 

@@ -159,6 +159,10 @@ def resume_command(arguments: list[str]) -> int:
     _check_one_way(processes, how)
     folder, rest = _first("resume", "a run, such as runs/digits", arguments)
     _no_more("resume", rest)
+    if (Path(folder) / "private" / "selection.json").is_file():
+        from recipes import select
+
+        return select.shown(select.resume(Path(folder)))
     comparison = runs.load_run(Path(folder))
     about = runs.about_run(Path(folder))
     if processes:
@@ -166,6 +170,13 @@ def resume_command(arguments: list[str]) -> int:
     with _joined():
         result = runs.run(comparison, about["name"], about["command"], sweep=how)
     return _show(result, Path(folder))
+
+
+def select_command(arguments: list[str]) -> int:
+    """The best of several private trainings, with what choosing it costs."""
+    from recipes import select
+
+    return select.main(arguments)
 
 
 def evaluate_command(arguments: list[str]) -> int:
@@ -461,6 +472,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "show": (show_command, "the resolved recipe, as TOML"),
     "run": (run_command, "train, attack, report: dptrain run digits"),
     "resume": (resume_command, "go on with a run that was cut"),
+    "select": (select_command, "the best of several private trainings, choosing included in its budget"),
     "evaluate": (evaluate_command, "attack the checkpoints of a run again"),
     "report": (report_command, "the table of a run, or --format json"),
     "audit": (audit_command, "how much of a budget can be shown, and whether more can"),

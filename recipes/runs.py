@@ -309,6 +309,8 @@ def take(root: Path) -> None:
         ConfigError: it holds something else than a comparison and audits.
     """
     ours = {ABOUT, f".{ABOUT}", ".comparison.toml", LOCK, audits.FOLDER}
+    if (root / "private" / "selection.json").is_file():  # a selection: `take` makes its chosen model a comparison of one
+        ours.add("private")
     if root.exists() and not root.is_dir():
         raise ConfigError(f"{root} is a file; type another folder with --output")
     foreign = root.exists() and any(entry.name.rstrip("0123456789").rstrip(".") not in ours for entry in root.iterdir())

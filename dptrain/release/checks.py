@@ -11,7 +11,9 @@ than one that failed.
 that were never reached, and must not lie above what the card states. A ledger that ends early says less than was spent, and no
 hash tells: so its blocks must cover every update that the card counts, and be of the data to which the card commits
 (:func:`dptrain.trainer.commitment_of`). A card that a script saved commits to none: of its ledger it is known only that all
-blocks are of the same data. Other trainings on the same data have ledgers of their own, and nothing here composes them.
+blocks are of the same data. Other trainings on the same data have ledgers of their own, and nothing here composes them. Of a
+model that was chosen out of several (:mod:`dptrain.selected`) ε is that of the choice, in which its own ledger stands for each
+of them where it counts more than their plans do.
 """
 
 import hashlib
@@ -31,6 +33,8 @@ from dptrain.plain import from_plain
 from dptrain.plan import PrivacyPlan
 from dptrain.release.names import as_published, in_no_text
 from dptrain.release.policy import Policy
+from dptrain.selected import selection_of
+from dptrain.selection import count
 
 Outcome = Literal["met", "not met", "cannot be judged"]
 WEIGHTS, CARD = "model.safetensors", "card.json"
@@ -196,6 +200,10 @@ def _counted(released: Released) -> float:
     missing = released.steps - len(counted & set(range(released.steps)))
     if missing:
         raise CheckpointError(f"the ledger lacks {missing} of the card's {released.steps} updates under its plan")
+    selection = selection_of(released.card, str(released.run / "release" / CARD))
+    if selection is not None:
+        events = [*selection.events(), selection.with_score(ledger.event())]
+        return count(events, selection.runs, released.plan.delta, released.plan.relation).epsilon
     return accounting.count(ledger.event(), released.plan.delta, released.plan.relation).epsilon
 
 

@@ -21,12 +21,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from dptrain.plain import from_plain
-from dptrain.plan import PrivacyPlan
 from dptrain.registry import MODELS
 from dptrain.release.names import as_published
 from dptrain.release.policy import Policy
 from dptrain.release.words import in_words, rounded_up
+from dptrain.selected import plan_of
 
 SCHEMA = "dptrain.model_card/1"
 
@@ -104,7 +103,7 @@ class ModelCard:
             known: the other fields.
         """
         card = as_published(card)
-        plan = from_plain(PrivacyPlan, card["plan"], "the release card")
+        plan = plan_of(card, "the release card")
         data, stated = card.get("data", {}), float(card["guarantee"]["epsilon"])
         more = math.isfinite(stated) and epsilon > stated + 1e-9
         ledger = (

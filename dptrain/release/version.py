@@ -15,11 +15,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dptrain.errors import CheckpointError
-from dptrain.plain import from_plain
-from dptrain.plan import PrivacyPlan
 from dptrain.release.loading import Served
 from dptrain.release.predictor import Predictor
 from dptrain.release.words import in_words
+from dptrain.selected import plan_of
 
 
 class Decision(Protocol):
@@ -101,5 +100,5 @@ def promised(card: dict[str, Any]) -> str:
         return "The card states no guarantee: take it that nothing is promised to anyone."
     if "plan" not in card:
         return str(guarantee["statement"])
-    plan = from_plain(PrivacyPlan, card["plan"], "the release card")
+    plan = plan_of(card, "the release card")
     return f"{in_words(plan, float(guarantee['epsilon']), steps=card.get('steps_taken'))}\n\n{guarantee['statement']}"
