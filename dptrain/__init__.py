@@ -1,6 +1,7 @@
 """Train with privacy, keep the account, release with care.
 
 * :func:`make_private`, :func:`per_example`, :class:`PrivacyPlan`: differential privacy in anyone's own loop
+* :class:`DataSet`, :func:`draw`: examples of your own, and who of them is trained on
 * :func:`doctor`: whether your own model and loss are fit for that, and what it costs
 * :class:`Recipe`, :class:`Trainer`: a model that is defined by a recipe
 * :data:`MODELS`, :data:`DATASETS`, :data:`LOSSES`, :data:`OPTIMIZERS`: registries, to add your own
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dptrain.data.dataset import DataSet as DataSet
+    from dptrain.data.split import draw as draw
     from dptrain.diagnosis import Diagnosis as Diagnosis
     from dptrain.diagnosis import doctor as doctor
     from dptrain.plan import PrivacyPlan as PrivacyPlan
@@ -39,6 +41,7 @@ _PLACES = {
     "Recipe": "dptrain.recipe",
     "Trainer": "dptrain.trainer",
     "doctor": "dptrain.diagnosis",
+    "draw": "dptrain.data.split",
     "make_private": "dptrain.private",
     "per_example": "dptrain.private",
 }
@@ -56,6 +59,7 @@ __all__ = [
     "Recipe",
     "Trainer",
     "doctor",
+    "draw",
     "make_private",
     "per_example",
 ]

@@ -13,6 +13,7 @@ nothing.
 """
 
 import dataclasses
+import functools
 import math
 import threading
 import warnings
@@ -61,6 +62,16 @@ class Batch:
     _issuer: int = field(repr=False)
     _offsets: np.ndarray | None = field(repr=False, default=None)
     """Where the unit is the user: the k-th drawn holds ``_positions[_offsets[k] : _offsets[k + 1]]``, ``[units + 1]``."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a callback of :meth:`PrivateTraining.on_save` is told."""
+
+    folder: Path
+    """With ``release/`` and ``private/``."""
+    step: int
+    """Updates taken."""
 
 
 def make_private(
@@ -226,7 +237,7 @@ class PrivateTraining:
         self.last_counts: Counts | None = None
         """Private: what happened in the latest batch, for telemetry that is not released."""
         self._examples = examples
-        self._performance = performance
+        self._performance, self._loss = performance, loss
         self._clipper = Clipper(model, loss, Clipping.of(plan), performance, divisor=plan.expected_batch_size)
         self._views, self._augment = views, augment
         self._before, self._began, self._begun = before, False, False
@@ -263,6 +274,9 @@ class PrivateTraining:
         """Whether examples were clipped, after which the engine lays the weights in another way no more."""
         self._watch = StateWatch(model, loss) if math.isfinite(plan.clipping_norm) else None
         self._qualifications: tuple[str, ...] = ()
+        self._on_save: tuple[Callable[[Saved], None], ...] = ()
+        self._split: Split | None = None
+        self._about: dict[str, Any] = {}
         optimizer.register_step_pre_hook(self._refuse_foreign_step)
         self._optimizer_watch = OptimizerWatch(optimizer)
 
@@ -280,6 +294,11 @@ class PrivateTraining:
     def plan(self) -> PrivacyPlan:
         """Fixed for good: ε is counted by it."""
         return self._plan
+
+    @property
+    def examples(self) -> Examples:
+        """Private: those that are trained on."""
+        return self._examples
 
     @property
     def steps_taken(self) -> int:
@@ -564,6 +583,13 @@ class PrivateTraining:
             if self.spending.closes_itself and (end < last or end == self.plan.steps):
                 self.spending.close("done" if end == self.plan.steps else "stopped")
 
+    def again(self, model: nn.Module, optimizer: Optimizer, examples: Examples) -> "PrivateTraining":
+        """Another training of the same kind, not yet begun: the same plan and loss, other examples, noise of its own. It is in
+        no ledger: its weights are for whoever may see the examples anyhow, such as an evaluation's shadow models."""
+        average = None if self._average is None else self._average.decay
+        more: dict[str, Any] = {"average": average, "before": self._before, "views": self._views, "augment": self._augment}
+        return PrivateTraining(model, optimizer, examples, self.plan, self._loss, self._performance, None, None, **more)
+
     # -- on disk ----------------------------------------------------------------------------------------------------
 
     def card(self, about: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -580,6 +606,21 @@ class PrivateTraining:
             "average": None if self._average is None else self._average.decay,
             "versions": versions(),
         }
+
+    def on_save(
+        self, callback: Callable[[Saved], None], *, split: Split | None = None, about: dict[str, Any] | None = None
+    ) -> None:
+        """Calls back each time :meth:`save` has written, in the first of several processes.
+
+        What the callback raises, :meth:`save` raises; what was saved is on the disk by then.
+
+        Args:
+            split: kept by a :meth:`save` that is given none.
+            about: public facts that stand in each card.
+        """
+        self._on_save += (callback,)
+        self._split = self._split if split is None else split
+        self._about |= about or {}
 
     def save(
         self,
@@ -605,7 +646,10 @@ class PrivateTraining:
         if self._watch is not None:
             watch = self._watch
             self.ranks.together("save()", lambda: watch.check("what came before save()", bits=True))
+        about, split = {**self._about, **(about or {})}, self._split if split is None else split
         self.ranks.first("save()", lambda: self._write(path, about, split, student))
+        for callback in self._on_save:
+            self.ranks.first("a callback of save()", functools.partial(callback, Saved(path, self.steps_taken)))
         return path
 
     def _write(

@@ -1,6 +1,7 @@
 """Attack, audit, measure, report.
 
 * :func:`evaluate`: every attack of a plan on one checkpoint
+* :func:`attend`: the same, whenever somebody's own script saves one; :mod:`~evaluation.scripted`: its runs as one comparison
 * :mod:`~evaluation.plan`: which attacks; how to register your own
 * :mod:`~evaluation.access`, :mod:`~evaluation.target`: what an attacker sees
 * :mod:`~evaluation.membership`, :mod:`~evaluation.inversion`: the attacks
@@ -27,13 +28,19 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from evaluation.attendance import attend as attend
     from evaluation.plan import ATTACKS as ATTACKS
     from evaluation.plan import EvaluationPlan as EvaluationPlan
     from evaluation.runner import evaluate as evaluate
 
-_PLACES = {"evaluate": "evaluation.runner", "EvaluationPlan": "evaluation.plan", "ATTACKS": "evaluation.plan"}
+_PLACES = {
+    "attend": "evaluation.attendance",
+    "evaluate": "evaluation.runner",
+    "EvaluationPlan": "evaluation.plan",
+    "ATTACKS": "evaluation.plan",
+}
 
-__all__ = ["ATTACKS", "EvaluationPlan", "evaluate"]
+__all__ = ["ATTACKS", "EvaluationPlan", "attend", "evaluate"]
 
 
 def __getattr__(name: str) -> Any:

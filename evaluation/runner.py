@@ -178,7 +178,7 @@ def evaluate(
         label=str(identity.get("label", run.name)),
         variant=_variant(identity, stated),
         regularizer=str(identity.get("regularizer", "")),
-        epsilon=_budget(card) if case.is_private else float("inf"),
+        epsilon=_budget(card, identity) if case.is_private else float("inf"),
         delta=stated.delta if stated.is_private else None,
         seed=case.seed,
         step=step,
@@ -450,11 +450,11 @@ def _plan_of(card: dict[str, Any], run: Path) -> PrivacyPlan:
     return plan_of(card, str(run / "release" / "card.json"))
 
 
-def _budget(card: dict[str, Any]) -> float:
-    """The budget that the recipe states; a script states none, and then it is what was spent. Of a model that was chosen out of
-    several the recipe states that of one training, and what was spent is more."""
+def _budget(card: dict[str, Any], identity: dict[str, Any]) -> float:
+    """The budget that the recipe states, or the whole plan's of a script that is attended to; else it is what was spent. Of a
+    model that was chosen out of several they state that of one training, and what was spent is more."""
     chosen = card.get("selection") is not None
-    stated = None if chosen else card.get("recipe", {}).get("privacy", {}).get("epsilon")
+    stated = None if chosen else card.get("recipe", {}).get("privacy", {}).get("epsilon", identity.get("epsilon"))
     return float(card["guarantee"]["epsilon"] if stated is None else stated)
 
 

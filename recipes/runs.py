@@ -31,7 +31,7 @@ from dptrain.plain import as_plain, from_plain
 from dptrain.plan import calibrations, take_up_calibrations
 from dptrain.trainer import build_training
 from dptrain.version import versions
-from evaluation import runner
+from evaluation import runner, scripted
 from evaluation.exchange import exchanged
 from evaluation.guard_costs import guard_costs
 from evaluation.result import ComparisonResult, Measure, write
@@ -328,6 +328,8 @@ def _differences(before: object, now: object, prefix: str = "") -> set[str]:
 
 def report(root: Path) -> ComparisonResult:
     """Gathers the results below ``root`` and writes results.json, report.html, the private page and the TensorBoard folder."""
+    if scripted.is_there(root):
+        return scripted.report(root)
     from evaluation.report import html, private, tensorboard
 
     result = gather(root)
@@ -344,6 +346,8 @@ def gather(root: Path) -> ComparisonResult:
     Raises:
         CheckpointError: the folder holds no comparison.
     """
+    if scripted.is_there(root):
+        return scripted.gather(root)
     comparison = load_run(root)
     about = about_run(root)
     jobs = comparison.jobs()

@@ -1,14 +1,21 @@
 """A labelled data set in memory, with the public facts that training and attacks may use.
 
+    data = DataSet.of(inputs, targets, classes=10, bounds=(0.0, 1.0))              # tensors of your own
+    data = DataSet.from_map_style(dataset, classes=("no", "yes"), bounds=(0.0, 1.0))   # whatever has len() and [index]
+
+It is itself a map-style data set of ``(input, target)``, which torch's ``Subset`` and ``DataLoader`` take, and
+``data[split.members]`` is such a subset.
+
 The number of examples, the examples and their order are private. Classes, shape and bounds are public: they are stated
 by whoever wrote the loader or the recipe, never computed from the examples.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
+import numpy as np
 import torch
 from jaxtyping import Int, Shaped
 from torch import Tensor
@@ -17,6 +24,8 @@ from dptrain.data.values import Values
 from dptrain.errors import DataError
 
 if TYPE_CHECKING:
+    from torch.utils.data import Subset
+
     from dptrain.data.graph import Graph
     from dptrain.data.secrets import Secret
     from dptrain.data.tokens import Tokenizer
@@ -84,6 +93,79 @@ class DataSet:
     """Of text that is written in a published model's tokens; where there is none, in characters of the alphabet."""
     fingerprint: str = field(init=False)
     """A hash of the content, not of the path."""
+
+    @classmethod
+    def of(
+        cls,
+        inputs: Tensor,
+        targets: Tensor,
+        *,
+        bounds: tuple[float, float],
+        classes: int | Sequence[str] = (),
+        value: Values | None = None,
+        name: str = "mine",
+        features: Sequence[str] = (),
+        users: Tensor | None = None,
+        source: str = "",
+    ) -> "DataSet":
+        """Tensors of one's own: pictures ``[examples, channels, height, width]``, text as whole numbers ``[examples, length]``,
+        or rows ``[examples, features]``.
+
+        Args:
+            bounds: the lowest and highest value that an input can have. Public: known, not computed from the examples.
+            classes: their names, or how many there are, which is as public; empty where there is a ``value``.
+            value: what is predicted in place of a class; then targets are encoded by it.
+            features: of rows, the name of each input.
+
+        Raises:
+            DataError: as for the class itself.
+        """
+        names = tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)
+        inputs = inputs if inputs.is_floating_point() or inputs.dtype == torch.int64 else inputs.long()
+        kind = "text" if not inputs.is_floating_point() else "image" if inputs.dim() == 4 else "table"
+        if kind == "table":
+            inputs = inputs.flatten(1)
+            features = features or [f"input {number}" for number in range(inputs.shape[1])]
+        return cls(
+            name=name,
+            inputs=inputs,
+            targets=targets if targets.is_floating_point() else targets.long(),
+            classes=names,
+            bounds=bounds,
+            kind=kind,
+            features=tuple(features),
+            value=value,
+            users=users,
+            source=source,
+        )
+
+    @classmethod
+    def from_map_style(cls, dataset: Any, *, inputs: int | str = 0, targets: int | str = 1, **facts: Any) -> "DataSet":
+        """Any data set with ``len()`` and ``[index]``, read into memory once, so that it can be attacked.
+
+        Each example is asked for as training asks for it. Where it is drawn anew each time (augmentation), give the data set
+        without that: attacks ask about the examples themselves.
+
+        Args:
+            inputs, targets: where an example holds them: positions in a tuple, or keys of a dictionary.
+            facts: as for :meth:`of`.
+
+        Raises:
+            DataError: it cannot be read by index, or its examples are of several shapes.
+        """
+        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+            raise DataError(
+                f"a {type(dataset).__name__} cannot be read by index; give a map-style data set, with len() and [index]"
+            )
+        examples = [dataset[index] for index in range(len(dataset))]
+        try:
+            found = [torch.stack([torch.as_tensor(example[key]) for example in examples]) for key in (inputs, targets)]
+        except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+            raise DataError(
+                f"the examples of the {type(dataset).__name__} cannot be put into one tensor of inputs and one of targets "
+                f"({type(error).__name__}: {error}); say by inputs= and targets= where each one holds them, all of one shape"
+            ) from None
+        return cls.of(found[0], found[1], **facts)
 
     def __post_init__(self) -> None:
         if len(self.inputs) == 0:
@@ -177,6 +259,21 @@ class DataSet:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def __getitem__(self, index: np.ndarray) -> "Subset[Any]": ...
+
+    def __getitem__(self, index: "int | np.ndarray") -> "tuple[Tensor, Tensor] | Subset[Any]":
+        """An example; or, by the indices of several, such as a split's members, a map-style data set of these."""
+        if isinstance(index, np.ndarray):
+            from torch.utils.data import Subset
+
+            whole: Any = self
+            return Subset(whole, index.tolist())
+        return self.inputs[index], self.targets[index]
 
     @property
     def is_language(self) -> bool:

@@ -1,6 +1,6 @@
 """Examples by index, from whatever holds them: tensors, a :class:`DataSet`, or any map-style torch data set.
 
-    examples = Examples(dataset)              # anything with len() and [index]
+    examples = Examples(dataset)              # anything with len() and [index], also a torch Subset of it
     inputs, targets = examples.take(np.array([3, 5, 8]))
 
 Where the unit of privacy is the user, ``units`` says whose each example is, by any whole numbers:
@@ -10,6 +10,7 @@ Where the unit of privacy is the user, ``units`` says whose each example is, by 
     positions[offsets[0] : offsets[1]]        # two of the three examples of user 7, drawn anew each time
 """
 
+import copy
 import hashlib
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +33,8 @@ class Examples:
             is asked when the first examples are taken.
 
     Raises:
-        DataError: there are none, the data set has no length or cannot be indexed, or ``units`` is not one number an example.
+        DataError: there are none, one is listed twice, the data set has no length or cannot be indexed, or ``units`` is not one
+            number an example.
     """
 
     def __init__(
@@ -47,8 +49,11 @@ class Examples:
                 f"a {type(dataset).__name__} cannot be drawn from by index; give a map-style data set, with len() and "
                 "[index], not a DataLoader or an iterable one: batches are drawn by the privacy plan"
             )
-        self._dataset: Any = dataset
         self._indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
+        while type(dataset) is Subset:  # of one of a class of its own it is not known what [index] does
+            self._indices = np.asarray(dataset.indices, dtype=np.int64)[self._indices]
+            dataset = dataset.dataset
+        self._dataset: Any = dataset
         self._tensors: tuple[torch.Tensor, ...] | None = None
         self._inputs = inputs
         if isinstance(dataset, DataSet):
@@ -57,11 +62,31 @@ class Examples:
             self._tensors = dataset.tensors
         if len(self._indices) == 0:
             raise DataError("the data set is empty: it has 0 examples to train on, and training needs at least 1")
-
+        if len(np.unique(self._indices)) < len(self._indices):
+            raise DataError(
+                "an example is listed more than once, and ε would count it as one however often it is trained on; list it once"
+            )
         self._of_unit: list[np.ndarray] | None = None if units is None else _grouped(units, len(self._indices))
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    @property
+    def dataset(self) -> Any:
+        """Private: what holds them, and maybe others."""
+        return self._dataset
+
+    @property
+    def indices(self) -> np.ndarray:
+        """Private: which of its examples they are."""
+        return self._indices
+
+    def others(self, indices: np.ndarray, units: Any = None) -> "Examples":
+        """Other examples of the same data set, taken in the same way."""
+        other = copy.copy(self)
+        other._indices = np.asarray(indices, dtype=np.int64)
+        other._of_unit = None if units is None else _grouped(units, len(other._indices))
+        return other
 
     @property
     def has_units(self) -> bool:

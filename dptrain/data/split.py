@@ -134,8 +134,8 @@ def split_of(data: DataSet, shares: SplitConfig, seed: int, unit: Unit = "exampl
 
 def draw(
     examples: int,
-    shares: SplitConfig,
-    seed: int,
+    shares: SplitConfig | None = None,
+    seed: int = 0,
     published_test: int = 0,
     targets: Tensor | None = None,
     planted: Sequence[Sequence[int]] = (),
@@ -154,6 +154,7 @@ def draw(
             is no published test part and the shares ask for one; or a class has too few examples for ``per_class``. Or users
             are to be kept together, and the split is one that takes them apart.
     """
+    shares = shares or SplitConfig()
     if shares.test == "published" and not published_test:
         raise DataError("data.split.test is 'published' and this data set has no test part of its own; give 'non_members'")
     if users is not None and (shares.per_class is not None or shares.test == "published"):
