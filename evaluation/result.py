@@ -459,6 +459,190 @@ class GuardCost:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Strongest:
+    """The attack that gets most from one row, in what it says about members; see :mod:`evaluation.headline`."""
+
+    attack: str
+    metric: str
+    value: Measure
+    """Mean over seeds."""
+    chance: float | None
+    """What an attack without any signal gets."""
+    permitted: float | None
+    """The most that the plan permits."""
+    verdict: str
+    of: int
+    """Of how many attacks that gave a figure it is the strongest."""
+    on_non_private: Measure | None = None
+    """The same figure on the non-private models."""
+    beyond_chance: float | None = None
+    """From 0, no better than an attack without signal, to 1; by it attacks of different metrics are ordered."""
+    rate: float | None = None
+    """The lowest false positive rate at which its true positive rate was resolved."""
+    at_rate: Measure | None = None
+    """That true positive rate."""
+    rate_permitted: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """One row in the answer: what it keeps, and what is got from it."""
+
+    variant: Variant
+    epsilon: float
+    regularizer: str
+    utility: Measure
+    kept: Measure | None
+    """Utility over that of the non-private models, with Fieller's interval; None where there are none, or for themselves."""
+    above_no_model: Measure | None
+    """Utility less that of the best who has no model; None where no such figure is known."""
+    no_model: str
+    """Who that is, such as ``majority_class``."""
+    strongest: Strongest | None
+    """None where no attack gave a figure."""
+
+    @property
+    def kind(self) -> Kind:
+        return self.variant, self.epsilon, self.regularizer
+
+
+Choice = Literal[
+    "the smallest that keeps enough", "keeps most", "the only budget", "no twin, the smallest", "no budget", "nothing trained"
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """The answer: of which budget it speaks, and why; see :mod:`evaluation.headline`."""
+
+    choice: Choice
+    enough: float
+    """The share of the non-private utility that is called enough."""
+    chosen: Standing | None
+    """None where nothing was trained."""
+    non_private: Standing | None
+    smallest: Standing | None
+    """The smallest budget, where it is not the chosen one."""
+    above_plan: tuple[str, ...] = ()
+    """Labels of models from which an attack gets more than their plan permits."""
+    refuted: int = 0
+    """Audits that refute a claim."""
+    failed: tuple[str, ...] = ()
+    """Attacks that gave a figure on no model of the chosen row because they failed."""
+
+
+Place = Literal["on the front", "behind it by the means alone", "shown to be worse"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontPoint:
+    """One row between what it is worth and what is got from it."""
+
+    variant: Variant
+    epsilon: float
+    regularizer: str
+    attack: str
+    """The strongest of the family on this row."""
+    utility: Measure
+    leak: Measure
+    permitted: float | None
+    place: Place
+    worse_than: tuple[int, ...] = ()
+    """Places in ``points`` of the rows that are shown to be worth more and to give away less."""
+
+    @property
+    def kind(self) -> Kind:
+        return self.variant, self.epsilon, self.regularizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Front:
+    """All rows under the strongest attack of one family; see :mod:`evaluation.pareto`."""
+
+    family: str
+    metric: str
+    chance: float | None
+    points: tuple[FrontPoint, ...]
+
+
+Guarding = Literal["none stood before the models", "compared", "one stood before every answer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Untested:
+    """What an evaluation left out; see :mod:`evaluation.untested`."""
+
+    attacks: dict[str, str] = field(default_factory=dict)
+    """Registered attacks on this kind of data that did not run, to a line about each."""
+    unfinished: tuple[str, ...] = ()
+    """Attacks that gave a figure on no model though they ran or were asked for."""
+    access: tuple[str, ...] = ()
+    """Levels of access at which no attack gave a figure."""
+    guards: Literal["none stood before the models", "compared", "one stood before every answer"] = (
+        "none stood before the models"
+    )
+    shadow_models: int | None = None
+    """None where no attack had any."""
+    seeds: int = 0
+    """Of the row with the fewest."""
+    rows_without_twin: tuple[str, ...] = ()
+    """Labels of private models without a non-private one of the same seed."""
+    budgets_without_audit: tuple[float, ...] = ()
+    unresolved: tuple[str, ...] = ()
+    """Further figures that no model had enough examples for."""
+    checkpoints: int = 0
+    """Earlier checkpoints that were attacked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpentShown:
+    """What a data set has spent on one unit of privacy, over several runs composed."""
+
+    unit: str
+    relation: str
+    delta: float
+    runs: int
+    steps: int
+    epsilon: float
+    largest: float
+    """Of a single run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectedShown:
+    """A private selection among runs (Papernot & Steinke 2022)."""
+
+    name: str
+    runs: int
+    distribution: str
+    mean: float
+    epsilon: float
+    delta: float
+    chosen: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerShown:
+    """What the ledger of one data set says of everything that has read it, on the machine where the result was gathered."""
+
+    data: str
+    """The fingerprint of its content."""
+    name: str
+    entries: int
+    runs: int
+    without_guarantee: int
+    """Runs that read the data and promise nothing; no ε speaks of them."""
+    failed: int
+    unfinished: int
+    spent: tuple[SpentShown, ...] = ()
+    selected: tuple[SelectedShown, ...] = ()
+    only_selected: tuple[SpentShown, ...] = ()
+    """Where of each selection the chosen model alone is ever released."""
+    limit_epsilon: float | None = None
+    limit_delta: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ComparisonResult:
     """All runs of one comparison."""
 
@@ -487,6 +671,15 @@ class ComparisonResult:
     """Every audit that is kept beside the comparison, of other recipes too."""
     guard_costs: tuple[GuardCost, ...] = ()
     """One a row, family and guard, in the order of the summary and of the guards."""
+    headline: Headline | None = None
+    """None in a file of before there was one."""
+    fronts: tuple[Front, ...] = ()
+    """What is worth more and gives away less; one a family of attacks, that of the headline's attack first."""
+    untested: Untested | None = None
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    """The evaluation as it was asked for."""
+    ledger: tuple[LedgerShown, ...] = ()
+    """Empty where no ledger of the data was found."""
     schema: str = SCHEMA
 
 

@@ -195,24 +195,10 @@ def evaluate_command(arguments: list[str]) -> int:
 
 
 def report_command(arguments: list[str]) -> int:
-    """The table of a run; --format json for one JSON document, --format html to write report.html again."""
-    from recipes import runs
+    """The table of a run, or several joined into one page."""
+    from recipes import report
 
-    folder, rest = _first("report", "a run, such as runs/digits", arguments)
-    kind = _choice(rest, "--format", ("table", "json", "html"))
-    if kind == "json":
-        from evaluation.result import to_json
-
-        sys.stdout.write(to_json(runs.gather(Path(folder))))
-        return 0
-    if kind == "html":
-        runs.report(Path(folder))
-        print(*_pages(Path(folder)), sep="\n")
-        return 0
-    from evaluation.report import terminal
-
-    print(terminal.render(runs.gather(Path(folder))))
-    return 0
+    return report.main(arguments)
 
 
 def doctor_command(arguments: list[str]) -> int:
@@ -474,7 +460,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "resume": (resume_command, "go on with a run that was cut"),
     "select": (select_command, "the best of several private trainings, choosing included in its budget"),
     "evaluate": (evaluate_command, "attack the checkpoints of a run again"),
-    "report": (report_command, "the table of a run, or --format json"),
+    "report": (report_command, "the table of a run, its pages, or several runs joined"),
     "audit": (audit_command, "how much of a budget can be shown, and whether more can"),
     "ledger": (ledger_command, "what each data set has spent, over all runs; state a total; check"),
     "release": (release_command, "check a trained model against a policy, and publish it with a model card"),

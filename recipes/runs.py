@@ -32,12 +32,13 @@ from dptrain.plan import calibrations, take_up_calibrations
 from dptrain.trainer import build_training
 from dptrain.version import versions
 from evaluation import runner, scripted
+from evaluation.answered import with_answer
 from evaluation.exchange import exchanged
 from evaluation.guard_costs import guard_costs
 from evaluation.result import ComparisonResult, Measure, write
 from evaluation.summary import read_results, summarize, with_twins
 from evaluation.utility import without_model
-from recipes import audits
+from recipes import audits, spending
 from recipes.comparison import Comparison, Job, from_toml, plain, to_toml
 from recipes.display import Display
 from recipes.jobs import CALIBRATIONS, foreign, insecure_seed_of, is_complete, labelled, run_job, run_one, twin_of
@@ -358,7 +359,7 @@ def gather(root: Path) -> ComparisonResult:
     unfinished = {job.label: "not finished; `dptrain resume` goes on" for job in jobs if job.label not in done}
     failures = {**unfinished, **{label: reason for label, reason in broken.items() if label not in done}}
     audited, unread = audits.read(root)
-    return ComparisonResult(
+    result = ComparisonResult(
         name=about["name"],
         title=comparison.title or about["name"],
         runs=runs,
@@ -374,7 +375,10 @@ def gather(root: Path) -> ComparisonResult:
         checkpoints=earlier,
         failures=(*(f"{label}: {reason}" for label, reason in sorted(failures.items())), *unread),
         audits=audited,
+        evaluation=as_plain(comparison.evaluation),
+        ledger=spending.shown(str(about["data"].get("fingerprint", ""))),
     )
+    return with_answer(result)
 
 
 def evaluate_again(root: Path, attacks: list[str], progress: bool = True) -> ComparisonResult:

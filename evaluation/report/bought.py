@@ -81,6 +81,26 @@ def _number(value: float | None, digits: int) -> str:
     return text.removeprefix("-") if not text.strip("-0.") else text.replace("-", "−")
 
 
+def first(result: ComparisonResult) -> str:
+    """Regularization alone against DP at equal accuracy, in a sentence: of the regularized row that keeps most accuracy."""
+    if not result.exchanges:
+        return ""
+    exchange = result.exchanges[0]
+    found = [row for row in exchange.rows if row.variant == "regularized"]
+    if not found:
+        return "No model was trained with regularization alone, so that it cannot be held against DP at equal accuracy."
+    row = max(found, key=lambda item: item.accuracy.value or 0.0)
+    name, attack = wording.row_name(row) if row.regularizer else "regularization alone", wording.attack_name(exchange.attack)
+    worth = f"{_worth(row.accuracy)} {wording.interval(row.accuracy)}"
+    own = f"With {name} ({worth}) {attack} has an AUC of {wording.interval(row.auc)}"
+    same = row.dp_at_equal_accuracy
+    if same is None or same.value is None:
+        why = "no budget was run" if same is None else same.note
+        return f"{own}; under DP at an equal accuracy it is not known: {why}."
+    where = f" ({same.note})" if same.note else ""
+    return f"{own}; under DP at an equal accuracy{where} it has {wording.interval(same)}, and a guarantee beside it."
+
+
 def raised(result: ComparisonResult) -> list[str]:
     """A sentence of the answer, where a regularizer is shown to raise what the strongest attack gets."""
     if not result.exchanges:

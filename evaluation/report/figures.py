@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from evaluation.report import wording
-from evaluation.result import AttackResult, ComparisonResult, Kind, Measure, RunResult, Summary
+from evaluation.result import AttackResult, ComparisonResult, Front, Kind, Measure, RunResult, Summary
 
 # Okabe and Ito's palette: told apart with any kind of colour vision, and as grey values.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -212,6 +212,92 @@ def calibration(result: ComparisonResult) -> Figure | None:
         return figure
 
 
+HOLLOW = {"on the front": "full", "behind it by the means alone": "bottom", "shown to be worse": "none"}
+"""How much of a point is filled, by its place; half of it where intervals do not settle it."""
+
+
+def front(front: Front) -> Figure:
+    """Each row between what it is worth (to the right is more) and what is got from it (down is less), with intervals; those on
+    the front are filled and joined."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.2, 4.1), layout="constrained")
+        axes = figure.subplots()
+        for index, point in enumerate(front.points):
+            colour = COLOURS[0] if point.variant == "dp" else COLOURS[1 + index % 6]
+            marker = MARKERS[point.variant] if not point.regularizer else ALONE[index % len(ALONE)]
+            worth, leak = point.utility.value or 0.0, point.leak.value or 0.0
+            axes.errorbar(
+                worth, leak, xerr=_arms(point.utility), yerr=_arms(point.leak), color=colour, marker=marker, markersize=7,
+                fillstyle=HOLLOW[point.place], capsize=2, elinewidth=0.8, linestyle="none",
+            )  # fmt: skip
+            name = wording.variant_name(point) if point.variant != "dp" else f"ε = {wording.budget(point.epsilon)}"
+            axes.annotate(name, (worth, leak), xytext=(6, 6), textcoords="offset points", fontsize=8, color="#222222")
+        joined = sorted(
+            (point.utility.value or 0.0, point.leak.value or 0.0) for point in front.points if point.place == "on the front"
+        )
+        axes.plot(*zip(*joined, strict=True), color="#888888", linewidth=1, linestyle="--", zorder=0)
+        if front.chance is not None:
+            axes.axhline(front.chance, color="#555555", linestyle=":", linewidth=1.2)
+        axes.set_xlabel(f"{wording.metric_name(front.points[0].utility.name)} (to the right is worth more)")
+        axes.set_ylabel(f"{wording.metric_name(front.metric)} of the strongest attack (lower is safer)")
+        return figure
+
+
+def joined(title: str, curves: list[tuple[str, tuple[Summary, ...], dict[Kind, Measure]]]) -> Figure:
+    """One figure of several comparisons over ε: a curve each, and what has no guarantee behind the break.
+
+    Args:
+        curves: name, rows, and the figure of each row.
+    """
+    budgets = sorted({item.epsilon for _, summary, _ in curves for item in summary if item.variant == "dp"})
+    place = {epsilon: index for index, epsilon in enumerate(budgets)}
+    start = len(budgets) + 0.25
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(5.2, 4.0), layout="constrained")
+        axes = figure.subplots()
+        behind = 0
+        for index, (name, summary, points) in enumerate(curves):
+            colour, line = COLOURS[index % len(COLOURS)], LINES[index % len(LINES)]
+            private = sorted(
+                (item for item in summary if item.variant == "dp" and item.kind in points), key=lambda i: i.epsilon
+            )
+            short = textwrap.shorten(name, 48, placeholder="…")
+            xs = [place[item.epsilon] + 0.06 * index for item in private]
+            _bars(axes, xs, [points[item.kind] for item in private], colour, "o", line, short)
+            for item in (item for item in summary if item.variant != "dp" and item.kind in points):
+                label = "" if private else short
+                _bars(axes, [start + 0.3 * behind], [points[item.kind]], colour, MARKERS[item.variant], "none", label)
+                behind += 1
+        if behind and budgets:
+            axes.axvline(len(budgets) - 0.4, color="#888888", linestyle=(0, (1, 2)), linewidth=1)
+        ticks, labels = list(range(len(budgets))), [f"{epsilon:g}" for epsilon in budgets]
+        middle = start + 0.15 * max(behind - 1, 0)
+        axes.set_xticks([*ticks, middle] if behind else ticks, [*labels, "∞"] if behind else labels)
+        axes.set_xlim(-0.5, start + 0.3 * behind if behind else max(len(budgets), 1) - 0.5)
+        axes.set_xlabel("ε (smaller is more private)")
+        axes.set_title(textwrap.fill(title, TITLE), loc="left", fontsize=10, fontweight="bold")
+        handles, names = axes.get_legend_handles_labels()
+        if handles:
+            _legend(figure, handles, [str(name) for name in names])
+        return figure
+
+
+def _bars(axes: Axes, xs: list[float], found: list[Measure], colour: str, marker: str, line: str, label: str) -> None:
+    if not xs:
+        return
+    arms = np.hstack([_arms(measure) for measure in found])
+    axes.errorbar(
+        xs, [measure.value or 0.0 for measure in found], yerr=arms, color=colour, marker=marker, markersize=5, linestyle=line,
+        linewidth=1.4, capsize=2, elinewidth=0.9, label=label or None,
+    )  # fmt: skip
+
+
+def _arms(measure: Measure) -> list[list[float]]:
+    value = measure.value or 0.0
+    ends = (value if measure.low is None else measure.low, value if measure.high is None else measure.high)
+    return [[max(0.0, value - ends[0])], [max(0.0, ends[1] - value)]]
+
+
 def exposure(result: ComparisonResult) -> Figure:
     """Share of examples whose own true positive rate lies above a level, on logarithmic axes; dotted, what chance gives."""
     with matplotlib.rc_context(STYLE):
@@ -278,21 +364,29 @@ def load_pictures(root: Path, run: RunResult, attack: AttackResult) -> dict[str,
 
 
 def as_svg(figure: Figure, name: str) -> str:
-    """The figure as an SVG element whose ids begin with ``name``, so that several can stand in one page."""
+    """The figure as an SVG element whose ids begin with ``name``, so that several can stand in one page. Its words are text,
+    which can be read aloud and found; its coordinates have two decimals."""
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r"font-family: [^;\"]+", "font-family: 'DejaVu Sans', Verdana, sans-serif", text)
+    text = re.sub(r'(?<=[ "MLCQ,(-])(\d+\.\d{2})\d+', r"\1", text)
+    text = re.sub(r"\n\s*", "\n", text)
     text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
     return re.sub(r'(href="#|url\(#)', rf"\1{name}-", text)
 
 
 def as_data_uri(figure: Figure) -> str:
-    """The figure as a PNG inside a ``data:`` address."""
+    """The figure as a PNG of 256 colours inside a ``data:`` address."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    buffer.seek(0)
+    reduced = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    reduced.save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -19,7 +19,7 @@ from evaluation.membership.gallery import Gallery, Group
 from evaluation.report import figures, html, wording
 from evaluation.result import ComparisonResult, RunResult, Summary
 
-TEMPLATE = Path(__file__).with_name("private.html.jinja")
+TEMPLATE = "private.html.jinja"
 PICTURE_BYTES = 1_200_000
 """All pictures of a page together, at most: it stays under 2 MB whatever the data are."""
 GROUPS: dict[Group, str] = {

@@ -12,14 +12,32 @@ from evaluation.result import AuditResult, ComparisonResult, Exchange
 NARROW = 80
 
 
+def block(before: list[str], rows: list[list[str]], after: list[str], width: int | None = None) -> str:
+    """Sentences, a table and sentences, as wide as the terminal allows."""
+    width = _room(width)
+    text = "\n".join(
+        [*_wrapped(before, width), "", *(line.rstrip() for line in _table(rows, width)), "", *_wrapped(after, width)]
+    )
+    return _printable(text)
+
+
+def _room(width: int | None) -> int:
+    return max(NARROW, min(width or shutil.get_terminal_size((100, 24)).columns, 120))
+
+
+def _printable(text: str) -> str:
+    """A class name or an error's text may hold what a terminal would obey."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
+
+
 def render(result: ComparisonResult, width: int | None = None) -> str:
     """The trade-off table, what stands beside it, and what its words mean.
 
     Args:
         width: in characters; left out, that of the terminal, at most 120.
     """
-    width = max(NARROW, min(width or shutil.get_terminal_size((100, 24)).columns, 120))
-    blocks = [_wrapped([result.title], width), _utility(result, width)]
+    width = _room(width)
+    blocks = [_wrapped([result.title], width), _wrapped(wording.opening(result), width), _utility(result, width)]
     blocks += [_attack(result, attack, width) for attack in wording.applicable(result)]
     blocks.append(_said(result, width))
     blocks += [_exchange(exchange, width) for exchange in result.exchanges[:1]]
@@ -30,9 +48,7 @@ def render(result: ComparisonResult, width: int | None = None) -> str:
         _wrapped(lines, width)
         for lines in ([*wording.broken(result), *guards.failures(result)], words, [wording.COMPUTED_FROM_MEMBERS])
     ]
-    text = "\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks if block)
-    # A class name or an error's text may hold what a terminal would obey.
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\ufffd" for letter in text)
+    return _printable("\n\n".join("\n".join(line.rstrip() for line in block) for block in blocks if block))
 
 
 def audit(found: AuditResult) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.stats import norm
 
 from dptrain.plan import Guarantee
+from evaluation.answered import with_answer
 from evaluation.exchange import exchanged
 from evaluation.result import (
     AttackResult,
@@ -66,7 +67,7 @@ def synthetic(
     if broken and len(runs) > 1:
         runs = (_noted(_with_failure(runs[0])), *runs[1:])
     earlier = [dataclasses.replace(run, step=step) for run in runs if run.variant == "dp" for step in EARLIER]
-    return ComparisonResult(
+    result = ComparisonResult(
         name="synthetic",
         title="Synthetic digits: made-up figures for tests",
         runs=runs,
@@ -88,6 +89,7 @@ def synthetic(
         checkpoints=tuple(earlier),
         failures=("eps=00.50/seed=0: PlanError: no noise multiplier below a million reaches ε = 0.5",) if broken else (),
     )
+    return with_answer(result)
 
 
 def audited(result: ComparisonResult) -> ComparisonResult:
@@ -124,7 +126,7 @@ def audited(result: ComparisonResult) -> ComparisonResult:
     broken = dataclasses.replace(
         fine, epsilon=0.999, budget=1.0, checks=(check,), contradictions=("the noise is not what the plan states",)
     )
-    return dataclasses.replace(result, audits=(fine, broken))
+    return with_answer(dataclasses.replace(result, audits=(fine, broken)))
 
 
 def _run(

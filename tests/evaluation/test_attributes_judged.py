@@ -15,7 +15,7 @@ from evaluation.access import Access
 from evaluation.analysis import Case
 from evaluation.attributes import check_hidden, largest_difference
 from evaluation.plan import EvaluationPlan
-from evaluation.report.wording import answer, beside, levels
+from evaluation.report.wording import beside, findings, levels
 from evaluation.result import AttackResult, ComparisonResult, RunResult
 from evaluation.runner import check_plan, run_attack
 from evaluation.summary import summarize
@@ -133,7 +133,7 @@ def test_those_without_a_model_stand_beside_the_guesses_of_the_people_they_are_o
     assert set(of_held_out) == {"prior", "imputation", "imputation with outcome", "ideal"}
     assert of_held_out == of_members
     assert levels(result, "attribute.map/train_minus_held_out") == {}
-    said = " ".join(answer(result))
+    said = " ".join(findings(result))
     assert "The hidden column is guessed for" in said
     assert "what holds of the population" in said
     own, apart = (beside(result.summary[0], "attribute.map", name) for name in ("grown_tree", "grown_tree_held_out"))

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from pathlib import Path
 
+from evaluation.answered import with_answer
 from evaluation.report import html, terminal, wording
 from evaluation.result import AttackResult, ComparisonResult, Measure
 from evaluation.summary import summarize
@@ -47,23 +48,24 @@ def with_links(root: Path) -> ComparisonResult:
         dataclasses.replace(run, attacks=(*run.attacks, attack(run.epsilon)), utility={**run.utility, **worth(run.epsilon)})
         for run in result.runs
     )
-    return dataclasses.replace(result, runs=runs, summary=summarize(runs))
+    return with_answer(dataclasses.replace(result, runs=runs, summary=summarize(runs)))
 
 
 def test_the_answer_says_what_the_graph_is_worth_and_where_that_is_not_shown(tmp_path: Path):
-    said = " ".join(wording.answer(with_links(tmp_path)))
+    said = " ".join(wording.findings(with_links(tmp_path)))
     assert "more accurate by +6.0 points (non-private), +3.0 points (DP, ε = 8), +1.0 points (DP, ε = 2)." in said
     assert "It is not shown to be worth anything at DP, ε = 2." in said
 
 
 def test_the_answer_says_how_well_edges_are_told_beside_features_alone(tmp_path: Path):
-    said = " ".join(wording.answer(with_links(tmp_path)))
+    said = " ".join(wording.findings(with_links(tmp_path)))
     assert "AUC of 0.950 (non-private; leak), 0.850 (DP, ε = 8; leak), 0.500 (DP, ε = 2; found nothing)" in said
     assert "features alone, without a model, have 0.800" in said
 
 
 def test_an_attack_on_links_is_no_membership_attack(tmp_path: Path):
-    for sentence in wording.answer(with_links(tmp_path)):
+    result = with_links(tmp_path)
+    for sentence in [*wording.answer(result), *wording.findings(result)]:
         assert not ("membership" in sentence and "Links" in sentence)
 
 

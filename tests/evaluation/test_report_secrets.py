@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from evaluation.answered import with_answer
 from evaluation.report import figures, html, tensorboard, terminal, wording
 from evaluation.result import AttackResult, ComparisonResult, Measure, TextSample, read_run, write
 from evaluation.summary import summarize
@@ -60,7 +61,7 @@ def with_secrets(root: Path) -> ComparisonResult:
         dataclasses.replace(run, attacks=(*run.attacks, *attacked(bits[run.epsilon] + 0.1 * run.seed, run.variant == "dp")))
         for run in result.runs
     )
-    return dataclasses.replace(result, runs=runs, summary=summarize(runs))
+    return with_answer(dataclasses.replace(result, runs=runs, summary=summarize(runs)))
 
 
 def test_bits_above_one_are_neither_cut_in_means_nor_in_charts(tmp_path: Path):

@@ -1,0 +1,42 @@
+"""What the ledger says of a data set, as a result shows it.
+
+shown(fingerprint)                  # a LedgerShown, or nothing where no ledger of these data is on this machine
+"""
+
+import dataclasses
+from typing import Any, TypeVar
+
+from evaluation.result import LedgerShown, SelectedShown, SpentShown
+
+T = TypeVar("T")
+
+
+def shown(fingerprint: str) -> tuple[LedgerShown, ...]:
+    """What every run on the data with this fingerprint has spent, one entry an account; none where there is no account."""
+    try:
+        from dptrain import ledger
+    except ImportError:  # pragma: no cover
+        return ()
+    accounts = getattr(ledger, "accounts", None)
+    if accounts is None or not fingerprint:  # GUARD: the ledger over all runs is not there yet
+        return ()
+    return tuple(_shown(account.statement()) for account in accounts() if _is_of(account, fingerprint))
+
+
+def _is_of(account: Any, fingerprint: str) -> bool:
+    return account.data == fingerprint
+
+
+def _shown(statement: Any) -> LedgerShown:
+    return LedgerShown(
+        **{
+            **_fields(statement, LedgerShown),
+            "spent": tuple(SpentShown(**_fields(item, SpentShown)) for item in statement.spent),
+            "only_selected": tuple(SpentShown(**_fields(item, SpentShown)) for item in statement.only_selected),
+            "selected": tuple(SelectedShown(**_fields(item, SelectedShown)) for item in statement.selected),
+        }
+    )
+
+
+def _fields(item: Any, kind: type[Any]) -> dict[str, Any]:
+    return {field.name: getattr(item, field.name) for field in dataclasses.fields(kind)}
