@@ -262,11 +262,6 @@ def losses(event: DpEvent, relation: str = "add_or_remove_one") -> PrivacyLossDi
     return found.losses if isinstance(found, _Profile) else found._pld  # the accountant has no other way to read them
 
 
-def curve_of_losses(found: PrivacyLossDistribution) -> "TradeoffCurve":
-    """The curve of composed privacy losses."""
-    return curve_of_profile(_Profile(found))
-
-
 @functools.lru_cache(maxsize=64)
 def _paired_profile(parts: tuple[tuple[DpEvent, int], ...], relation: str) -> _Profile:
     for leaf, _ in parts:

@@ -48,7 +48,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from dp_accounting import DpEvent
+from dp_accounting import ComposedDpEvent, DpEvent, SelfComposedDpEvent
 from dp_accounting.rdp.rdp_privacy_accountant import compute_delta, compute_epsilon
 from scipy.optimize import brentq
 from scipy.special import gammaln
@@ -197,13 +197,18 @@ def count(
     Raises:
         PlanError: δ is not between 0 and 1.
     """
-    from dptrain import selection_profiles
-
-    each = _several(events)
     if not 0 < delta < 1:
         raise PlanError(f"delta is {delta:g}; give a number above 0 and below 1/N, such as 1e-5")
+    return _count(tuple(accounting.merged(event) for event in _several(events)), runs, delta, relation)
+
+
+@functools.lru_cache(maxsize=64)
+def _count(events: tuple[tuple[tuple[DpEvent, int], ...], ...], runs: Runs, delta: float, relation: str) -> CountedSelection:
+    from dptrain import selection_profiles
+
+    each = [ComposedDpEvent([SelfComposedDpEvent(leaf, times) for leaf, times in parts]) for parts in events]
     if all(accounting.is_pure(event) for event in each) and runs.distribution != "poisson":
-        pure = (2 + runs.eta) * max(accounting.epsilon(event, delta) for event in each)
+        pure = epsilon_pure(max(accounting.epsilon(event, delta) for event in each), runs)
         return CountedSelection(epsilon=pure, by_profiles=pure, by_renyi=pure)
     by_renyi = epsilon_by_renyi(each, runs, delta)
     if math.isinf(by_renyi):

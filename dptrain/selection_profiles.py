@@ -19,11 +19,10 @@ either direction (:class:`dptrain.accounting.TradeoffCurve`). "The output is abo
 
 G is convex and falls to 0, so it is a mixture of s ↦ max(0, 1 − c s), and the right side one of δ_Q at all ε: whatever
 dominates Q may take its place. It is therefore the mean of G(e^(ε−L)) over the privacy loss L of one training, in the worse
-direction.
-Bounding f′(1−u) by E[K] and f′(1−u) / f′(1−T(u)) by e^((1+η) ε̂) in it gives E[K] δ_Q(ε − (1+η) ε̂), theirs.
+direction. Bounding f′(1−u) by E[K] and f′(1−u) / f′(1−T(u)) by e^((1+η) ε̂) in it gives E[K] δ_Q(ε − (1+η) ε̂), theirs.
 
-u and T are taken on a grid, each at the end of its cell that makes G larger. Candidates with different plans: δ_Q is at most the
-largest of theirs at every ε, and T is made of that; the mean over the drawn candidate is at most the largest of their means.
+u and T are taken on a grid, each at the end of its cell that makes G larger. Candidates with different plans: δ_Q is at most
+the largest of theirs at every ε, and T is made of that; the mean over the drawn candidate is at most the largest of theirs.
 
 Against exact best-of-K of small mechanisms the bound never lies below, and above by at most the factors that
 ``tests/dptrain/test_selection.py`` states (1.3 for geometric and logarithmic K).
@@ -129,7 +128,12 @@ def from_losses(each: tuple[Losses, ...], curve: TradeoffCurve, runs: Runs) -> S
     heights = runs.derivative(1 - grid[:-1])
     slopes = runs.derivative(1 - np.minimum(1.0, curve.true_positive_rates(grid[1:])))
     kept = _upper_envelope(heights, slopes)
-    return SelectionProfile(each, heights[kept], slopes[kept])
+    heights, slopes = heights[kept], slopes[kept]
+    # Where G is 0 at ε = 0, it is at every larger one.
+    least = -math.log(float(np.max(heights / slopes)))
+    felt = [(one, (one.losses > least) & (one.probabilities > 0)) for one in each]
+    counting = tuple(Losses(one.losses[felt], one.probabilities[felt], one.infinite) for one, felt in felt)
+    return SelectionProfile(counting, heights, slopes)
 
 
 def _upper_envelope(heights: np.ndarray, slopes: np.ndarray) -> list[int]:
@@ -151,12 +155,11 @@ def _crossing(heights: np.ndarray, slopes: np.ndarray, steep: int, flat: int) ->
 
 
 def _curve(distributions: list[PrivacyLossDistribution]) -> TradeoffCurve:
-    curves = [accounting.curve_of_losses(one) for one in distributions]
-    if len(curves) == 1:
-        return curves[0]
-    epsilons = np.unique(np.concatenate([curve.epsilons for curve in curves]))
-    deltas = np.max([np.asarray(one.get_delta_for_epsilon(epsilons.tolist())) for one in distributions], axis=0)
-    return TradeoffCurve(epsilons, deltas)
+    """T of the worst of them, by their δ at 160 ε: fewer would only make it larger."""
+    top = max(1e-3, *(float(one.get_epsilon_for_delta(1e-9)) for one in distributions))
+    epsilons = np.concatenate([[0.0], np.geomspace(top * 1e-4, top, 160)])
+    deltas = [np.asarray(one.get_delta_for_epsilon(epsilons.tolist())) for one in distributions]
+    return TradeoffCurve(epsilons, np.max(deltas, axis=0))
 
 
 def _directions(distribution: PrivacyLossDistribution) -> list[Losses]:

@@ -159,10 +159,10 @@ def resume_command(arguments: list[str]) -> int:
     _check_one_way(processes, how)
     folder, rest = _first("resume", "a run, such as runs/digits", arguments)
     _no_more("resume", rest)
-    if (Path(folder) / "private" / "selection.json").is_file():
-        from recipes import select
+    from recipes import select
 
-        return select.shown(select.resume(Path(folder)))
+    if select.is_selection(Path(folder)):
+        return select.resume(Path(folder))
     comparison = runs.load_run(Path(folder))
     about = runs.about_run(Path(folder))
     if processes:

@@ -11,12 +11,15 @@ Each training's ε is rounded down to a thousandth, so that it can be said in a 
 import dataclasses
 import math
 
+from dp_accounting import GaussianDpEvent
+
 from dptrain.data.dataset import DataSet
 from dptrain.data.split import Split
 from dptrain.errors import ConfigError, PlanError
 from dptrain.plan import PrivacyPlan
 from dptrain.recipe import Recipe
 from dptrain.selected import Selection
+from dptrain.selection import count
 from recipes.selection import Asked, candidates_of
 
 SHARE = 0.01
@@ -85,15 +88,16 @@ def _single(asked: Asked, shape: PrivacyPlan, noise: float, total: float) -> flo
         plan = dataclasses.replace(shape, noise_multiplier=sigma)
         return _stated(asked, (plan,), noise).counted().epsilon
 
+    cheapest = count(GaussianDpEvent(noise), asked.runs, shape.delta).epsilon if noise else 0.0
+    if cheapest >= total:
+        raise PlanError(
+            f"choosing alone costs ε = {cheapest:.3g} of {total:g}, whatever is trained; give a larger --score-noise than "
+            f"{noise:g}, fewer runs (--mean), or a larger --epsilon"
+        )
     high = shape.calibrate(epsilon=total).noise_multiplier  # a choice costs no less than one training
     low = high
     while spent(high) > total:
         low, high = high, high * 1.5
-        if high > 1e5:
-            raise PlanError(
-                f"no noise reaches ε = {total:g} for the choice: the score alone costs too much; give a larger --score-noise, "
-                "fewer runs (--mean), or a larger --epsilon"
-            )
     while high / low > CLOSE:
         middle = math.sqrt(low * high)
         low, high = (low, middle) if spent(middle) <= total else (middle, high)
