@@ -24,17 +24,36 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dptrain.errors import CheckpointError
+from dptrain.files import writing
 
 FORMAT = "dptrain.checkpoint/1"
 MANIFEST = "manifest.json"
 
 
 def write_folder(folder: Path, files: dict[str, bytes]) -> None:
-    """Puts the files and their manifest at ``folder``; whoever reads finds the old version or this one, whole."""
+    """Puts the files and their manifest at ``folder``; whoever reads finds the old version or this one, whole.
+
+    Raises:
+        DiskError: the disk is full, or the place is closed to writing; the old version is there as it was.
+    """
     new, old = _beside(folder, "new"), _beside(folder, "old")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _settle(folder)
-    shutil.rmtree(new, ignore_errors=True)
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _settle(folder)
+        shutil.rmtree(new, ignore_errors=True)
+        try:
+            _fill(new, files)
+        except OSError:  # where space ran out, half a version takes none of it
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        if folder.exists():
+            os.rename(folder, old)
+        os.rename(new, folder)
+        _flush(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _fill(new: Path, files: dict[str, bytes]) -> None:
     new.mkdir()
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     manifest = json.dumps({"format": FORMAT, "files": digests}, indent=1, sort_keys=True).encode()
@@ -44,11 +63,6 @@ def write_folder(folder: Path, files: dict[str, bytes]) -> None:
             handle.flush()
             os.fsync(handle.fileno())
     _flush(new)
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(new, folder)
-    _flush(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def read_folder(folder: Path) -> dict[str, bytes]:

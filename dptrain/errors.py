@@ -5,7 +5,12 @@ it and exits with code 2; in a script it is a ``ValueError`` like any other.
 """
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class UserError(ValueError):
@@ -38,6 +43,24 @@ class ProtocolError(UserError):
 
 class ElsewhereError(UserError):
     """Another process of the same training failed, and this one stops with it."""
+
+
+class DiskError(UserError, OSError):
+    """A file cannot be written: the disk is full, or the place is closed to writing. Going on would lose more work, and what
+    is on the disk is whole."""
+
+    @classmethod
+    def of(cls, error: OSError, path: object) -> "DiskError | None":
+        """What to say of an error of the system while ``path`` was written; None where it is of another kind."""
+        if error.errno in FULL:
+            what = "make space, and go on with `dptrain resume`; what was there before is whole"
+        elif error.errno in CLOSED:
+            what = "make it writable, or give another folder, such as with --output"
+        else:
+            return None
+        said = cls(f"{path} cannot be written ({os.strerror(error.errno)}): {what}")
+        said.errno, said.filename = error.errno, str(path)
+        return said
 
 
 class RankError(RuntimeError):

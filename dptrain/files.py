@@ -1,11 +1,23 @@
-"""Files that are whole or not there: written beside their place, flushed, and put there by renaming. Imports no torch."""
+"""Files that are whole or not there: written beside their place, flushed, and put there by renaming. Imports no torch.
 
+Whoever writes holds a lock on the file beside the place, ``.NAME.NUMBER``, which the system lets go when the process ends, also
+by kill -9. So the next one who writes at that place knows which such files nobody writes any more, and removes them: halves of
+files, which may be private, do not gather. A disk that is full or cannot be written is a :class:`~dptrain.errors.DiskError`.
+"""
+
+import contextlib
+import fcntl
 import os
-import threading
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from dptrain.errors import DiskError
+
+DIGITS = 18
+"""Of the number in the name of a file that is being written."""
 
 
 def write_file(path: Path, content: bytes, mode: int = 0o666) -> None:
@@ -13,6 +25,9 @@ def write_file(path: Path, content: bytes, mode: int = 0o666) -> None:
 
     Args:
         mode: its permissions, before the process's mask; 0o600 is for the owner alone.
+
+    Raises:
+        DiskError: the disk is full, or the place is closed to writing; the old file is there as it was.
     """
     with whole_file(path, mode) as handle:
         handle.write(content)
@@ -22,9 +37,10 @@ def write_next(folder: Path, suffix: str, content: bytes) -> Path:
     """Writes a file under the next free number, ``001`` on; none takes another's place, also where several write at once."""
     taken = [int(path.stem) for path in folder.glob(f"*{suffix}") if path.stem.isdecimal()]
     number = 1 + max(taken, default=0)
-    complete = folder / f".next.{os.getpid()}.{threading.get_ident()}"
-    write_file(complete, content)
-    try:
+    with _beside(folder / f"next{suffix}", 0o666) as (handle, complete):
+        handle.write(content)
+        handle.flush()
+        os.fsync(handle.fileno())
         while True:
             path = folder / f"{number:03d}{suffix}"
             try:
@@ -32,20 +48,69 @@ def write_next(folder: Path, suffix: str, content: bytes) -> Path:
                 return path
             except FileExistsError:
                 number += 1
-    finally:
-        complete.unlink()
 
 
 @contextmanager
 def whole_file(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
-    """A file to write, which takes its place when the block ends; where the block raises, nothing does."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    """A file to write, which takes its place when the block ends; where the block raises, nothing does.
+
+    Raises:
+        DiskError: as in :func:`write_file`.
+    """
+    with _beside(path, mode) as (handle, partial):
+        yield handle
+        handle.flush()
+        os.fsync(handle.fileno())
+        os.replace(partial, path)  # while it is locked: nobody takes it for one that was left
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Says in a sentence that ``path`` cannot be written.
+
+    Raises:
+        DiskError: in place of the system's own error, where the disk is full or closed to writing.
+    """
     try:
-        with open(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC, mode), "w+b") as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        said = None if isinstance(error, DiskError) else DiskError.of(error, path)
+        if said is None:
+            raise
+        raise said from error
+
+
+@contextmanager
+def _beside(path: Path, mode: int) -> Iterator[tuple[BinaryIO, Path]]:
+    """A new file beside its place, locked while it is written; it is gone afterwards, unless it was put there."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
+        handle, partial = _locked(path, mode)
+        try:
+            with handle:
+                yield handle, partial
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _locked(path: Path, mode: int) -> tuple[BinaryIO, Path]:
+    while True:
+        partial = path.with_name(f".{path.name}.{secrets.randbelow(10**DIGITS):0{DIGITS}d}")
+        handle = open(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode), "w+b")  # noqa: SIM115  given away open
+        with contextlib.suppress(OSError):  # a file system without locks: then nothing is removed either
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if partial.exists():  # another one took it for left behind, before it was locked
+            return handle, partial
+        handle.close()
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Of files beside the place, those whose writers are dead."""
+    for partial in path.parent.iterdir():
+        head, _, number = partial.name.rpartition(".")
+        if head != f".{path.name}" or not number.isdecimal():
+            continue
+        with contextlib.suppress(OSError), open(partial, "r+b") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            partial.unlink(missing_ok=True)

@@ -3,10 +3,10 @@
     trainer = Trainer(recipe, data, split, seed=0, folder=Path("runs/mine"))
     trainer.run()
 
-It shows progress with the ε spent, keeps checkpoints, calls back on each of them, and stops at a step's end on Ctrl-C
-with a checkpoint that resumes. Telemetry that is computed from private examples without noise (training loss, share of
-clipped examples) is written only where ``telemetry`` names a log directory for it, under ``non_private/``: the guarantee
-does not cover it.
+It shows progress with the ε spent, keeps checkpoints, calls back on each of them, and stops at a step's end on Ctrl-C (or
+SIGTERM, or SIGHUP) with a checkpoint that resumes. Telemetry that is computed from private examples without noise (training
+loss, share of clipped examples) is written only where ``telemetry`` names a log directory for it, under ``non_private/``: the
+guarantee does not cover it.
 """
 
 import functools
@@ -15,6 +15,7 @@ import math
 import secrets
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -209,6 +210,11 @@ def commitment_of(data: DataSet, split: Split) -> str:
 
 IDENTITY = "run.json"
 """Below ``private/``: label, variant, regularizer and seed of a run."""
+STOPPING = "stopping.json"
+"""Beside it, where the recipe stops early: what was seen of the public loss, for the last two checkpoints by their steps."""
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals by which a person or a cluster's scheduler asks a run to stop."""
 
 
 class Trainer:
@@ -280,7 +286,7 @@ class Trainer:
                         self._say()
                         if self.stopping.reached() | asked_to_stop():
                             break
-                    self.training.save(self.folder, self.about(), student=self._student())
+                    self._save()
                 if asked_to_stop():
                     raise KeyboardInterrupt
                 for callback in self.callbacks:  # Ctrl-C stops these at once: the checkpoint is on the disk
@@ -358,13 +364,30 @@ class Trainer:
                 if state is not None:
                     self.stopping.go_on(state)
 
+    def _save(self) -> None:
+        """Writes the checkpoint, and what early stopping had seen by then."""
+        if self.recipe.regularization.early_stopping:
+            self.training.ranks.first("early stopping", self._keep_stopping_state)
+        self.training.save(self.folder, self.about(), student=self._student())
+
+    def _keep_stopping_state(self) -> None:
+        """Before the checkpoint, beside the state of the one before: whichever is there after a crash finds its own."""
+        path, step = self.folder / "private" / STOPPING, self.training.steps_taken
+        before = checkpoint.unpack_json(path.read_bytes(), path) if path.exists() else {}
+        earlier = sorted((int(taken) for taken in before if int(taken) < step), reverse=True)[:1]
+        kept = {str(taken): before[str(taken)] for taken in earlier} | {str(step): self.stopping.state()}
+        write_file(path, checkpoint.pack_json(kept))
+
     def _stopping_state(self) -> dict[str, Any] | None:
-        """Of the released card, which is written just after the checkpoint; None where it is of an earlier one."""
+        """Of the checkpoint that is there; of one that an earlier version wrote, as the released card says it."""
+        path, step = self.folder / "private" / STOPPING, self.training.steps_taken
+        if path.exists():
+            return checkpoint.unpack_json(path.read_bytes(), path).get(str(step))
         try:
             card = checkpoint.load_release(self.folder / "release")[1]
         except CheckpointError:
             return None
-        return card["early_stopping"] if card["steps_taken"] == self.training.steps_taken else None
+        return card["early_stopping"] if card["steps_taken"] == step else None
 
     def _take_up_folder(self) -> bool:
         """Takes up what the folder holds, and says whether a checkpoint is in it.
@@ -417,7 +440,7 @@ class Trainer:
             yield self.training.steps_taken
             return
         *earlier, last = self.recipe.training.stops
-        yield from (stop for stop in earlier if stop > self.training.steps_taken)
+        yield from (stop for stop in earlier if stop >= self.training.steps_taken)
         yield last
 
     def _call(self, callback: Callback) -> None:
@@ -449,7 +472,7 @@ def _unlocated(value: Any) -> Any:
 
 
 class _Telemetry:
-    """Curves for the person who trains; never part of what is released."""
+    """Curves for the person who trains; never part of what is released. Where they cannot be written the training goes on."""
 
     def __init__(self, folder: Path | None, training: PrivateTraining):
         self._folder = folder
@@ -461,7 +484,9 @@ class _Telemetry:
         if self._folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self._folder), flush_secs=30)
+            again = self._training.steps_taken + 1  # from there on, what a killed process drew is drawn no more
+            with self._going_on():
+                self._writer = SummaryWriter(str(self._folder), flush_secs=30, purge_step=again)
         return self
 
     def write(self) -> None:
@@ -469,19 +494,35 @@ class _Telemetry:
         if self._writer is None or latest is None or (step % self._every and step != 1):
             return
         examples = max(latest.examples, 1)
-        self._writer.add_scalar("non_private/training_loss", latest.loss / examples, step)
-        self._writer.add_scalar("non_private/clipped_share", latest.clipped / examples, step)
-        self._writer.add_scalar("non_private/batch_size", latest.examples, step)
-        self._writer.add_scalar("non_private/non_finite_examples", latest.non_finite, step)
+        with self._going_on():
+            self._writer.add_scalar("non_private/training_loss", latest.loss / examples, step)
+            self._writer.add_scalar("non_private/clipped_share", latest.clipped / examples, step)
+            self._writer.add_scalar("non_private/batch_size", latest.examples, step)
+            self._writer.add_scalar("non_private/non_finite_examples", latest.non_finite, step)
 
     def __exit__(self, *_: object) -> None:
         if self._writer is not None:
-            self._writer.close()
+            with self._going_on():
+                self._writer.close()
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._writer = None
+            warnings.warn(
+                f"training curves in {self._folder} are not written from here on ({error.strerror or error}); training goes on",
+                stacklevel=4,
+            )
 
 
 @contextmanager
 def stop_at_step_end(ranks: Ranks) -> Iterator[Callable[[], bool]]:
     """Turns the first Ctrl-C into a wish that the loop reads between steps; the second one stops at once.
+
+    So it is with SIGTERM, which Slurm sends some time before it kills, and SIGHUP, which a closed terminal sends, unless it is
+    ignored, as under ``nohup``; these are often sent twice, and stop at the step's end however often they come.
 
     Of several processes, what one was asked all are told: each reads the wish after the same step.
     """
@@ -491,15 +532,17 @@ def stop_at_step_end(ranks: Ranks) -> Iterator[Callable[[], bool]]:
         return ranks.any("a wish to stop", asked.is_set())
 
     def ask(number: int, frame: Any) -> None:
-        if asked.is_set():
+        if asked.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.set()
 
     if threading.current_thread() is not threading.main_thread():
         yield anyone_asked
         return
-    before = signal.signal(signal.SIGINT, ask)
+    heard = [number for number in STOPS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, ask) for number in heard}
     try:
         yield anyone_asked
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

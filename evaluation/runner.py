@@ -27,7 +27,7 @@ from dptrain.checkpoint import MANIFEST, load_release, unpack_json
 from dptrain.data.dataset import DataSet
 from dptrain.data.split import Split
 from dptrain.data.split import load as load_split
-from dptrain.errors import CheckpointError, ConfigError, UserError
+from dptrain.errors import CheckpointError, ConfigError, DiskError, UserError
 from dptrain.files import write_file
 from dptrain.fleet import Fleet, Views, named_views, retrain_fleet, train_fleet
 from dptrain.ledger import Account, note_read
@@ -255,6 +255,8 @@ def _attempt(case: Case, name: str, fleets: Callable[[], Fleet | None]) -> Attac
         return reconstructions(case, name, attack)
     except NotApplicable as missing:
         return AttackResult(name=name, status="not_applicable", reason=str(missing))
+    except DiskError:  # no fault of the attack, and of no other one either
+        raise
     except Exception as error:  # an attack is anyone's code: whatever it raises must not stop the others
         if case.folder is not None:
             write_file(case.folder / f"{name}.failed.txt", traceback.format_exc().encode())
@@ -389,6 +391,8 @@ def _exposed(
         trace.unlink(missing_ok=True)
     try:
         return _keep_vulnerability(case, fleet, private, step, release_digest), ()
+    except DiskError:
+        raise
     except Exception as error:  # as with an attack: it must not cost the attacks' results
         if trace is not None:
             write_file(trace, traceback.format_exc().encode())

@@ -13,7 +13,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,11 +52,12 @@ publish, with a model card; otherwise it writes nothing, lists every reason, and
 --with-figures: the model card says what attacks found. It was computed from members without noise, and ε does not cover it."""
 CONTRADICTED = 3
 INTERRUPTED = 130
+RESUMABLE = ("run", "resume", "evaluate", "audit")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; the exit code is 0, 1 where a run failed, the doctor found an error or a release is refused, 2 for
-    what the user can mend, 3 where an audit contradicts a claim, 130 after Ctrl-C."""
+    what the user can mend, 3 where an audit contradicts a claim, 130 after Ctrl-C, or a signal that asks the same."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help", "help"):
         print(usage())
@@ -69,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given[0] not in COMMANDS:
             raise unknown_name("command", given[0], COMMANDS)
-        return COMMANDS[given[0]][0](given[1:])
+        with _stopped_by_signals(given[0]):
+            return COMMANDS[given[0]][0](given[1:])
     except UserError as error:
         if not (_is_quiet() and isinstance(error, ElsewhereError)):
             print(f"dptrain: {error}", file=sys.stderr)
@@ -82,7 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not _is_quiet():
             print(f"\ndptrain: stopped{way_on}", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
+    except BrokenPipeError:  # whoever read has read enough; what Python still holds for it goes nowhere
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         print(f"dptrain: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
@@ -370,6 +374,26 @@ def _joined() -> Iterator[None]:
     distributed.join()
     yield
     distributed.leave()  # after a failure, the end of this process says it: others may be waiting
+
+
+@contextmanager
+def _stopped_by_signals(command: str) -> Iterator[None]:
+    """SIGTERM and SIGHUP are Ctrl-C to whatever can be resumed: what a scheduler or a closed terminal ends is left in order.
+    Inside of a training, :func:`dptrain.trainer.stop_at_step_end` hears them."""
+    import signal
+    import threading
+
+    if command not in RESUMABLE or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _is_quiet() -> bool:

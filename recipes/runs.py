@@ -22,7 +22,7 @@ from dptrain import distributed
 from dptrain.checkpoint import unpack_json
 from dptrain.data.dataset import DataSet
 from dptrain.data.split import Split, split_of
-from dptrain.errors import CheckpointError, ConfigError, RankError
+from dptrain.errors import CheckpointError, ConfigError, DiskError, RankError
 from dptrain.executor import EXECUTORS, Executor, Work
 from dptrain.executor.work import described
 from dptrain.files import write_file
@@ -147,7 +147,7 @@ def here(
             began = time.monotonic()
             try:
                 run_job(job, comparison, root, data, splits[job.seed], progress)
-            except RankError:
+            except (RankError, DiskError):  # the next job would spend of its budget and could not be saved either
                 raise
             except Exception as error:  # one broken job must not lose the others' hours
                 failures[job.label] = described(error)
