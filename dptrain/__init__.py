@@ -4,7 +4,8 @@
 * :class:`DataSet`, :func:`draw`: examples of your own, and who of them is trained on
 * :func:`doctor`: whether your own model and loss are fit for that, and what it costs
 * :class:`Recipe`, :class:`Trainer`: a model that is defined by a recipe
-* :data:`MODELS`, :data:`DATASETS`, :data:`LOSSES`, :data:`OPTIMIZERS`: registries, to add your own
+* :data:`MODELS`, :data:`DATASETS`, :data:`LOSSES`, :data:`OPTIMIZERS`, :data:`REGULARIZERS`,
+  :data:`GUARDS`: registries, to add your own
 
 Names are imported when they are first used: `import dptrain` itself costs nothing.
 """
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from dptrain.registry import LOSSES as LOSSES
     from dptrain.registry import MODELS as MODELS
     from dptrain.registry import OPTIMIZERS as OPTIMIZERS
+    from dptrain.registry import REGULARIZERS as REGULARIZERS
     from dptrain.trainer import Trainer as Trainer
 
 _PLACES = {
@@ -34,6 +36,7 @@ _PLACES = {
     "LOSSES": "dptrain.registry",
     "MODELS": "dptrain.registry",
     "OPTIMIZERS": "dptrain.registry",
+    "REGULARIZERS": "dptrain.registry",
     "DataSet": "dptrain.data.dataset",
     "Diagnosis": "dptrain.diagnosis",
     "PrivacyPlan": "dptrain.plan",
@@ -52,6 +55,7 @@ __all__ = [
     "LOSSES",
     "MODELS",
     "OPTIMIZERS",
+    "REGULARIZERS",
     "DataSet",
     "Diagnosis",
     "PrivacyPlan",

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from dptrain.errors import ConfigError, unknown_name
+from dptrain.penalties import parse as parse_penalty
 from dptrain.registry import DATASETS, LOSSES, MODELS, OPTIMIZERS
 from dptrain.release.parts import needs_members, parse
 
@@ -352,6 +353,8 @@ class RegularizationConfig:
     """BiDO: λ, what the loss charges for hidden layers that depend on inputs; without clipping alone. 0 charges nothing."""
     bilateral_ratio: float = 10.0
     """How much dependence of hidden layers on labels is rewarded, a part of what dependence on inputs costs."""
+    penalty: str = ""
+    """Registered regularizers of your own, each with its strength glued to it, such as `logit_norm0.01`; joined by `-`."""
     freeze: int = 0
     """TL-DMI: first layers that learn from public examples of other classes and are then frozen; -1: all but the last."""
     freeze_steps: int = 300
@@ -393,6 +396,7 @@ class RegularizationConfig:
                 raise ConfigError(f"regularization.{name} is {getattr(self, name)}; give a whole number of steps from 0 up")
         if self.relax_by not in get_args(RelaxBy):
             raise unknown_name("regularization.relax_by", self.relax_by, get_args(RelaxBy))
+        parse_penalty(self.penalty)
 
     def check_together(self) -> None:
         """Raises ConfigError where the options cannot be those of one model."""
@@ -407,7 +411,12 @@ class RegularizationConfig:
                 "regularization gives mixup and bilateral_dependency, and a mixed example has no one label to depend on; give "
                 "one of them to a model"
             )
-        of_hidden = [name for name in ("information_bottleneck", "bilateral_dependency") if getattr(self, name)]
+        if self.mixup and self.penalty:
+            raise ConfigError(
+                "regularization gives mixup and penalty, and a mixed example has no one input and label to be charged for; "
+                "give one of them to a model"
+            )
+        of_hidden = [name for name in ("information_bottleneck", "bilateral_dependency", "penalty") if getattr(self, name)]
         if of_hidden and self.distillation:
             raise ConfigError(
                 f"regularization gives {of_hidden[0]} and distillation, and the student that is released learns without it; "
@@ -437,7 +446,7 @@ class RegularizationConfig:
         """Whether there is nothing but dropout, weight decay and label smoothing."""
         others = (self.label_entropy, self.output_entropy, self.mixup, self.relax)
         of_hidden = (self.information_bottleneck, self.bilateral_dependency, self.freeze)
-        return not any(others) and not any(of_hidden) and not self.needs_public
+        return not any(others) and not any(of_hidden) and not self.needs_public and not self.penalty
 
     @property
     def needs_public(self) -> bool:

@@ -1,4 +1,4 @@
-"""Things that a recipe names: data sets, models, losses, optimizers, guards; and where its jobs run.
+"""Things that a recipe names: data sets, models, losses, optimizers, regularizers, guards; and where its jobs run.
 
 A recipe can *name* a model; it cannot name code to import. Names are looked up here, and only code that has already run
 can add one::
@@ -149,6 +149,9 @@ OPTIMIZERS: Registry[Callable[..., Any]] = Registry(
         "dp_adamw": Builtin("dptrain.optimizers:dp_adamw", "AdamW whose second moment is corrected for the noise"),
     },
 )
+
+REGULARIZERS: Registry[Callable[..., Any]] = Registry("regularizer", {})
+"""Of one's own, beside those that ``RegularizationConfig`` names: see :mod:`dptrain.penalties`."""
 
 GUARDS: Registry[Any] = Registry(
     "guard",

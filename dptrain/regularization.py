@@ -24,7 +24,8 @@ With ℓ = −log p_y the cross entropy of an example, p its output over K class
   By ``example`` every m is the example's own ℓ, so that nothing is shared: another algorithm, of which the paper's figures
   say nothing. Its even epochs are iFlood (Xie et al. 2022, "iFlood: A Stable and Effective Regularizer").
 * **information bottleneck** and **bilateral dependency** charge for what hidden layers say of inputs:
-  :mod:`dptrain.representation`. **freeze** is of the model alone: :mod:`dptrain.models.frozen`.
+  :mod:`dptrain.representation`. **penalty** names regularizers of one's own: :mod:`dptrain.penalties`. **freeze** is of
+  the model alone: :mod:`dptrain.models.frozen`.
 """
 
 import functools
@@ -39,6 +40,7 @@ from torch import Tensor, nn
 from dptrain import representation
 from dptrain.clipping.fallback import ALONE
 from dptrain.errors import ConfigError
+from dptrain.penalties import penalty_of
 from dptrain.recipe import RegularizationConfig
 
 
@@ -64,6 +66,8 @@ def cross_entropy(model: nn.Module, batch: Any, regularization: RegularizationCo
             logits = model(inputs)
             losses = _of_logits(logits, targets, regularization, epoch)
         losses = losses + penalty.of(inputs, targets)
+    if regularization.penalty:
+        losses = losses + penalty_of(regularization.penalty, logits, inputs, targets)
     if regularization.output_entropy:
         losses = losses - regularization.output_entropy * entropy(logits)
     return losses
@@ -81,7 +85,9 @@ def squared_error(model: nn.Module, batch: Any, regularization: RegularizationCo
             "leave it out where a value is predicted"
         )
     inputs, targets = batch
-    return (model(inputs)[:, 0] - targets).square()
+    outputs = model(inputs)
+    losses = (outputs[:, 0] - targets).square()
+    return losses + penalty_of(regularization.penalty, outputs, inputs, targets) if regularization.penalty else losses
 
 
 def _of_logits(logits: Tensor, targets: Tensor, regularization: RegularizationConfig, epoch: int) -> Tensor:

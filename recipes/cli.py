@@ -108,13 +108,13 @@ def usage() -> str:
 def list_command(arguments: list[str]) -> int:
     """Recipes, data sets, models, losses, optimizers, guards, attacks and executors."""
     _no_more("list", arguments)
-    from dptrain.registry import DATASETS, EXECUTORS, GUARDS, LOSSES, MODELS, OPTIMIZERS
+    from dptrain.registry import DATASETS, EXECUTORS, GUARDS, LOSSES, MODELS, OPTIMIZERS, REGULARIZERS
     from evaluation.plan import ATTACKS
     from recipes import comparison
 
     sections = {"recipe": {name: comparison.about(name) for name in comparison.names()}}
-    registries = (DATASETS, MODELS, LOSSES, OPTIMIZERS, GUARDS, ATTACKS, EXECUTORS)
-    sections |= {registry.kind: registry.about() for registry in registries}
+    registries = (DATASETS, MODELS, LOSSES, OPTIMIZERS, REGULARIZERS, GUARDS, ATTACKS, EXECUTORS)
+    sections |= {registry.kind: registry.about() for registry in registries if registry.names()}
     for kind, entries in sections.items():
         print(f"{kind}s" if not kind.endswith("s") else f"{kind}es")
         for name, about in entries.items():

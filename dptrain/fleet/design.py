@@ -14,8 +14,9 @@ from torch import Tensor, nn
 import dptrain
 from dptrain.data.dataset import DataSet
 from dptrain.distillation import released_model
+from dptrain.penalties import parse
 from dptrain.recipe import Performance, Recipe, ReleaseConfig
-from dptrain.registry import LOSSES, MODELS, OPTIMIZERS
+from dptrain.registry import LOSSES, MODELS, OPTIMIZERS, REGULARIZERS
 from dptrain.sources import PLAIN, source_of
 from dptrain.stopping import EarlyStopping
 from dptrain.trainer import build_training
@@ -91,6 +92,7 @@ def recipe_digest(recipe: Recipe, untrained: nn.Module, steps: int, public: Int[
     """
     recipe = dataclasses.replace(recipe, release=ReleaseConfig())
     named = ((MODELS, recipe.model.name), (LOSSES, recipe.training.loss), (OPTIMIZERS, recipe.optimizer.name))
+    named += tuple((REGULARIZERS, name) for name, _ in parse(recipe.regularization.penalty))
     parts = (recipe.digest(), str(steps), *(registry.source(name) for registry, name in named), architecture_digest(untrained))
     if recipe.regularization.needs_public and public is not None:
         parts += ("public", *map(str, public.tolist()))

@@ -29,9 +29,10 @@ from dptrain.data.dataset import DataSet
 from dptrain.fleet.answers import Answers, Views
 from dptrain.fleet.cache import read_answers
 from dptrain.fleet.views import by_name
+from dptrain.penalties import parse
 from dptrain.plain import as_plain
 from dptrain.recipe import Recipe
-from dptrain.registry import LOSSES, MODELS, OPTIMIZERS
+from dptrain.registry import LOSSES, MODELS, OPTIMIZERS, REGULARIZERS
 
 if TYPE_CHECKING:
     from dptrain.fleet.training import Job, Way
@@ -44,6 +45,7 @@ WAIT = 0.5
 def startable(recipe: Recipe, views: Views | None) -> bool:
     """Whether a fresh process knows all that is needed: names that came along, and no function of the caller's."""
     named = ((MODELS, recipe.model.name), (LOSSES, recipe.training.loss), (OPTIMIZERS, recipe.optimizer.name))
+    named += tuple((REGULARIZERS, name) for name, _ in parse(recipe.regularization.penalty))
     known = views is None or by_name(views.name) is views
     return known and not any(registry.source(name) for registry, name in named)
 

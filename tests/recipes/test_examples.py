@@ -34,7 +34,9 @@ def test_ten_lines_or_fewer_change(name: str):
     assert len(taken_out) <= 10, "\n".join(taken_out)
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize(
+    "name", ["plain_loop", *(pytest.param(name, marks=pytest.mark.slow) for name in ("loader", "hugging_face"))]
+)
 def test_the_evaluation_of_a_script_fires_by_itself(name: str, tmp_path: Path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     script = str(EXAMPLES / f"{name}.py")
