@@ -250,10 +250,10 @@ def audit_command(arguments: list[str]) -> int:
     options = audit.Options(**given)  # pyright: ignore[reportArgumentType]  names and numbers, checked there
     wanted = comparison.load(name, rest)
     from evaluation.report import terminal
-    from recipes import audits, runs
+    from recipes import audits, folder, runs
 
     root = Path(wanted.output)
-    runs.take(root)
+    folder.take(root)
     found, paths = [], []
     for one in audit.audit(wanted, options, runs.command_line(["audit", *arguments])):
         found.append(one)

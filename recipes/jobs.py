@@ -168,5 +168,15 @@ def foreign(comparison: Comparison) -> list[Foreign]:
     return [Foreign(registry.kind, name) for registry, name in named if not registry.came_along(name)]
 
 
+def warm() -> None:
+    """Imports what jobs import where they first need it: torch its compiler, when the first optimizer is made. What is made
+    here is thrown away."""
+    import sklearn.ensemble
+    import torch.utils.tensorboard
+
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
+    assert sklearn.ensemble  # imported for what follows
+
+
 if __name__ == "__main__":
-    worker.serve(run_one)
+    worker.serve(run_one, warm)

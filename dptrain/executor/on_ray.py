@@ -34,6 +34,12 @@ class OnRay:
         self._options = options
         self._threads = threads_of(options)
 
+    def prepare(self, work: Work, count: int) -> None:
+        """Nothing: a cluster is not started for what may be refused."""
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
     def run(self, work: Work, labels: Sequence[str]) -> Generator[Finished, None, None]:
         ray = _ray()
         ours = not ray.is_initialized()

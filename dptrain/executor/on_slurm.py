@@ -37,6 +37,12 @@ class OnSlurm:
         self._options = options
         self._threads = threads_of(options)
 
+    def prepare(self, work: Work, count: int) -> None:
+        """Nothing: what may be refused is not submitted."""
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
     def run(self, work: Work, labels: Sequence[str]) -> Generator[Finished, None, None]:
         folder = work.statuses / "submitted"
         cluster = self._cluster(folder)

@@ -1,9 +1,9 @@
 """``local``: jobs in processes of this machine, each of which does one after the other, with its share of the cores.
 
 A worker is a fresh interpreter: forking a process in which torch has threads can hang, and ``multiprocessing`` would run the
-caller's own script again. It imports and loads once for all of its jobs. It is in a session of its own, so that a terminal's
-Ctrl-C reaches it through this process alone, and once; and it ends with its input, so that it does not outlive this process,
-however that one ends.
+caller's own script again. It imports and loads once for all of its jobs, and can begin to before it is known that there are
+any. It is in a session of its own, so that a terminal's Ctrl-C reaches it through this process alone, and once; and it ends
+with its input, so that it does not outlive this process, however that one ends.
 
 A worker that dies takes its one job with it; another one takes its place while there are jobs.
 """
@@ -29,8 +29,6 @@ from dptrain.executor.worker import line
 
 LOOK = 0.1
 """Seconds after which a wish to stop is seen."""
-GRACE = 10.0
-"""Seconds that an idle worker has to end by itself."""
 
 
 class _Worker:
@@ -71,12 +69,6 @@ class _Worker:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
 
-    def dismiss(self) -> None:
-        """No more jobs: it ends after the one it has."""
-        assert self.process.stdin is not None
-        with contextlib.suppress(OSError):
-            self.process.stdin.close()
-
     def obituary(self) -> str:
         """How it ended, and the last that it said."""
         code = self.process.returncode
@@ -103,14 +95,23 @@ class Local:
     def __init__(self, options: Options):
         self._options = options
         self._found: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
+        self._workers: list[_Worker] = []
+
+    def prepare(self, work: Work, count: int) -> None:
+        for _ in range(min(self._options.jobs, count) - len(self._workers)):
+            self._workers.append(_Worker(work, threads_of(self._options), self._found))
+
+    def close(self) -> None:
+        for worker in self._workers:
+            worker.end()
+        self._workers.clear()
 
     def run(self, work: Work, labels: Sequence[str]) -> Generator[Finished, None, None]:
-        waiting, workers, stopping = deque(labels), list[_Worker](), False
-        threads = threads_of(self._options)
+        waiting, workers, stopping = deque(labels), self._workers, False
         with asked_to_stop() as asked:
             try:
-                workers += [_Worker(work, threads, self._found) for _ in range(min(self._options.jobs, len(labels)))]
-                while workers:
+                self.prepare(work, len(labels))
+                while waiting or any(worker.label is not None for worker in workers):
                     if asked() and not stopping:
                         stopping = True
                         waiting.clear()
@@ -124,22 +125,18 @@ class Local:
                         workers.remove(worker)
                         if worker.label is not None:
                             yield work.ended(worker.label, STOPPED if stopping else worker.obituary())
-                        elif not stopping and waiting and worker.process.returncode:  # it never began: nor would another one
-                            yield from (Finished(label, worker.obituary()) for label in waiting)
-                            waiting.clear()
+                            self.prepare(work, len(waiting) + len(workers))
+                        elif not workers:  # it never began: nor would another one
+                            while waiting:
+                                yield work.ended(waiting.popleft(), worker.obituary())
                         worker.end()
-                        if waiting and len(workers) < self._options.jobs:
-                            workers.append(_Worker(work, threads, self._found))
                         continue
                     if "label" in said:
                         worker.label = None
                         yield Finished(**said)
                     if waiting and not said.get("stopped"):
                         worker.give(waiting.popleft())
-                    else:
-                        worker.dismiss()
             finally:
-                for worker in workers:
-                    worker.end()
+                self.close()
             if stopping:
                 raise KeyboardInterrupt

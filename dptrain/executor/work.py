@@ -84,6 +84,14 @@ class Finished:
 class Executor(Protocol):
     """Runs jobs; one is made from :class:`Options`."""
 
+    def prepare(self, work: Work, count: int) -> None:
+        """Begins what takes a while, such as processes, before it is known whether so many jobs can be done at all."""
+        ...
+
+    def close(self) -> None:
+        """Ends what was prepared and not used."""
+        ...
+
     def run(self, work: Work, labels: Sequence[str]) -> Generator[Finished, None, None]:
         """Each job as it ends, in whatever order.
 

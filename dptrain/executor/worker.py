@@ -19,8 +19,12 @@ from dptrain.executor.interrupt import interrupt_on_termination
 from dptrain.executor.work import STOPPED, Work, attempt
 
 
-def serve(function: Callable[[Path, str], None]) -> None:
-    """Does the jobs of the folder that is named on the command line, until its input ends."""
+def serve(function: Callable[[Path, str], None], warm: Callable[[], object] = bool) -> None:
+    """Does the jobs of the folder that is named on the command line, until its input ends.
+
+    Args:
+        warm: called before the first job, for what takes a while and needs none, such as imports.
+    """
     said, sys.stdout = sys.stdout, sys.stderr
     interrupt_on_termination()
     work = Work(function, Path(sys.argv[1]))
@@ -28,6 +32,7 @@ def serve(function: Callable[[Path, str], None]) -> None:
     busy, abandoned = threading.Event(), threading.Event()
     threading.Thread(target=_read, args=(labels, busy, abandoned), daemon=True).start()
     try:
+        warm()
         print(json.dumps({"ready": True}), file=said, flush=True)
         while (label := labels.get()) is not None:
             busy.set()
