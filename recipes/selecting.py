@@ -37,7 +37,10 @@ from evaluation.score import check_can_score, score
 from evaluation.target import Target
 from recipes import runs
 from recipes.comparison import Comparison
+from recipes.folder import claim
+from recipes.jobs import is_complete
 from recipes.selection import Asked, Drawn, candidates_of, read, write
+from recipes.selection_account import announce_score, tell
 from recipes.selection_budget import planned
 
 FAILED = -math.inf
@@ -188,6 +191,7 @@ def _scored(drawn: Drawn, number: int, recipe: Any, data: DataSet, split: Split,
             variant=job.variant,
             progress=progress,
         ).run()
+        announce_score(drawn, folder)
         return _score(folder, drawn, data, split, insecure)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(str(drawn.asked.root)) from None
@@ -222,7 +226,7 @@ def _finish(drawn: Drawn, data: DataSet, split: Split, progress: bool) -> Outcom
         write(drawn)
     if drawn.chosen < 0:
         _remove(drawn)
-        _tell(drawn, epsilon, "")
+        tell(drawn, epsilon, "")
         return Outcome(drawn.selection, epsilon, None, composed=composed)
     recipe = candidates_of(drawn.asked, drawn.each)[drawn.candidates[drawn.chosen]]
     comparison = _comparison(drawn.asked.comparison, recipe)
@@ -230,12 +234,12 @@ def _finish(drawn: Drawn, data: DataSet, split: Split, progress: bool) -> Outcom
     folder = root / job.label
     if not folder.exists():
         _state(drawn.folder(drawn.chosen) / "release", drawn.selection)
-        runs.claim(root, comparison, drawn.asked.name, drawn.command, data)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(drawn.folder(drawn.chosen), folder)
+        with claim(root, comparison, drawn.asked.name, drawn.command, data):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            os.rename(drawn.folder(drawn.chosen), folder)
     _remove(drawn)
-    _tell(drawn, epsilon, job.label)
-    if not runs.is_complete(job, folder, comparison.evaluation, data):
+    tell(drawn, epsilon, str(drawn.folder(drawn.chosen).absolute()))
+    if not is_complete(job, folder, comparison.evaluation, data):
         runner.evaluate(
             folder,
             data,
@@ -278,26 +282,3 @@ def _composed(drawn: Drawn) -> float:
     events = drawn.selection.events(tuple(plans))
     plan = drawn.selection.plans[0]
     return accounting.epsilon(ComposedDpEvent(events), plan.delta, plan.relation) if events else 0.0
-
-
-def _tell(drawn: Drawn, epsilon: float, chosen: str) -> None:
-    """Has the data set's account say that of these runs the chosen one alone was released.
-
-    The account is built elsewhere (``dptrain.ledger.Account.select``); where it is not there, nothing is said.
-    """
-    from dptrain import ledger
-
-    account: Any = getattr(ledger, "Account", None)
-    if account is None:
-        return
-    law = drawn.selection.runs
-    labels = [str(drawn.folder(number)) for number in range(len(drawn.candidates))]
-    account(drawn.data).select(
-        str(drawn.asked.root),
-        labels,
-        law.distribution,
-        law.mean,
-        epsilon,
-        delta=drawn.selection.plans[0].delta,
-        chosen=chosen,
-    )
