@@ -7,6 +7,7 @@ The file holds how many trainings there are and which candidate each takes. Nobo
 """
 
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -113,15 +114,21 @@ def candidates_of(asked: Asked, each: tuple[float, ...] | None = None) -> list[R
     Args:
         each: ε of one training, by candidate.
     """
-    where = Path("--candidates")
-    base = comparisons.as_flags(tomllib.loads(comparisons.to_toml(asked.comparison)), where)
+    found = _parsed(asked)
+    if each is None:
+        return list(found)
+    given = zip(found, each, strict=True)
+    return [dataclasses.replace(one, privacy=dataclasses.replace(one.privacy, epsilon=epsilon)) for one, epsilon in given]
+
+
+@functools.lru_cache(maxsize=8)
+def _parsed(asked: Asked) -> tuple[Recipe, ...]:
+    base = comparisons.as_flags(tomllib.loads(comparisons.to_toml(asked.comparison)), Path("--candidates"))
     found = []
-    for index, one in enumerate(asked._combinations()):
+    for one in asked._combinations():
         flags = [part for key, value in one for part in (f"--{key}", value)]
-        recipe = comparisons.parse([*base, *flags]).recipe
-        privacy = dataclasses.replace(recipe.privacy, epsilon=None if each is None else each[index])
-        found.append(dataclasses.replace(recipe, privacy=privacy))
-    return found
+        found.append(comparisons.parse([*base, *flags]).recipe)
+    return tuple(found)
 
 
 # -- what was drawn -------------------------------------------------------------------------------------------------
