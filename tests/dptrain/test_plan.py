@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 
 from dptrain import accounting
+from dptrain import plan as plan_module
 from dptrain.errors import PlanError
 from dptrain.plain import as_plain, from_plain
 from dptrain.plan import PrivacyPlan
@@ -336,3 +337,21 @@ def test_a_recipe_says_every_field_of_a_plan():
         item.name for item in dataclasses.fields(PrivacyConfig)
     }
     assert left_out == {"steps", "noise_multiplier"}
+
+
+@pytest.mark.parametrize(("told", "taken"), [(1.0, True), (1.05, True), (0.99, False), (math.nan, False), (-1.0, False)])
+def test_a_noise_multiplier_that_is_taken_up_spends_no_more_than_the_budget(
+    told: float, taken: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """What another process found is counted before it is used: a wrong one can cost accuracy, and never privacy."""
+    monkeypatch.setattr(plan_module, "_told", {})
+    monkeypatch.setattr(plan_module, "_found", {})
+    plan_module._calibrated.cache_clear()
+    found = PLAN.calibrate(epsilon=3.0).noise_multiplier
+    (key,) = plan_module.calibrations()
+    plan_module._calibrated.cache_clear()
+    plan_module.take_up_calibrations({key: told * found})
+    plan = PLAN.calibrate(epsilon=3.0)
+    plan_module._calibrated.cache_clear()
+    assert plan.noise_multiplier == (told * found if taken else found)
+    assert plan.guarantee().epsilon <= 3.0
