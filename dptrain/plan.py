@@ -212,7 +212,7 @@ class PrivacyPlan:
             warnings.warn(message, stacklevel=3)
 
     def check_batch_size(self, units: int) -> None:
-        """Warns where the unit is the user and the expected batch size is not one of users: noise and step size would be off.
+        """Warns where the expected batch size is not what is drawn: noise and step size would be off by as much.
 
         It costs no privacy, as what sums are divided by is public, and so it is no error.
 
@@ -220,12 +220,20 @@ class PrivacyPlan:
             units: the private number of users; the warning is for whoever trains, and part of no release.
         """
         drawn = self.sampling_rate * units
-        if self.unit == "user" and not drawn / 2 <= self.expected_batch_size <= 2 * drawn:
+        if self.unit not in ("user", "example") or drawn / 2 <= self.expected_batch_size <= 2 * drawn:
+            return
+        if self.unit == "user":
             message = (
                 f"expected_batch_size is {self.expected_batch_size:g} and unit is 'user', of whom {drawn:.4g} are drawn on "
                 "average: sums over users are divided by it, so give the number of users in a batch, not of examples"
             )
-            warnings.warn(message, stacklevel=3)
+        else:
+            message = (
+                f"expected_batch_size is {self.expected_batch_size:g} and {drawn:.4g} examples are drawn on average, "
+                f"sampling_rate {self.sampling_rate:g} of {units}: sums are divided by it, so that every step is "
+                f"{drawn / self.expected_batch_size:.2g} times as long as it should be; give a public number near what is drawn"
+            )
+        warnings.warn(message, stacklevel=3)
 
     def check_examples(self, examples: int) -> None:
         """Refuses a data set of another size than the plan states, where ε rests on it.

@@ -136,8 +136,8 @@ def test_a_resumed_training_goes_on_in_its_schedule_and_counts_all_steps(tmp_pat
     second = trainer(tmp_path, learning_rate=0.01, lr_scheduler_type="linear")
     second.train(resume_from_checkpoint=True)
     assert second.private.steps_taken == 4
-    assert second.lr_scheduler is not None
-    assert second.lr_scheduler.get_last_lr()[0] == pytest.approx(0.0, abs=1e-9)  # of four steps, not of two more
+    scheduler: Any = second.lr_scheduler
+    assert scheduler.get_last_lr()[0] == pytest.approx(0.0, abs=1e-9)  # of four steps, not of two more
     assert second.private.epsilon() == pytest.approx(PLAN.guarantee().epsilon, rel=0.1)
     with pytest.raises(ConfigError, match="takes resume_from_checkpoint alone"):
         second.train(trial=None)

@@ -10,7 +10,6 @@ pixels, labels = load_digits(return_X_y=True)
 digits = TensorDataset(torch.tensor(pixels, dtype=torch.float32).view(-1, 1, 8, 8) / 16, torch.tensor(labels))
 order = torch.randperm(len(digits)).tolist()
 train, validation = Subset(digits, order[:900]), Subset(digits, order[900:])
-loader = DataLoader(train, batch_size=90, shuffle=True)
 validation_loader = DataLoader(validation, batch_size=256)
 
 model = nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(144, 10))
@@ -20,7 +19,7 @@ best = 0.0
 
 for epoch in range(4):
     model.train()
-    for inputs, targets in loader:
+    for inputs, targets in DataLoader(train, batch_size=90, shuffle=True):
         optimizer.zero_grad()
         cross_entropy(model(inputs), targets).backward()
         optimizer.step()
