@@ -119,8 +119,10 @@ def check(kind: str) -> int:
     if kind == "json":
         print(json.dumps(found, indent=1, ensure_ascii=False))
     for one in found if kind != "json" else ():
-        what = f"BROKEN  {one['error']}" if one["error"] else f"whole   {one['name'] or '-':<16} {one['entries']} entries"
-        print(f"{what}  {Path(one['path']).stem[:12]}")
+        stem = Path(one["path"]).stem[:12]
+        print(
+            f"BROKEN  {one['error']}" if one["error"] else f"whole   {one['name'] or '-':<16} {stem}  {one['entries']} entries"
+        )
     if not found:
         print(f"There are no ledgers in {folder()}.", file=sys.stderr if kind == "json" else sys.stdout)
     return 1 if any(one["error"] for one in found) else 0

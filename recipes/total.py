@@ -26,7 +26,7 @@ def check_total(comparison: Comparison, data: DataSet, to_come: Sequence[tuple[J
         LedgerError: the account was changed.
     """
     account, total = Account(data.fingerprint, data.name), comparison.total()
-    if not account.totals(total):
+    if not account.stated(total):
         return
     plans = [
         (PrivacyPlan.from_config(job.recipe.privacy, job.recipe.training.steps), _taken(folder)) for job, folder in to_come

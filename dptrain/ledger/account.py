@@ -84,7 +84,7 @@ class Account:
 
     @property
     def _chain(self) -> Chain:
-        return Chain(self.path, WAY_OUT)
+        return Chain(self.path, WAY_OUT, 0o700)
 
     def _append(self, entry: Entry) -> None:
         self._chain.append({**entry, "data": self.data})
@@ -134,11 +134,8 @@ class Account:
         """
         entry = announced(plan, first, last, draw)
         block = Block(entry["block"], entry["draw"], plan, first, last, times)
-        if self.totals(total):
-            self._check_all(self.books(), [block], total)  # what takes seconds is remembered, and not done under the lock
         with self._chain.held() as held:
-            if self.totals(total, held):
-                self._check_all(Books(held.entries(), self.data, self.name), [block], total)
+            self._check_all(held.entries(), [block], total)
             self._write(held, {**entry, "run": run, **({} if times == 1 else {"times": times})})
         return entry["block"]
 
@@ -213,12 +210,6 @@ class Account:
             stated = {"epsilon": as_plain(float(epsilon)), "delta": delta, "unprotected": unprotected, "why": why}
             self._write(held, {"kind": "limit", "name": self.name, **stated})
 
-    def totals(self, total: Total | None = None, held: Held | None = None) -> list[Total]:
-        """Those that hold: what is stated for the data set, and ``total``."""
-        entries = self._chain.entries() if held is None else held.entries()
-        stated = Books([entry for entry in entries if entry["kind"] == "limit"]).limit
-        return [one for one in (stated, total) if one is not None and math.isfinite(one.epsilon)]
-
     def check(self, plans: Sequence[PrivacyPlan | tuple[PrivacyPlan, int]], total: Total | None = None) -> None:
         """Refuses plans with which a total would be passed.
 
@@ -229,12 +220,16 @@ class Account:
         Raises:
             PlanError: it would be.
         """
-        if self.totals(total):
-            self._check_all(self.books(), blocks_to_come(plans), total)
+        self._check_all(self.entries(), blocks_to_come(plans), total)
 
-    def _check_all(self, books: Books, blocks: list[Block], total: Total | None) -> None:
-        for one in (books.limit, total):
-            if one is not None:
+    def stated(self, total: Total | None = None) -> bool:
+        """Whether any total holds: one that is stated for the data set, or ``total``."""
+        return bool(_totals(self.entries(), total))
+
+    def _check_all(self, entries: list[Entry], blocks: list[Block], total: Total | None) -> None:
+        if totals := _totals(entries, total):
+            books = Books(entries, self.data, self.name)
+            for one in totals:
                 books.check(one, blocks)
 
     def select(
@@ -287,6 +282,11 @@ class Account:
     def statement(self, delta: float | None = None) -> Statement:
         """What was spent; see :mod:`dptrain.ledger.books`."""
         return self.books().statement(delta)
+
+
+def _totals(entries: list[Entry], total: Total | None) -> list[Total]:
+    stated = Books([entry for entry in entries if entry["kind"] == "limit"]).limit
+    return [one for one in (stated, total) if one is not None and math.isfinite(one.epsilon)]
 
 
 def _is_more(new: Total, old: Total) -> bool:

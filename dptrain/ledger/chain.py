@@ -70,6 +70,8 @@ class Chain:
     path: Path
     way_out: str = "free some space, or give a folder that can be written"
     """What to do where it cannot be written."""
+    folder_mode: int = 0o777
+    """Permissions of its folder where that is made, before the process's mask."""
 
     @property
     def head(self) -> Path:
@@ -89,7 +91,7 @@ class Chain:
     def held(self) -> Iterator["Held"]:
         """The file, for this process alone until the block ends."""
         with self._said():
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=self.folder_mode)
             handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             with self._said():
@@ -165,6 +167,8 @@ class Held:
                 at = self._write(at, {"kind": "note", "what": "clock", "was": at.time}, now)
             at = self._write(at, entry, now)
             _write_head(chain, at)
+            if size == 0:
+                _flush(chain.path.parent)
 
     def _write(self, at: _State, entry: Entry, now: datetime) -> _State:
         """The file's end after one more line. What was written of a line that does not fit is taken back."""
@@ -193,6 +197,15 @@ class Held:
     def _state(self) -> _State:
         size = os.fstat(self._handle).st_size
         return _read(self.chain, os.pread(self._handle, size, 0), self.chain._read_head())
+
+
+def _flush(folder: Path) -> None:
+    """Brings a folder's list of files to the disk: a new file is there after a power cut only if its name is."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _write_head(chain: Chain, at: _State) -> None:

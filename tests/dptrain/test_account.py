@@ -185,9 +185,9 @@ def test_a_run_that_would_pass_a_stated_total_is_refused_before_its_first_step(a
 def test_a_total_is_lowered_freely_and_raised_in_words_alone(account: Account):
     account.limit(10.0, 1e-5)
     account.limit(8.0, 1e-5)
-    for more in ({"epsilon": 9.0, "delta": 1e-5}, {"epsilon": 8.0, "delta": 1e-4}, {"epsilon": math.inf, "delta": 1e-5}):
+    for epsilon, delta in ((9.0, 1e-5), (8.0, 1e-4), (math.inf, 1e-5)):
         with pytest.raises(PlanError, match="--why"):
-            account.limit(**more)
+            account.limit(epsilon, delta)
     account.limit(9.0, 1e-5, why="consented to a second study")
     assert account.statement().limit_epsilon == 9.0
     assert [entry.get("why") for entry in account.entries()] == ["", "", "consented to a second study"]

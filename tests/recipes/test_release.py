@@ -427,13 +427,13 @@ def test_an_edited_ledger_is_refused(run: Path, capsys: pytest.CaptureFixture[st
 
 def test_without_its_ledger_nothing_is_published(run: Path, capsys: pytest.CaptureFixture[str]):
     (run / "private" / "ledger.jsonl").unlink()
-    (run / "private" / "ledger.jsonl.head").unlink()
     assert "there is no ledger" in refusals(run, capsys)["ledger"]["found"]
 
 
 def test_a_ledger_of_other_data_accounts_for_nothing(run: Path, capsys: pytest.CaptureFixture[str]):
     path, plan = run / "private" / "ledger.jsonl", from_plain(PrivacyPlan, card_of(run)["plan"], "card")
     path.unlink()
+    path.with_name("ledger.jsonl.head").unlink()
     Ledger(path, data="another").reserve(plan, 0, plan.steps)
     found = refusals(run, capsys)["ledger"]
     assert found["verdict"] == "cannot be judged"
