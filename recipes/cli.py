@@ -274,6 +274,13 @@ def audit_command(arguments: list[str]) -> int:
     return 0 if all(one.ok for one in found) else CONTRADICTED
 
 
+def budget_command(arguments: list[str]) -> int:
+    """What a privacy budget means before anything is trained."""
+    from recipes import budget
+
+    return budget.main(arguments)
+
+
 def serve_command(arguments: list[str]) -> int:
     """Answer requests over HTTP, behind a guard; or look after the keys of those who may ask."""
     if not arguments:
@@ -485,6 +492,7 @@ COMMANDS: dict[str, tuple[Command, str]] = {
     "select": (select_command, "the best of several private trainings, choosing included in its budget"),
     "evaluate": (evaluate_command, "attack the checkpoints of a run again"),
     "report": (report_command, "the table of a run, its pages, or several runs joined"),
+    "budget": (budget_command, "what a budget means before anything is trained: noise, batch size, what attackers gain"),
     "audit": (audit_command, "how much of a budget can be shown, and whether more can"),
     "ledger": (ledger_command, "what each data set has spent, over all runs; state a total; check"),
     "release": (release_command, "check a trained model against a policy, and publish it with a model card"),

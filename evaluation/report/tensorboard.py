@@ -51,7 +51,8 @@ def _runs(result: ComparisonResult, root: Path) -> Iterator[tuple[str, Events]]:
 def _tradeoff(result: ComparisonResult, root: Path, begun: float) -> Events:
     events = Events(begun)
     events.text("1 What was found", words.found(result))
-    events.text("2 How to read this", words.how_to_read(result))
+    for card, text in words.how_to_read(result).items():
+        events.text(f"2 How to read this/{card}", text)
     for exchange in result.exchanges:
         events.text(f"{bought.TITLE}/{exchange.attack}", bought.markdown(exchange))
     for name, texts in wording.secrets_said(result):

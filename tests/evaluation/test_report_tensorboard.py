@@ -9,9 +9,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import plugin_data_pb2
 
-from evaluation.report import tensorboard
-from evaluation.report.board import trials, words
-from evaluation.report.board.events import SUFFIX
+from evaluation.report import tensorboard, wording
+from evaluation.report.board import curves, trials, words
+from evaluation.report.board.events import SUFFIX, Events
 from evaluation.report.board.pictures import CELL, GAP, grid, roc
 from evaluation.result import ComparisonResult
 from tests.evaluation.report_fixture import STEP, THRESHOLD, synthetic
@@ -79,11 +79,21 @@ def test_no_point_stands_for_training_without_privacy(written: Path):
     assert without == ["test accuracy over ε (1k is ε = 1); without privacy 0.936 [0.916, 0.951]"]
 
 
+def test_the_interval_of_a_single_budget_which_has_no_band_stands_in_the_title(tmp_path: Path):
+    result = small(tmp_path)
+    made = Events(0.0)
+    curves.draw(made, result)
+    made.save(tmp_path / "alone")
+    (title,) = [title for title, _ in layout(tmp_path / "alone") if title.startswith("test accuracy")]
+    private = next(item for item in result.summary if item.variant == "dp")
+    assert f"; at ε = 1 {wording.interval(private.utility)}; without privacy" in title
+
+
 def test_a_comparison_without_budgets_has_pictures_and_trials_but_no_chart(tmp_path: Path):
     tensorboard.write(synthetic(tmp_path, budgets=()), tmp_path)
     found = events(tmp_path / "tradeoff")
     assert found.Tags()["scalars"] == []
-    assert "1 utility/test accuracy" in pictures(found)
+    assert "1 over ε/1 test accuracy" in pictures(found)
 
 
 def test_a_figure_that_was_not_measured_is_not_drawn(written: Path):
@@ -113,7 +123,9 @@ def test_earlier_checkpoints_stand_at_their_own_step(written: Path):
 
 def test_one_picture_holds_the_reconstructions_of_all_budgets_and_a_missing_one_is_said(written: Path):
     found = events(written / "tradeoff")
-    assert [name for name in pictures(found) if "reconstructions" in name] == ["4 reconstructions by ε/Class inversion"]
+    assert [name for name in pictures(found) if "inversion" in name and "2 closer" in name] == [
+        "2 closer/2 by ε: Class inversion"
+    ]
     (missing,) = found.Tensors("Reconstructions/inversion.class, DP, ε = 1/text_summary")
     assert b"missing" in missing.tensor_proto.string_val[0]
 
@@ -147,25 +159,27 @@ def test_each_attack_has_its_roc_on_logarithmic_axes_with_an_interval_for_each_m
     assert overlay is not None
     axes = overlay.axes[0]
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-    bars = [line for line in axes.get_lines() if len(line.get_xdata()) == 2 and line.get_linewidth() == 2.5]
+    bars = [line for line in axes.get_lines() if np.size(line.get_xdata()) == 2 and line.get_linewidth() == 2.5]
     assert len(bars) == 6  # of the seventh model the attack failed
-    assert {tuple(np.round(line.get_ydata(), 3)) for line in bars} == {(0.004, 0.09)}
+    assert {tuple(np.asarray(line.get_ydata()).round(3)) for line in bars} == {(0.004, 0.09)}
     assert len({line.get_color() for line in bars}) == 6
     assert roc(result, "inversion.class") is None
 
 
 def test_the_text_page_says_how_to_read_what_is_shown_and_what_not_to_conclude(written: Path):
-    (page,) = events(written / "tradeoff").Tensors("2 How to read this/text_summary")
-    text = page.tensor_proto.string_val[0].decode()
-    for said in ("these are ROC curves", "1k is ε = 1", "ε is shown as 64", "*within the plan*", "What not to conclude"):
+    found = events(written / "tradeoff")
+    cards = [tag for tag in found.Tags()["tensors"] if tag.startswith("2 How to read this/")]
+    assert len(cards) == 4
+    text = "\n".join(found.Tensors(card)[0].tensor_proto.string_val[0].decode() for card in cards)
+    for said in ("these are ROC curves", "1k is ε = 1", "ε is shown as 64", "*within the plan*", "is no proof of safety"):
         assert said in text
     assert "Colours" not in text
     assert "switches all off" not in text
 
 
 def test_many_runs_and_many_budgets_are_said(tmp_path: Path):
-    result = synthetic(tmp_path, budgets=(16.0, 8.0, 4.0, 2.0, 1.0), seeds=(3, 4, 5, 6, 7), attacks=("membership.threshold",))
-    text = words.how_to_read(result)
+    result = synthetic(tmp_path, budgets=(16.0, 8.0, 4.0, 2.0, 1.0), seeds=(3, 4, 5, 6, 7), attacks=(THRESHOLD,))
+    text = words.how_to_read(result)["1 the tabs"]
     assert "**41 runs**" in text
     assert "`tradeoff|seed=3$`" in text
     assert "**Colours** repeat after 7 runs, and 8 budgets" in text
@@ -176,13 +190,13 @@ def test_what_stands_for_no_privacy_is_larger_than_every_budget(tmp_path: Path):
     tensorboard.write(result, tmp_path)
     assert trials.axis(result) == "epsilon (128 = no DP)"
     assert events(tmp_path / "non_private" / "seed=0").Scalars("epsilon_spent")[0].value == 128
-    assert "ε is shown as 128" in words.how_to_read(result)
+    assert "ε is shown as 128" in words.how_to_read(result)["1 the tabs"]
 
 
 def test_first_seeds_are_listed_first_so_that_they_have_colours_of_their_own(written: Path):
     folders = {path.parent for path in written.rglob(f"*{SUFFIX}")}
     assert len(folders) == 22
-    begun = {folder.relative_to(written).as_posix(): events(folder).FirstEventTimestamp() for folder in folders}
+    begun = {folder.relative_to(written).as_posix(): events(folder).FirstEventTimestamp() or 0.0 for folder in folders}
     listed = sorted(begun, key=lambda label: begun[label])
     assert listed[0] == "tradeoff"
     assert {label.split("/")[1] for label in listed[1:8]} == {"seed=0"}

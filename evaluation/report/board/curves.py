@@ -12,8 +12,6 @@ behind a break. Below a Margin chart of two series TensorBoard 2.21 says "Missin
 nothing is missing; so each has one.
 """
 
-import re
-
 from evaluation.report import wording
 from evaluation.report.board.events import Events
 from evaluation.report.guards import FAMILIES as GUARDED
@@ -54,7 +52,8 @@ def _measured(events: Events, result: ComparisonResult, private: list[Summary], 
     for item, measure in found:
         for suffix, value in (("", measure.value), ("_lo", measure.low), ("_hi", measure.high)):
             _point(events, f"{tag}{suffix}", (measure.value or 0.0) if value is None else value, item.epsilon)
-    charts = {f"{title} over {AXIS}{_without(result, name)}": ["Margin", [tag, f"{tag}_lo", f"{tag}_hi"]]}
+    alone = f"; at ε = {found[0][0].epsilon:g} {wording.interval(found[0][1])}" if len(found) == 1 else ""  # it has no band
+    charts = {f"{title} over {AXIS}{alone}{_without(result, name)}": ["Margin", [tag, f"{tag}_lo", f"{tag}_hi"]]}
     limited = [(item, measure) for item, measure in found if name in item.permitted]
     chance = wording.chances(result).get(name, 0.0)
     line = tag if len(limited) == len(found) else f"{tag} where limited"  # the three series of a chart need the same steps
@@ -81,38 +80,40 @@ def _point(events: Events, tag: str, value: float, epsilon: float) -> None:
 
 
 def _guards(events: Events, result: ComparisonResult) -> dict[str, list]:
-    """What the strongest attack of each family gets through each guard: a line a guard."""
-    charts: dict[str, dict[str, None]] = {}
+    """What the strongest attack of each family gets through each guard, with its interval."""
+    charts: dict[str, list] = {}
     for cost in sorted((cost for cost in result.guard_costs if cost.variant == "dp"), key=lambda cost: cost.epsilon):
-        if cost.value.value is not None:
-            tag = f"guards, {cost.family}/{(cost.guard or f'no guard, {cost.access}').replace('/', '_')}"
-            _point(events, tag, cost.value.value, cost.epsilon)
-            metric = wording.metric_name(cost.metric)
-            title = f"{FAMILIES.get(cost.family, cost.family)}, {metric} through each guard, over {AXIS}"
-            charts.setdefault(title, {})[tag] = None
-    return {title: ["Multiline", [_exactly(tag) for tag in tags]] for title, tags in charts.items()}
+        value = cost.value.value
+        if value is None:
+            continue
+        guard = cost.guard or f"no guard, {cost.access}"
+        tag = f"guards, {cost.family}/{guard.replace('/', '_')}"
+        for suffix, end in (("", value), ("_lo", cost.value.low), ("_hi", cost.value.high)):
+            _point(events, f"{tag}{suffix}", value if end is None else end, cost.epsilon)
+        family, metric = FAMILIES.get(cost.family, cost.family), wording.metric_name(cost.metric)
+        charts[f"{family}, {metric} through {guard} over {AXIS}"] = ["Margin", [tag, f"{tag}_lo", f"{tag}_hi"]]
+    return charts
 
 
 def _audits(events: Events, result: ComparisonResult) -> dict[str, list]:
-    """Claimed, shown and ceiling over the budgets, by game and by the mechanisms that the bound holds for."""
-    charts: dict[str, dict[str, None]] = {}
+    """Claimed, shown and ceiling over the budgets, by game and by the mechanisms that the bound holds for. A chart has the
+    claim as its line, in a band from what was shown to the most that could have been; a bound without a ceiling is in no chart.
+
+    Charts of several lines would be smoothed: of two budgets the second claim was drawn a third too low.
+    """
+    bounds: dict[str, list[tuple[float, float, float, float | None]]] = {}
     for found in sorted(result.audits, key=lambda found: found.budget or 0.0):
         for bound in found.bounds if found.step == found.steps else ():
             if bound.is_bound and found.budget is not None:
-                name = f"audit/{found.how}, {bound.holds_for}"
-                for part, value in (("claimed", found.epsilon), ("shown", bound.epsilon), ("ceiling", bound.ceiling)):
-                    if value is not None:
-                        _point(events, f"{name} {part}", value, found.budget)
-                        charts.setdefault(name, {})[f"{name} {part}"] = None
-    return {
-        f"ε claimed, ε shown and the most that could be shown ({name.removeprefix('audit/')}), over {AXIS}": [
-            "Multiline",
-            [_exactly(tag) for tag in tags],
-        ]
-        for name, tags in charts.items()
-    }
-
-
-def _exactly(tag: str) -> str:
-    """The expression that TensorBoard finds this tag by, and no other."""
-    return f"^{re.escape(tag)}$"
+                parts = found.budget, found.epsilon, bound.epsilon, bound.ceiling
+                bounds.setdefault(f"{found.how}, {bound.holds_for}", []).append(parts)
+    charts: dict[str, list] = {}
+    for name, rows in bounds.items():
+        for budget, claimed, shown, ceiling in rows:
+            for part, value in (("claimed", claimed), ("shown", shown), ("ceiling", ceiling)):
+                if value is not None:
+                    _point(events, f"audit/{name} {part}", value, budget)
+        if all(ceiling is not None for *_, ceiling in rows):
+            title = f"Claimed ε ({name}) over {AXIS}; band: from the ε that was shown up to the most that could have been"
+            charts[title] = ["Margin", [f"audit/{name} {part}" for part in ("claimed", "shown", "ceiling")]]
+    return charts

@@ -1,10 +1,11 @@
 """Pictures of the Images tab, which is also the first thing of the Time Series tab: what TensorBoard's own charts cannot say.
 
-* *1 utility* and *2 attacks*: over ε, with no privacy behind a break, intervals, chance and what the plan permits
-* *3 ROC*: all budgets over each other on logarithmic axes, where the PR tab has linear ones alone, with the 95% intervals of
-  the true positive rates that were measured and what each plan permits, dotted
-* *4 reconstructions*: the same classes under each ε side by side
-* *5 audits*: the ε that is claimed, the ε that was shown and the most that the game could have shown
+* *1 over ε*: what the model is worth and each attack, with no privacy behind a break, intervals, chance and what is permitted
+* *2 closer*: of each attack the ROC of all budgets over each other on logarithmic axes, where the PR tab has linear ones alone,
+  with the 95% intervals of the true positive rates that were measured and what each plan permits, dotted; of each inversion the
+  same classes under each ε side by side; of audits the ε that is claimed, that was shown, and the most that could have been
+
+TensorBoard opens the first two groups of a tab, and shows the pictures of each by name: hence the numbers.
 """
 
 import math
@@ -22,6 +23,7 @@ from evaluation.result import ComparisonResult, Kind, RunResult
 CELL, GAP = 52, 6
 """Of one reconstruction and between two, in pixels."""
 DPI = 110
+OVER, CLOSER = "1 over ε", "2 closer"
 RATE = "tpr_at_fpr_"
 BESIDE = 1.05
 """Bars at one rate stand side by side: each this much further right, on an axis where ten times as much is a decade."""
@@ -29,25 +31,22 @@ BESIDE = 1.05
 
 def draw(events: Events, result: ComparisonResult, root: Path) -> None:
     """All pictures of a comparison."""
-    for group, names in (("1 utility", wording.utility_names(result)), ("2 attacks", wording.headlines(result).values())):
+    for place, names in enumerate((wording.utility_names(result), wording.headlines(result).values()), start=1):
         for name in (name for name in names if _has(result, name)):
             pixels = figures.as_pixels(figures.tradeoff(result, name))
-            events.image(f"{group}/{_tag(wording.measure_name(name))}", pixels, about=_said(result, name))
+            events.image(f"{OVER}/{place} {_tag(wording.measure_name(name))}", pixels, about=_said(result, name))
     calibration = figures.calibration(result)
     if calibration is not None:
-        events.image("1 utility/calibration", figures.as_pixels(calibration))
+        events.image(f"{OVER}/1 calibration", figures.as_pixels(calibration))
     for attack in wording.attacks(result):
         overlay = roc(result, attack)
         if overlay is not None:
             about = "Bars: 95% intervals of what was measured at fixed rates. Dotted: the most that each plan permits."
-            events.image(
-                f"3 ROC, logarithmic axes/{_tag(wording.attack_name(attack))}", figures.as_pixels(overlay), about=about
-            )
-    for attack in wording.attacks(result):
+            events.image(f"{CLOSER}/1 ROC: {_tag(wording.attack_name(attack))}", figures.as_pixels(overlay), about=about)
         _reconstructions(events, result, root, attack)
     shown_audits = audits(result)
     if shown_audits is not None:
-        events.image("5 audits/claimed, shown and ceiling", figures.as_pixels(shown_audits))
+        events.image(f"{CLOSER}/3 audits", figures.as_pixels(shown_audits))
 
 
 def _has(result: ComparisonResult, name: str) -> bool:
@@ -109,7 +108,7 @@ def _reconstructions(events: Events, result: ComparisonResult, root: Path, attac
     if columns:
         about = f"{wording.attack_name(attack)}, first seed. {_verdicts(result, attack)}"
         pixels = figures.as_pixels(grid(columns, [str(name) for name in result.data.get("classes", [])]), DPI)
-        events.image(f"4 reconstructions by ε/{_tag(wording.attack_name(attack))}", pixels, about=about)
+        events.image(f"{CLOSER}/2 by ε: {_tag(wording.attack_name(attack))}", pixels, about=about)
 
 
 def _in_order(result: ComparisonResult) -> list[RunResult]:

@@ -29,21 +29,20 @@ def found(result: ComparisonResult) -> str:
     return "\n\n".join(_safe(line) for line in lines) + (f"\n\n`{command}`" if command else "")
 
 
-def how_to_read(result: ComparisonResult) -> str:
-    """Each tab, each verdict, and what not to conclude."""
+def how_to_read(result: ComparisonResult) -> dict[str, str]:
+    """Each tab, each verdict, and what not to conclude: cards of their own, as TensorBoard cuts long ones off."""
     no_dp = f"{trials.no_privacy(result):g}"
     blocks = [
-        "**Images**, and the first groups of **Time Series**: click a picture to enlarge it. *Utility* and *attacks*: over ε, "
-        "smaller ε at the left, without privacy behind the break at the right. *ROC*: all budgets, axes logarithmic, so that "
-        "few members found with hardly any false alarm can be seen; bars are 95% intervals at the rates that were measured, "
-        "dotted lines the most that each plan permits. *Reconstructions*: the same classes under each ε side by side, beside "
-        "what members look like and what is public.",
+        "**Images**, and the first groups of **Time Series**: click a picture to enlarge it. *Over ε*: what the model is worth "
+        "and each attack, smaller ε at the left, without privacy behind the break at the right. *Closer*: ROC of all budgets, "
+        "axes logarithmic, so that few members found with hardly any false alarm can be seen; bars are 95% intervals at the "
+        "rates that were measured, dotted lines the most that each plan permits. Reconstructions: the same classes under each "
+        "ε side by side, beside what members look like and what is public. The sign ⓘ has the picture in words.",
         "**Custom Scalars**: one chart a measure. The axis is TensorBoard's step, here 1000·ε: 1k is ε = 1, 8k is ε = 8. The "
         "band is the 95% interval over seeds; untick *Ignore outliers in chart scaling* to see all of a wide one. Without "
         "privacy there is no ε, so that figure stands in the title. A second chart has the same line in a band that reaches "
-        "from chance to the most that the plan permits. *Audits*: the claimed ε, the lower bound that was shown, and the most "
-        "that the game could have shown (its ceiling). *Guards*: what the strongest attack gets through each; point at a line "
-        "to read which guard it is.",
+        "from chance to the most that the plan permits. *Audits*: the claimed ε as a line, in a band from the lower bound that "
+        "was shown to the most that the game could have shown. *Guards*: what the strongest attack gets through each.",
         "**Scalars** and **Time Series** draw the group *tradeoff* on the same axis of 1000·ε, smoothed at first: set "
         "smoothing to 0, or read Custom Scalars. The other groups are models over training steps.",
         f"**HParams**: one row a model. Without privacy, ε is shown as {no_dp}, as every axis says. In *scatter plot matrix "
@@ -52,14 +51,12 @@ def how_to_read(result: ComparisonResult) -> str:
         "rate. A chart *permitted* shows the largest ROC that each privacy plan allows. Axes are linear; the logarithmic ones "
         "are on Images.",
     ]
-    blocks += _crowded(result)
-    words = wording.verdict_words(result)
-    if words:
-        blocks.append("**Verdicts**\n\n" + "\n".join(f"* *{word}*: {meaning}" for word, meaning in words.items()))
-    blocks.append("**What not to conclude**\n\n" + "\n".join(f"* {line}" for line in NOT_TO_CONCLUDE))
-    if result.not_covered:
-        blocks.append("**What ε does not cover**\n\n" + "\n".join(f"* {_safe(line)}" for line in result.not_covered))
-    return "\n\n".join([*blocks, wording.COMPUTED_FROM_MEMBERS])
+    cards = {"1 the tabs": "\n\n".join([*blocks, *_crowded(result)])}
+    if words := wording.verdict_words(result):
+        cards["2 verdicts"] = "\n".join(f"* *{word}*: {meaning}" for word, meaning in words.items())
+    cards["3 what not to conclude"] = "\n".join(f"* {line}" for line in NOT_TO_CONCLUDE)
+    not_covered = [*map(_safe, result.not_covered), wording.COMPUTED_FROM_MEMBERS]
+    return cards | {"4 what ε does not cover": "\n".join(f"* {line}" for line in not_covered)}
 
 
 def _crowded(result: ComparisonResult) -> list[str]:
