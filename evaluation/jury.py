@@ -22,14 +22,15 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from dptrain.data.dataset import DataSet
+from dptrain.data.dataset import DataSet, contents
 from dptrain.data.split import Split
 from dptrain.errors import DataError
 from evaluation import metrics
-from evaluation.inversion.evaluator import Judge, check_apart, check_enough, class_means
+from evaluation.inversion.evaluator import Judge, check_apart, check_enough, class_means, hashes
 from evaluation.inversion.knowledge import ClassKnowledge
 from evaluation.inversion.recogniser import Recogniser, check_size
 from evaluation.likeness import Labelled, Originals, likeness, originals_of
+from evaluation.membership import NotApplicable
 from evaluation.result import Measure
 
 DEALT = ("public_sample", "public_person_mean", "public_mean")
@@ -139,7 +140,7 @@ def _of_classes(data: DataSet, split: Split, seed: int) -> Jury:
         _part(data, part) for part in (split.population, split.non_members, split.public, split.members)
     )
     classes = len(data.classes)
-    judge = Judge.train(*population, classes)
+    judge = Judge.train(*_new_to(population, members[0], public[0], classes), classes)
     check_apart(judge.seen, members=members[0], public=public[0])
     means = class_means(*public, classes)
     means[~torch.isfinite(means.flatten(1)).all(1)] = public[0].mean(
@@ -155,6 +156,26 @@ def _of_classes(data: DataSet, split: Split, seed: int) -> Jury:
         known=ClassKnowledge(data.input_shape, *public),
         without_model={"public_class_mean": means, "public_sample": public[0][drawn]},
     )
+
+
+def _new_to(population: Labelled, members: Tensor, public: Tensor, classes: int) -> Labelled:
+    """Those of the population that are nobody else's repeats: rows of few columns often are.
+
+    Raises:
+        NotApplicable: too few are left to learn from.
+    """
+    known = hashes(members) | hashes(public)
+    new = torch.tensor([content not in known for content in contents(population[0].float())])
+    left = population[0][new], population[1][new]
+    if not bool(new.all()):
+        try:
+            check_enough(left[1], classes)
+        except DataError:
+            raise NotApplicable(
+                f"{int((~new).sum())} of the population's {len(new)} examples are also members or public ones, so that no "
+                "independent judge can learn from the others; it is an attack on inputs that tell examples apart"
+            ) from None
+    return left
 
 
 def _of_people(data: DataSet, split: Split, seed: int) -> Jury:
