@@ -10,10 +10,14 @@ and put there by renaming, so that at every moment one whole version exists: the
 manifest to the bit is refused by name, and so is a file that the manifest does not name.
 """
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +41,7 @@ def write_folder(folder: Path, files: dict[str, bytes]) -> None:
         DiskError: the disk is full, or the place is closed to writing; the old version is there as it was.
     """
     new, old = _beside(folder, "new"), _beside(folder, "old")
-    with writing(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    with writing(folder), _alone(folder.parent):
         _settle(folder)
         shutil.rmtree(new, ignore_errors=True)
         try:
@@ -51,6 +54,19 @@ def write_folder(folder: Path, files: dict[str, bytes]) -> None:
         os.rename(new, folder)
         _flush(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def _alone(parent: Path) -> Iterator[None]:
+    """One writer at a time in a folder, also where two processes were given the same one: both would fill one new version."""
+    parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(parent, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _fill(new: Path, files: dict[str, bytes]) -> None:

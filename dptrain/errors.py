@@ -62,6 +62,9 @@ class DiskError(UserError, OSError):
         said.errno, said.filename = error.errno, str(path)
         return said
 
+    def __str__(self) -> str:
+        return str(self.args[0])  # an OSError that has a number says that one
+
 
 class RankError(RuntimeError):
     """Another process of the same training died, is silent, or is elsewhere: nothing can go on."""

@@ -15,7 +15,6 @@ import math
 import secrets
 import signal
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,6 +54,7 @@ from dptrain.registry import LOSSES, OPTIMIZERS
 from dptrain.regularization import check_regularization
 from dptrain.release.guard import stated
 from dptrain.stopping import EarlyStopping
+from dptrain.telemetry import Telemetry
 
 Extension = Callable[[nn.Module, Examples, LossFunction], tuple[nn.Module, Any, LossFunction]]
 """Puts something beside a recipe's model, examples and loss, such as an audit's canaries."""
@@ -275,7 +275,7 @@ class Trainer:
         return self.training
 
     def _train(self) -> None:
-        with self._bar() as bar, _Telemetry(self.telemetry, self.training) as telemetry:
+        with self._bar() as bar, Telemetry(self.telemetry, self.training) as telemetry:
             for until in self._stops():
                 with stop_at_step_end(self.training.ranks) as asked_to_stop:
                     for batch in self.training.batches(until):
@@ -469,52 +469,6 @@ def _unlocated(value: Any) -> Any:
     if not isinstance(value, dict) or not isinstance(value.get("data"), dict):
         return value
     return {**value, "data": {key: item for key, item in value["data"].items() if key != "path"}}
-
-
-class _Telemetry:
-    """Curves for the person who trains; never part of what is released. Where they cannot be written the training goes on."""
-
-    def __init__(self, folder: Path | None, training: PrivateTraining):
-        self._folder = folder
-        self._writer: Any = None
-        self._training = training
-        self._every = max(1, training.plan.steps // 200)
-
-    def __enter__(self) -> "_Telemetry":
-        if self._folder is not None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            again = self._training.steps_taken + 1  # from there on, what a killed process drew is drawn no more
-            with self._going_on():
-                self._writer = SummaryWriter(str(self._folder), flush_secs=30, purge_step=again)
-        return self
-
-    def write(self) -> None:
-        step, latest = self._training.steps_taken, self._training.last_counts
-        if self._writer is None or latest is None or (step % self._every and step != 1):
-            return
-        examples = max(latest.examples, 1)
-        with self._going_on():
-            self._writer.add_scalar("non_private/training_loss", latest.loss / examples, step)
-            self._writer.add_scalar("non_private/clipped_share", latest.clipped / examples, step)
-            self._writer.add_scalar("non_private/batch_size", latest.examples, step)
-            self._writer.add_scalar("non_private/non_finite_examples", latest.non_finite, step)
-
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            with self._going_on():
-                self._writer.close()
-
-    @contextmanager
-    def _going_on(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            self._writer = None
-            warnings.warn(
-                f"training curves in {self._folder} are not written from here on ({error.strerror or error}); training goes on",
-                stacklevel=4,
-            )
 
 
 @contextmanager

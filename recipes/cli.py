@@ -155,19 +155,20 @@ def run_command(arguments: list[str]) -> int:
 
 
 def resume_command(arguments: list[str]) -> int:
-    """Go on with a run that was cut; --only eps=08.00/seed=0 with a part of it."""
+    """Go on with a run that was cut; --only eps=08.00/seed=0 with a part of it, --data.path where its data lie by now."""
     from recipes import runs, sweep
 
     processes, arguments = _processes(typed := arguments)
     how, arguments = sweep.split_flags(arguments, only=True)
     _check_one_way(processes, how)
     folder, rest = _first("resume", "a run, such as runs/digits", arguments)
+    data_path, rest = _valued(rest, "--data.path")
     _no_more("resume", rest)
     from recipes import select
 
     if select.is_selection(Path(folder)):
         return select.resume(Path(folder))
-    comparison = runs.load_run(Path(folder))
+    comparison = runs.load_run(Path(folder), data_path)
     about = runs.about_run(Path(folder))
     if processes:
         return _launch(["resume", *typed], processes)

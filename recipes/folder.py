@@ -16,7 +16,7 @@ from dptrain.checkpoint import unpack_json
 from dptrain.data.dataset import DataSet
 from dptrain.data.split import split_of
 from dptrain.errors import CheckpointError, ConfigError
-from dptrain.files import write_file
+from dptrain.files import write_file, writing
 from dptrain.locking import held
 from dptrain.plain import as_plain
 from evaluation.utility import without_model
@@ -47,7 +47,9 @@ def claim(root: Path, comparison: Comparison, name: str, command: str, data: Dat
         if path.exists():
             _check_same(root, comparison, data)
             first, _, _ = path.read_text(encoding="utf-8").partition("\n")
-            if load_run(root).performance != comparison.performance:  # which workers read there
+            before = load_run(root)
+            moved = before.recipe.data.path != comparison.recipe.data.path  # the same data, as its fingerprint says
+            if moved or before.performance != comparison.performance:  # workers read both there
                 write_file(path, f"{first}\n\n{text}".encode())
         else:
             _write_comparison(root, comparison, name, command, data)
@@ -76,6 +78,8 @@ def _check_same(root: Path, comparison: Comparison, data: DataSet) -> None:
             f"{root}-2, or put the data back"
         )
     before, now = plain(load_run(root)), plain(comparison)
+    for each in (before, now):
+        each["recipe"]["data"].pop("path")
     if before != now:
         changed = ", ".join(sorted(_differences(before, now)))
         raise ConfigError(
@@ -120,7 +124,8 @@ def take(root: Path) -> None:
     foreign = root.exists() and any(entry.name.rstrip("0123456789").rstrip(".") not in ours for entry in root.iterdir())
     if foreign and not (root / "comparison.toml").exists():
         raise ConfigError(f"{root} is not empty and holds no comparison; type another folder with --output")
-    root.mkdir(parents=True, exist_ok=True)
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
 
 
 def _differences(before: object, now: object, prefix: str = "") -> set[str]:
@@ -150,8 +155,12 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is missing; restore it from a copy, or run again into another folder") from None
 
 
-def load_run(root: Path) -> Comparison:
-    """The comparison that a run folder holds, with that folder as its output."""
+def load_run(root: Path, data_path: str | None = None) -> Comparison:
+    """The comparison that a run folder holds, with that folder as its output.
+
+    Args:
+        data_path: where its data lie now, if elsewhere than when it began.
+    """
     path = root / "comparison.toml"
     if not path.is_file():
         raise CheckpointError(f"{root} holds no comparison.toml, so it is not a run; name the folder that `dptrain run` made")
@@ -159,4 +168,8 @@ def load_run(root: Path) -> Comparison:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise CheckpointError(f"{path} is not text; restore it from a copy") from None
-    return dataclasses.replace(from_toml(text, path), output=str(root))
+    comparison = dataclasses.replace(from_toml(text, path), output=str(root))
+    if data_path is None:
+        return comparison
+    data = dataclasses.replace(comparison.recipe.data, path=str(Path(data_path).expanduser().resolve()))
+    return dataclasses.replace(comparison, recipe=dataclasses.replace(comparison.recipe, data=data))

@@ -23,9 +23,10 @@ from dptrain.data.dataset import DataSet
 from dptrain.data.split import Split, split_of
 from dptrain.errors import CheckpointError
 from dptrain.executor import Executor, Work
-from dptrain.files import write_file
+from dptrain.files import write_file, writing
 from dptrain.plain import as_plain, from_plain
 from dptrain.plan import calibrations, take_up_calibrations
+from dptrain.telemetry import quiet_writers
 from dptrain.trainer import build_training
 from dptrain.version import versions
 from evaluation import runner, scripted
@@ -172,7 +173,7 @@ def report(root: Path, beside: bool = False) -> ComparisonResult:
     """
     if scripted.is_there(root):
         return scripted.report(root)
-    from evaluation.report import html, private, tensorboard
+    from evaluation.report import html, private
 
     result = gather(root)
     write(result, root / "results.json")
@@ -180,7 +181,7 @@ def report(root: Path, beside: bool = False) -> ComparisonResult:
         private.write(result, root)
         html.write(result, root, root / "report.html")
         if process is None or process.wait() != 0:
-            tensorboard.write(result, root)
+            _write_tensorboard(result, root)
     return result
 
 
@@ -210,9 +211,14 @@ def _beside(root: Path) -> Iterator["subprocess.Popen[bytes]"]:
 
 def write_tensorboard(root: str) -> None:
     """The TensorBoard folder of a run, from its results."""
+    _write_tensorboard(gather(Path(root)), Path(root))
+
+
+def _write_tensorboard(result: ComparisonResult, root: Path) -> None:
     from evaluation.report import tensorboard
 
-    tensorboard.write(gather(Path(root)), Path(root))
+    with writing(root / "tradeoff"), quiet_writers():
+        tensorboard.write(result, root)
 
 
 def gather(root: Path) -> ComparisonResult:

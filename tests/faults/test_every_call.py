@@ -1,5 +1,5 @@
-"""Killed before any call that writes, and in the middle of any write: what is read afterwards is the old version or the new one,
-whole, and nothing is left over when the next one has been written."""
+"""Killed before any call that writes, and in the middle of any write: what is read afterwards is the old version or the new
+one, whole, and nothing is left over when the next one has been written."""
 
 import os
 import sys
