@@ -25,7 +25,6 @@ def announce_score(drawn: Drawn, folder: Path) -> None:
 
 def score_plan(plan: PrivacyPlan, noise: float) -> PrivacyPlan:
     """One score as a plan of its own, in the unit and relation of the training's."""
-    most = {} if plan.max_examples_per_unit is None else {"max_examples_per_unit": plan.max_examples_per_unit}
     return PrivacyPlan(
         sampling_rate=1.0,
         expected_batch_size=plan.expected_batch_size / plan.sampling_rate,
@@ -35,7 +34,7 @@ def score_plan(plan: PrivacyPlan, noise: float) -> PrivacyPlan:
         noise_multiplier=noise,
         unit=plan.unit,
         relation=plan.relation,
-        **most,
+        max_examples_per_unit=plan.max_examples_per_unit,
     )
 
 

@@ -16,7 +16,7 @@ from dptrain.files import write_file
 from evaluation.budget import Outlook, Point
 from evaluation.report import figures, html
 
-TEMPLATE = Path(__file__).with_name("outlook.html.jinja")
+TEMPLATE = "outlook.html.jinja"
 BAR = 40
 """Letters of the longest bar."""
 COLUMNS = ("batch", "steps", "epochs", "σ", "noise of the mean", "signal to noise", "of full batches", "cost", "")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dptrain.recipe import OptimizerConfig, RegularizationConfig
-from recipes import runs
+from recipes import jobs, runs
 from recipes.comparison import load
 
 
@@ -29,7 +29,7 @@ def test_a_model_that_ended_early_is_in_the_report_and_is_not_trained_again(tmp_
     def never(*_: object, **__: object) -> None:
         raise AssertionError("it was trained again")
 
-    monkeypatch.setattr(runs, "Trainer", never)
+    monkeypatch.setattr(jobs, "Trainer", never)
     again = runs.run(made, "digits", "dptrain run digits", progress=False)
     assert again is not None
     assert again.runs == result.runs

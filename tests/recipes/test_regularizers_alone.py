@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from dptrain.errors import ConfigError
 from dptrain.recipe import RegularizationConfig
 from evaluation.report import terminal
 from evaluation.result import ComparisonResult
-from recipes import runs
+from recipes import jobs, runs
 from recipes.comparison import Comparison, load
 
 FLAGS = "--seeds 0 --epsilons 8 --baselines non_private regularized --regularizers alone --training.steps 3"
@@ -57,12 +58,12 @@ def test_a_finished_comparison_is_gathered_again_the_same_and_nothing_is_trained
     def never(*_: object, **__: object) -> None:
         raise AssertionError("it was trained again")
 
-    monkeypatch.setattr(runs, "Trainer", never)
+    monkeypatch.setattr(jobs, "Trainer", never)
     assert runs.run(made, "digits", "dptrain run digits", progress=False) == result
     assert runs.load_run(root) == made
 
 
 def test_a_comparison_of_all_together_is_another_one(finished: tuple[Comparison, ComparisonResult, Path]):
     made, _, _ = finished
-    with pytest.raises(runs.ConfigError, match=r"holds another comparison \(regularizers differ\)"):
+    with pytest.raises(ConfigError, match=r"holds another comparison \(regularizers differ\)"):
         runs.run(dataclasses.replace(made, regularizers="together"), "digits", "dptrain run digits", progress=False)
