@@ -212,7 +212,8 @@ def _evidence(released: Released) -> tuple[Evidence, tuple[str, ...], Comparison
     found, unread = audits.read(root)
     folders = {(root / job.label).resolve() for job in comparison.jobs() if job.variant == "dp"} - {released.run.resolve()}
     trained = [folder for folder in folders if (folder / "private" / "ledger.jsonl").exists()]
-    note = ALONE if not trained else f"{ALONE} This comparison alone trained {len(trained)} others with privacy."
+    alone = ALONE if released.card.get("selection") is None else CHOSEN
+    note = alone if not trained else f"{alone} This comparison alone trained {len(trained)} others with privacy."
     epsilon = released.card.get("recipe", {}).get("privacy", {}).get("epsilon")
     budget = "" if epsilon is None else f" --epsilons {epsilon:g}"
     shown = _shortest(root)
@@ -230,6 +231,11 @@ def _evidence(released: Released) -> tuple[Evidence, tuple[str, ...], Comparison
 ALONE = (
     "ε is of this training alone: other trainings on the same data, and choosing among them, spend their own, and nothing here "
     "adds them up."
+)
+CHOSEN = (
+    "ε is of this model as the one that was chosen, choosing included, as long as nobody sees the others or how many there "
+    "were: private/ of the selection tells both. Other trainings on the same data spend their own, and nothing here adds them "
+    "up."
 )
 
 

@@ -79,7 +79,7 @@ def select(asked: Asked, command: str, progress: bool = True) -> Outcome:
     with _alone(root):
         drawn = _drawn(asked, data, split, command)
         _train(drawn, data, split, progress)
-        return _finish(drawn, data, split, progress)
+        return _finish(drawn, data, progress)
 
 
 def is_selection(root: Path) -> bool:
@@ -214,7 +214,7 @@ def _score(folder: Path, drawn: Drawn, data: DataSet, split: Split, insecure: in
 # -- the best of them -----------------------------------------------------------------------------------------------
 
 
-def _finish(drawn: Drawn, data: DataSet, split: Split, progress: bool) -> Outcome:
+def _finish(drawn: Drawn, data: DataSet, progress: bool) -> Outcome:
     """Keeps the best, removes the others, attacks and reports. Each part is done once, or again to the same end."""
     epsilon = drawn.selection.counted().epsilon
     composed = _composed(drawn)
@@ -242,8 +242,7 @@ def _finish(drawn: Drawn, data: DataSet, split: Split, progress: bool) -> Outcom
     if not is_complete(job, folder, comparison.evaluation, data):
         runner.evaluate(
             folder,
-            data,
-            split=split,
+            data,  # with the split that it was trained with: one that was drawn again has another salt
             plan=comparison.evaluation,
             recipe=job.recipe,
             fleet_folder=root / "private" / "fleet",
