@@ -30,6 +30,7 @@ from evaluation.exchange import RATE, ratio
 from evaluation.metrics import difference
 from evaluation.result import AttackResult, AuditResult, Choice, Headline, Measure, RunResult, Standing, Strongest, Summary
 from evaluation.summary import in_bits
+from evaluation.verdicts import IN_GRAPH
 
 ENOUGH = 0.95
 LEAKED = "train_minus_held_out"
@@ -102,7 +103,13 @@ def _standing(item: Summary, twin: Summary | None, no_model: Measure | None, run
         above_no_model=None if no_model is None else difference(item.utility, no_model, "above_no_model"),
         no_model="" if no_model is None else no_model.name,
         strongest=strongest(item, runs, twin),
+        unit=_unit(item, runs),
     )
+
+
+def _unit(item: Summary, runs: Sequence[RunResult]) -> str:
+    found = (run.guarantee for run in runs if run.kind == item.kind and run.variant == "dp")
+    return next((guarantee.unit for guarantee in found if guarantee is not None), "")
 
 
 def _kept(own: Measure, other: Measure) -> Measure | None:
@@ -115,14 +122,13 @@ def _kept(own: Measure, other: Measure) -> Measure | None:
 # -- attacks on a row ---------------------------------------------------------------------------------------------------
 
 
-def strongest(item: Summary, runs: Sequence[RunResult], twin: Summary | None = None, family: str = "") -> Strongest | None:
+def strongest(item: Summary, runs: Sequence[RunResult], twin: Summary | None = None) -> Strongest | None:
     """The attack that gets most from a row.
 
     Args:
         twin: the non-private row, for the same attack's figure there.
-        family: such as ``membership``; empty means all.
     """
-    found = [one for one in rated(item, runs) if one.attack.startswith(family and f"{family}.")]
+    found = rated(item, runs)
     if not found:
         return None
     best = max(found, key=lambda one: (_gravity(one.verdict), one.beyond_chance or 0.0))
@@ -144,11 +150,10 @@ def rated(item: Summary, runs: Sequence[RunResult]) -> list[Strongest]:
     """Every attack that gave a figure on a row, by what it says of members."""
     found = []
     for attack in (one for one in of_row(item, runs) if one.status == "ok"):
-        metric = speaks_of_members(attack.name, attack.metric)
+        metric, chance = speaks_of_members(attack)
         value = _measure(item, f"{attack.name}/{metric}")
         if value is None or value.value is None or any(known.attack == attack.name for known in found):
             continue
-        chance = 0.0 if metric == LEAKED else attack.chance
         found.append(
             Strongest(
                 attack=attack.name,
@@ -169,10 +174,18 @@ def of_row(item: Summary, runs: Sequence[RunResult]) -> list[AttackResult]:
     return [attack for run in runs if run.kind == item.kind for attack in run.attacks]
 
 
-def speaks_of_members(attack: str, metric: str) -> str:
-    """The figure of an attack that says how much it gets of members: the one that it is judged by, but of attribute inference
-    how much more often members are guessed than people who were not trained on."""
-    return LEAKED if attack.startswith("attribute.") else metric
+def speaks_of_members(attack: AttackResult) -> tuple[str, float | None]:
+    """The figure of an attack that says how much it gets of those who were trained on, and what chance gives of it.
+
+    That is what the attack is judged by, but for two: of attribute inference how much more often members are guessed than those
+    who were not trained on; of links, edges of the graph against edges that were held out, of which a plan speaks (linked nodes
+    are alike, and who has no model tells many of them from others).
+    """
+    if attack.name.startswith("attribute."):
+        return LEAKED, 0.0
+    if attack.name.startswith("link.") and any(one.name == IN_GRAPH and one.value is not None for one in attack.metrics):
+        return IN_GRAPH, attack.chance_metrics.get(IN_GRAPH, 0.5)
+    return attack.metric, attack.chance
 
 
 def beyond_chance(value: float, chance: float | None, metric: str) -> float | None:

@@ -500,6 +500,8 @@ class Standing:
     """Who that is, such as ``majority_class``."""
     strongest: Strongest | None
     """None where no attack gave a figure."""
+    unit: str = ""
+    """What is hidden one of, where something is promised: an ``example``, ``user``, ``node`` or ``edge``."""
 
     @property
     def kind(self) -> Kind:

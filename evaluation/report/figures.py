@@ -14,7 +14,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -36,6 +36,8 @@ ALONE = ("D", "v", "P", "X", "p", "<", "h", ">", "*", "d", "8")
 LETTER, LINE, ROW = 0.062, 0.45, 0.17
 """Of a legend, in inches: how wide a letter is, a line with its margins, and how high a row is."""
 MOST_CLASSES = 12
+TILE = 64
+"""Pixels of a picture's longer side on the page, at most."""
 LONGEST_NAME = 10
 TITLE = 46
 """Letters of a title that fit on a line."""
@@ -379,14 +381,21 @@ def as_svg(figure: Figure, name: str) -> str:
     return re.sub(r'(href="#|url\(#)', rf"\1{name}-", text)
 
 
-def as_data_uri(figure: Figure) -> str:
-    """The figure as a PNG of 256 colours inside a ``data:`` address."""
+def strip_uri(pictures: Float[np.ndarray, "classes height width *channels"]) -> str:
+    """The first ``MOST_CLASSES`` pictures of a row, of values from 0 to 1, side by side as a PNG inside a ``data:`` address;
+    each is made smaller where a side is longer than ``TILE`` pixels."""
+    pixels = (255 * np.clip(np.nan_to_num(pictures[:MOST_CLASSES]), 0, 1)).round().astype(np.uint8)
+    tiles = [Image.fromarray(tile[..., 0] if tile.ndim == 3 and tile.shape[2] == 1 else tile) for tile in pixels]
+    for tile in tiles:
+        tile.thumbnail((TILE, TILE), Image.Resampling.BOX)
+    width, height = tiles[0].size
+    strip = Image.new(tiles[0].mode, (width * len(tiles), height))
+    for place, tile in enumerate(tiles):
+        strip.paste(tile, (place * width, 0))
+    if strip.mode == "RGB":
+        strip = strip.quantize(256, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    buffer.seek(0)
-    reduced = Image.open(buffer).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    buffer = io.BytesIO()
-    reduced.save(buffer, format="PNG", optimize=True)
+    strip.save(buffer, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

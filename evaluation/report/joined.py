@@ -61,11 +61,12 @@ def _group(group: Group, index: int) -> dict[str, Any]:
         "answers": [(member.name, member.folder, wording.answer(member.result)) for member in group.members],
         "charts": charts,
         "rows": [row for member in group.members for row in _rows(member.name, member.result)],
-        "spending": wording.spending(group.members[0].result if not group.ledger else _with_ledger(group)),
+        "spending": wording.spending(_with_ledger(group)),
     }
 
 
 def _with_ledger(group: Group) -> ComparisonResult:
+    """A comparison of the group whose account is the group's; all are empty where that is."""
     return next(member.result for member in group.members if member.result.ledger == group.ledger)
 
 
@@ -128,10 +129,10 @@ def table(found: Joined, width: int | None = None) -> str:
     """The answers and rows of all comparisons, for a terminal."""
     blocks = []
     for group in found.groups:
-        rows = [list(COLUMNS)]
+        rows: list[list[str]] = [[*COLUMNS]]
         lines = []
         for member in group.members:
-            lines += [f"{member.name} ({member.folder}): {wording.answer(member.result)[0]}"]
+            lines += [f"{member.name} ({member.folder}): {' '.join(wording.opening(member.result))}"]
             for row in _rows(member.name, member.result):
                 cells = (
                     row["comparison"],
@@ -144,7 +145,7 @@ def table(found: Joined, width: int | None = None) -> str:
                 )
                 rows.append([str(cell) for cell in cells])
         said = [SPLITS[group.splits]] if len(group.members) > 1 else []
-        spending = wording.spending(group.members[0].result if not group.ledger else _with_ledger(group))
+        spending = wording.spending(_with_ledger(group))
         blocks.append(
             terminal.block([f"Data: {group.data}", *lines], rows, [*said, *spending, wording.COMPUTED_FROM_MEMBERS], width)
         )

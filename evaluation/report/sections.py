@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from evaluation.headline import speaks_of_members
@@ -19,6 +20,8 @@ DRAWINGS = 900_000
 """All charts of a page together, at most, in bytes; the first ones are never left out."""
 PICTURES = 600_000
 """All pictures of a page together, at most, in bytes."""
+SMALL = 32
+"""Below so many pixels a side a picture is shown with its pixels as squares."""
 OPEN = 2
 """Curves of the answer's attack that are open."""
 LOOKS = {"leak": "leak", "within the plan": "within", "above the plan": "above"}
@@ -46,7 +49,8 @@ class Drawings:
     def tradeoffs(self) -> dict[str, Any]:
         """What models are worth and the answer's attack open; everything else folded."""
         worth, names = wording.utility_names(self.result), wording.measured_names(self.result)
-        own = [name for name in names if name.split("/")[0] == self.first][:OPEN]
+        own = [name for name in names if name.split("/")[0] == self.first]
+        own = sorted(own, key=lambda name: name != _first_figure(self.result))[:OPEN]
         shown = [*worth[:1], *own]
         rest = [name for name in [*worth[1:], *names] if name not in shown]
         drawn = self._drawn([*shown, *rest], lambda name: figures.tradeoff(self.result, name), "tradeoff")
@@ -98,6 +102,12 @@ def _first_attack(result: ComparisonResult) -> str:
     if chosen is not None and chosen.strongest is not None:
         return chosen.strongest.attack
     return next((name.split("/")[0] for name in wording.measured_names(result)), "")
+
+
+def _first_figure(result: ComparisonResult) -> str:
+    """``<attack>/<metric>`` of the answer; empty where there is none."""
+    chosen = None if result.headline is None else result.headline.chosen
+    return "" if chosen is None or chosen.strongest is None else f"{chosen.strongest.attack}/{chosen.strongest.metric}"
 
 
 def strongest_first(result: ComparisonResult) -> list[str]:
@@ -166,11 +176,10 @@ def verdict_of(text: str) -> dict[str, str]:
 def compact(result: ComparisonResult) -> dict[str, Any]:
     """All attacks under all budgets and baselines."""
     columns = [wording.row_name(item) for item in result.summary]
-    chances = wording.chances(result)
     rows = []
     for attack in strongest_first(result):
         about = wording.about(result, attack)
-        metric = "" if about is None else speaks_of_members(attack, about.metric)
+        metric, chance = ("", None) if about is None else speaks_of_members(about)
         name = f"{attack}/{metric}"
         cells = []
         for item, column in zip(result.summary, columns, strict=True):
@@ -187,7 +196,6 @@ def compact(result: ComparisonResult) -> dict[str, Any]:
                     "permitted": "" if permitted is None else wording.number(permitted),
                 }
             )
-        chance = chances.get(name)
         rows.append(
             {
                 "name": wording.attack_name(attack),
@@ -353,11 +361,20 @@ def pictures(result: ComparisonResult, root: Path) -> tuple[list[dict[str, Any]]
             count = 0 if arrays is None else len(next(iter(arrays.values())))
             if count > figures.MOST_CLASSES:
                 title += f" (the first {figures.MOST_CLASSES} of {count} classes)"
-            uri = figures.as_data_uri(figures.pictures(arrays, classes)) if arrays is not None else ""
-            used += len(uri)
-            first = not shown or name == shown[0]["attack"]
-            about = {"attack": name, "title": title, "uri": uri, "identified": wording.number(attack.value, 2)}
-            shown.append({**about, "open": first})
+            strips = {label: figures.strip_uri(array) for label, array in (arrays or {}).items()}
+            used += sum(map(len, strips.values()))
+            heads = [*classes, *(str(index) for index in range(len(classes), count))][: min(count, figures.MOST_CLASSES)]
+            shown.append(
+                {
+                    "attack": name,
+                    "title": title,
+                    "identified": wording.number(attack.value, 2),
+                    "open": not shown or name == shown[0]["attack"],
+                    "heads": [head[: figures.LONGEST_NAME] for head in heads],
+                    "rows": [(label.replace("-\n", "").replace("\n", " "), uri) for label, uri in strips.items()],
+                    "small": max(next(iter((arrays or {"": np.zeros((1, 1, 1))}).values())).shape[1:3]) < SMALL,
+                }
+            )
     said = f"{left_out} further pictures are left out, to keep this page small; TensorBoard has all." if left_out else ""
     return shown, said
 

@@ -123,7 +123,7 @@ def test_the_report_shows_how_the_leak_is_spread_and_where_the_examples_are(tmp_
     assert non_private.flagged.value == pytest.approx(0.2, abs=0.03)
     assert f"<td>{non_private.flagged.value:.3f} [" in text
     assert "permitted own TPR: 0.050" in text
-    assert text.count("<h2>Which examples leak</h2>") == 1
+    assert text.count('<h2 id="leaks">Which examples leak</h2>') == 1
 
 
 def test_runs_of_before_have_no_page_and_report_as_they_did(tmp_path: Path):

@@ -102,7 +102,7 @@ def whom(chosen: Standing, found: Headline) -> str:
             return f"no attack gave a figure on it: {', '.join(map(attack_name, found.failed))} failed"
         return "no attack gave a figure on it, so that what it gives away was not measured"
     many = f"the strongest of {best.of} attacks that ran" if best.of > 1 else "the one attack that ran"
-    got = f"{many} ({attack_name(best.attack)}) {_gets(best)}: {_beside(best)}"
+    got = f"{many} ({attack_name(best.attack)}) {_gets(best)}: {_beside(best, chosen)}"
     if best.verdict.startswith("above the plan"):
         return f"{got}, which it is shown to pass"
     if best.verdict.startswith(FOUND):
@@ -119,6 +119,8 @@ def _gets(best: Strongest) -> str:
     family = best.attack.split(".")[0]
     if best.metric == "auc" and family in GUESSED:
         return f"{GUESSED[family]} in {percent(best.value)} of cases"
+    if best.metric == "auc_in_graph":
+        return f"tells which of two edges stood in the graph that was trained on in {percent(best.value)} of cases"
     if best.metric == "train_minus_held_out":
         return f"guesses the hidden column of members more often than of others, by {percent(best.value)} of them"
     if best.metric.startswith("exposure"):
@@ -132,7 +134,7 @@ def _gets(best: Strongest) -> str:
     return f"has {metric_name(best.metric)} {plain(best.value)}"
 
 
-def _beside(best: Strongest) -> str:
+def _beside(best: Strongest, item: Standing) -> str:
     """Chance, and what the plan permits, in the unit of the figure."""
     if best.metric.startswith("exposure"):
         chance = "" if best.chance is None else f"one that was never seen has {best.chance:.1f}"
@@ -142,7 +144,9 @@ def _beside(best: Strongest) -> str:
     else:
         chance = "" if best.chance is None else f"guessing gets {100 * best.chance:.3g}%"
         permitted = None if best.permitted is None else f"{100 * best.permitted:.1f}%"
-    limit = "no plan limits it" if permitted is None else f"the plan permits at most {permitted}"
+    hides = f", which hides one {item.unit}," if item.unit else ""
+    none = f"no limit of the plan{hides} on it is known" if item.variant == "dp" else "no guarantee limits it"
+    limit = none if permitted is None else f"the plan permits at most {permitted}"
     return f"{chance}, and {limit}" if chance else limit
 
 
@@ -181,9 +185,9 @@ def _smallest(found: Headline) -> str:
     if best is None:
         got = "no attack gave a figure"
     elif best.verdict.startswith(FOUND):
-        got = f"the strongest attack ({attack_name(best.attack)}) {_gets(best)}; {_beside(best)}"
+        got = f"the strongest attack ({attack_name(best.attack)}) {_gets(best)}; {_beside(best, item)}"
     else:
-        got = f"no attack is shown to get anything; {attack_name(best.attack)} {_gets(best)}, and {_beside(best)}"
+        got = f"no attack is shown to get anything; {attack_name(best.attack)} {_gets(best)}, and {_beside(best, item)}"
     return f"At ε = {budget(item.epsilon)}, the smallest budget, it {kept}{_doubt(item)}, and {got}."
 
 
