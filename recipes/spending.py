@@ -6,6 +6,7 @@ shown(fingerprint)                  # a LedgerShown, or nothing where no ledger 
 import dataclasses
 from typing import Any, TypeVar
 
+from dptrain.ledger import Statement, accounts
 from evaluation.result import LedgerShown, SelectedShown, SpentShown
 
 T = TypeVar("T")
@@ -13,21 +14,12 @@ T = TypeVar("T")
 
 def shown(fingerprint: str) -> tuple[LedgerShown, ...]:
     """What every run on the data with this fingerprint has spent, one entry an account; none where there is no account."""
-    try:
-        from dptrain import ledger
-    except ImportError:  # pragma: no cover
+    if not fingerprint:
         return ()
-    accounts = getattr(ledger, "accounts", None)
-    if accounts is None or not fingerprint:  # GUARD: the ledger over all runs is not there yet
-        return ()
-    return tuple(_shown(account.statement()) for account in accounts() if _is_of(account, fingerprint))
+    return tuple(_shown(account.statement()) for account in accounts() if account.data == fingerprint)
 
 
-def _is_of(account: Any, fingerprint: str) -> bool:
-    return account.data == fingerprint
-
-
-def _shown(statement: Any) -> LedgerShown:
+def _shown(statement: Statement) -> LedgerShown:
     return LedgerShown(
         **{
             **_fields(statement, LedgerShown),
