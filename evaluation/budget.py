@@ -47,6 +47,8 @@ STEP_FACTORS = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4)
 NOISE_FACTORS = (0.7, 0.85, 1.0, 1.25, 1.6, 2.5, 4.0)
 TABLE_FACTORS = (1 / 4, 1, 4)
 MOST_STEPS = 10_000_000
+MUCH_THE_SAME, NOTICEABLE = 1.1, 0.05
+"""Of costs, relative to the plan's; of shares of the signal-to-noise."""
 COARSE = 1e-3
 """Width, in ε, of the losses of one update for several people; rounding is upward. At 1e-4 it takes ten times as long."""
 
@@ -359,17 +361,18 @@ def advice(choices: tuple[Choice, ...], epsilon: float) -> tuple[str, ...]:
         f"Batches of {own.expected_batch_size:,.6g} in {own.steps:,} steps have {100 * own.share:.0f}% of the signal-to-noise "
         f"that batches of all examples would have under ε = {epsilon:.3g}."
     )
-    free = [choice for choice in choices if choice.cost <= 1.01]
-    best, most = max(free, key=lambda choice: choice.share), max(choices, key=lambda choice: choice.share)
-    if best.share > own.share + 0.02:
+    free = [choice for choice in choices if choice.cost <= MUCH_THE_SAME]
+    best, most = max(free, key=lambda choice: choice.share), max(choice.share for choice in choices)
+    if best.share > own.share + NOTICEABLE:
         better = (
-            f"For no more computation {best.expected_batch_size:,.6g} × {best.steps:,} steps have {100 * best.share:.0f}%, "
-            "where so few steps are enough to learn, which training without noise shows."
+            f"For much the same computation {best.expected_batch_size:,.6g} × {best.steps:,} steps have "
+            f"{100 * best.share:.0f}%, where so few steps are enough to learn, which training without noise shows."
         )
-    elif most.share > own.share + 0.02:
+    elif most > own.share + NOTICEABLE:
+        near = min((choice for choice in choices if choice.share >= most - NOTICEABLE), key=lambda choice: choice.cost)
         better = (
-            f"More is had for more computation alone: {most.expected_batch_size:,.6g} × {most.steps:,} steps have "
-            f"{100 * most.share:.0f}% for {most.cost:.3g} times the cost."
+            f"More is had for more computation alone: {near.expected_batch_size:,.6g} × {near.steps:,} steps have "
+            f"{100 * near.share:.0f}% for {near.cost:.3g} times the cost."
         )
     else:
         better = "Nothing in the table has noticeably more: what is left to gain is in examples, in ε and in the model."

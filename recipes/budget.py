@@ -104,6 +104,8 @@ def read(arguments: Sequence[str]) -> argparse.Namespace:
         raise ConfigError(f"`dptrain budget` does not take {rest[0]!r}; {hint}")
     if given.output is not None and given.output.suffix not in SUFFIXES:
         raise ConfigError(f"--output is {given.output}; give a name that ends in {', '.join(SUFFIXES)}")
+    if min(given.household, default=1) < 1:
+        raise ConfigError(f"--household is {min(given.household)}; give whole numbers from 1 up, such as 2 4")
     return given
 
 

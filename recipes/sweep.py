@@ -49,6 +49,15 @@ class Sweep:
         """Whether one job after the other is done in this process."""
         return self.executor == "local" and self.jobs == 1
 
+    def flags(self) -> list[str]:
+        """As they are typed; what is the default is left out."""
+        words = []
+        for flag in FLAGS:
+            name = flag.removeprefix("--").replace(".", "_")
+            if getattr(self, name) != getattr(Sweep, name):
+                words += [flag, str(getattr(self, name))]
+        return [*words, *(("--only", *self.only) if self.only else ())]
+
     def options(self, threads: int | None) -> Any:
         """For an executor.
 

@@ -89,6 +89,4 @@ def executor_of(sweep: Sweep, comparison: Comparison) -> Executor:
 
 def way_on(output: str, sweep: Sweep) -> str:
     """What stands behind `dptrain resume` to go on in the same way."""
-    flags = [] if sweep.jobs == 1 else ["--jobs", str(sweep.jobs)]
-    flags += [] if sweep.executor == "local" else ["--executor", sweep.executor]
-    return shlex.join([output, *flags])
+    return shlex.join([output, *sweep.flags()])

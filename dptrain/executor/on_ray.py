@@ -7,7 +7,6 @@ checkpoint. Ray's processes of a cluster that was started here end with the swee
 
 import logging
 import os
-import sys
 import time
 from collections import deque
 from collections.abc import Generator, Sequence
@@ -54,9 +53,9 @@ class OnRay:
     def _connect(self, ray: Any) -> None:
         address, quiet = self._options.ray_address, {"log_to_driver": False, "logging_level": logging.ERROR}
         # Ray's workers begin in other folders, and with an environment of their own.
-        paths = [str(Path(dptrain.__file__).parents[1]), *(path for path in sys.path if path)]
+        paths = [str(Path(dptrain.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
         carried = {name: os.environ[name] for name in CARRIED if name in os.environ}
-        environment = {"env_vars": {**carried, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}}
+        environment = {"env_vars": {**carried, "PYTHONPATH": os.pathsep.join(paths)}}
         try:
             if address is None:
                 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

@@ -60,7 +60,6 @@ def test_people_together_count_like_one_with_so_many_times_the_gradient(full: Ou
 
 def test_a_household_of_one_is_the_plan_itself_also_where_batches_are_sampled(sampled: Outlook):
     assert budget.household(SAMPLED, 1) == pytest.approx(sampled.guarantee.epsilon, abs=0.02)
-    assert budget.household(SAMPLED, 2) > 2 * sampled.guarantee.epsilon  # at the same δ
 
 
 @pytest.mark.parametrize("changes", [{"relation": "zero_out_one"}, {"sampling": "balls_in_bins"}, {"people": 0}])
@@ -105,8 +104,11 @@ def test_the_advice_is_two_sentences_about_rows_of_the_table(sampled: Outlook):
     own = next(choice for choice in sampled.choices if choice.planned)
     first, second = sampled.advice
     assert f"{100 * own.share:.0f}% of the signal-to-noise" in first
-    best = max((one for one in sampled.choices if one.cost <= 1.01), key=lambda one: one.share)
-    assert f"{best.expected_batch_size:,.6g} × {best.steps:,} steps have {100 * best.share:.0f}%" in second
+    best = max((one for one in sampled.choices if one.cost <= 1.1), key=lambda one: one.share)
+    assert second.startswith(f"For much the same computation {best.expected_batch_size:g} × {best.steps} steps")
+    dear = tuple(one for one in sampled.choices if one.planned or one.cost > 1.1)
+    assert "400 × 30 steps have" in budget.advice(dear, 1.0)[1]  # for 4 times the cost, and not for 16 times
+    assert "Nothing in the table" in budget.advice((own,), 1.0)[1]
     assert budget.advice((), 1.0) == ()
 
 
@@ -120,14 +122,15 @@ def test_epsilon_falls_with_noise_and_grows_with_steps(full: Outlook, sampled: O
         assert [point.epsilon for point in outlook.over_noise if point.at == plan.noise_multiplier] == pytest.approx([own])
 
 
-@settings(max_examples=8, deadline=None)
-@given(rate=st.floats(0.05, 1.0), steps=st.integers(1, 40), epsilon=st.floats(0.7, 6.0), exponent=st.integers(5, 8))
-def test_the_steps_that_are_found_are_the_most_within_the_budget(rate: float, steps: int, epsilon: float, exponent: int):
+@settings(max_examples=5, deadline=None)
+@given(rate=st.floats(0.05, 1.0), steps=st.integers(1, 40), sigma=st.floats(1.0, 4.0), exponent=st.integers(5, 8))
+def test_the_steps_that_are_found_are_the_most_within_the_budget(rate: float, steps: int, sigma: float, exponent: int):
     plan = PrivacyPlan(
-        sampling_rate=rate, expected_batch_size=1000 * rate, steps=steps, clipping_norm=1.0, delta=10.0**-exponent
-    )
-    plan = budget.with_noise_for(plan, epsilon)
-    found = budget.with_steps_for(plan, epsilon)
+        sampling_rate=rate, expected_batch_size=1000 * rate, steps=steps, clipping_norm=1.0, delta=10.0**-exponent,
+        noise_multiplier=sigma,
+    )  # fmt: skip
+    epsilon = accounting.epsilon(plan.event(), plan.delta)
+    found = budget.with_steps_for(dataclasses.replace(plan, steps=1), epsilon)
     assert found.steps >= steps
     more = dataclasses.replace(found, steps=found.steps + 1)
     assert accounting.epsilon(found.event(), found.delta) <= epsilon < accounting.epsilon(more.event(), more.delta)

@@ -11,16 +11,16 @@ import pytest
 
 from dptrain import accounting
 from dptrain.plan import PrivacyPlan
-from recipes import comparison
+from recipes import budget, comparison
 from recipes.cli import main
 
 FULL = "--delta 1e-5 --examples 500 --batch 500"
 """Full batches are quickly counted."""
+EDGE = "--unit edge --relation zero_out_one --edge-release laplace --noise-multiplier 0.5 --steps 4"
 
 
-def looked(arguments: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
-    assert main(["budget", *arguments.split(), "--format", "json"]) == 0
-    return json.loads(capsys.readouterr().out)
+def planned(arguments: str) -> PrivacyPlan:
+    return budget.planned(budget.read(arguments.split()))
 
 
 def refused(arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -43,39 +43,44 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     return "\n".join(printed), path
 
 
-def test_epsilon_and_steps_give_noise_and_noise_and_steps_give_that_epsilon(capsys: pytest.CaptureFixture[str]):
-    noise = looked(f"{FULL} --epsilon 2 --steps 16", capsys)["plan"]["noise_multiplier"]
+def test_epsilon_and_steps_give_noise_and_noise_and_steps_give_that_epsilon():
+    noise = planned(f"{FULL} --epsilon 2 --steps 16").noise_multiplier
     assert accounting.gdp_mu_to_epsilon(math.sqrt(16) / noise, 1e-5) == pytest.approx(2.0, abs=0.02)
-    found = looked(f"{FULL} --noise-multiplier {noise} --epochs 16", capsys)
-    assert found["plan"]["steps"] == 16
-    assert found["guarantee"]["epsilon"] == pytest.approx(2.0, abs=1e-3)
+    found = planned(f"{FULL} --noise-multiplier {noise} --epochs 16")
+    assert found.steps == 16
+    assert found.guarantee().epsilon == pytest.approx(2.0, abs=1e-3)
 
 
-def test_epsilon_and_noise_give_the_most_steps(capsys: pytest.CaptureFixture[str]):
-    found = looked(f"{FULL} --epsilon 2 --noise-multiplier 8", capsys)
-    assert found["guarantee"]["epsilon"] <= 2
-    most = found["plan"]["steps"]
-    assert accounting.gdp_mu_to_epsilon(math.sqrt(most + 1) / 8, 1e-5) > 2 - 0.012
-    assert accounting.gdp_mu_to_epsilon(math.sqrt(most) / 8, 1e-5) <= 2
+def test_epsilon_and_noise_give_the_most_steps():
+    found = planned(f"{FULL} --epsilon 2 --noise-multiplier 8")
+    assert found.guarantee().epsilon <= 2
+    assert accounting.gdp_mu_to_epsilon(math.sqrt(found.steps + 1) / 8, 1e-5) > 2 - 0.012
+    assert accounting.gdp_mu_to_epsilon(math.sqrt(found.steps) / 8, 1e-5) <= 2
 
 
-def test_a_published_figure_from_the_command_line(capsys: pytest.CaptureFixture[str]):
+def test_a_published_figure_from_the_command_line():
     """σ = 1.5, q = 0.04, 90 epochs: 2,250 steps, and not the 2,249 of ``int(90 // 0.04)``."""
-    found = looked("--noise-multiplier 1.5 --sampling-rate 0.04 --batch 400 --epochs 90 --delta 1e-5", capsys)
-    assert found["plan"]["steps"] == 2250
-    assert found["examples"] == pytest.approx(10_000)
-    assert found["guarantee"]["epsilon"] == pytest.approx(6.77913, abs=1e-4)
+    found = planned("--noise-multiplier 1.5 --sampling-rate 0.04 --batch 400 --epochs 90 --delta 1e-5")
+    assert found.steps == 2250
+    assert found.public_examples == pytest.approx(10_000)
+    assert accounting.epsilon(found.event(), 1e-5) == pytest.approx(6.77913, abs=1e-4)
 
 
-def test_sampling_unit_and_relation_are_those_of_a_plan(capsys: pytest.CaptureFixture[str]):
+def test_sampling_unit_and_relation_are_those_of_a_plan():
     fixed = "--sampling fixed_size --relation replace_one --noise-multiplier 4 --steps 3"
-    found = looked(f"--delta 1e-5 --examples 1000 --batch 100 {fixed}", capsys)
-    assert (found["plan"]["max_examples"], found["plan"]["sampling"]) == (1000, "fixed_size")
-    found = looked(f"{FULL} --unit user --max-examples-per-unit 4 --noise-multiplier 8 --steps 4", capsys)
-    assert "one user" in found["guarantee"]["statement"]
-    edge = "--unit edge --relation zero_out_one --edge-release laplace --noise-multiplier 0.5 --steps 4"
-    found = looked(f"--delta 1e-5 --examples 1000 --batch 1000 {edge}", capsys)
-    assert found["guarantee"]["epsilon"] == 2.0
+    found = planned(f"--delta 1e-5 --examples 1000 --batch 100 {fixed}")
+    assert (found.max_examples, found.sampling, found.relation) == (1000, "fixed_size", "replace_one")
+    found = planned(f"{FULL} --unit user --max-examples-per-unit 4 --noise-multiplier 8 --steps 4")
+    assert (found.unit, found.max_examples_per_unit) == ("user", 4)
+    assert planned(f"--delta 1e-5 --examples 1000 --batch 1000 {EDGE}").guarantee().epsilon == 2.0
+
+
+def test_a_plan_for_an_edge_is_looked_at_whole(capsys: pytest.CaptureFixture[str]):
+    assert main(["budget", *f"--delta 1e-5 --examples 1000 --batch 1000 {EDGE}".split()]) == 0
+    said = capsys.readouterr().out
+    assert "(counted by pure ε)" in said
+    assert "Batch sizes" not in said
+    assert "--privacy.clipping-norm" not in said
 
 
 @pytest.mark.parametrize(
@@ -87,7 +92,7 @@ def test_sampling_unit_and_relation_are_those_of_a_plan(capsys: pytest.CaptureFi
         ("--epsilon 2 --steps 4 --delta 1e-5 --examples 500", "--examples 60000 --batch 1024"),
         ("--epsilon 2 --steps 4 --delta 1e-5 --examples 500 --batch 501", "at most all"),
         ("--epsilon 2 --steps 4 --delta 1e-5 --examples 500 --batch 50 --sampling-rate 0.2", "leave one of the three out"),
-        ("--epsilon 2 --steps 4 --examples 500 --batch 50", "below 1/(10 N), such as 1e-6"),
+        ("--epsilon 2 --steps 4 --examples 500 --batch 50", "at most 1/(10 N) = 2.0e-04, such as 0.0001"),
         ("--epsilon 2 --steps 4 --examples 500 --batch 50 --delta 0.002", "not below 1/N"),
         ("--noise-multiplier 2 --steps 4 --examples 500 --batch 50 --delta 0.1", "not below 1/N"),
         (f"{FULL} --epsilon inf --steps 4", "epsilon is inf"),
@@ -98,15 +103,18 @@ def test_sampling_unit_and_relation_are_those_of_a_plan(capsys: pytest.CaptureFi
         (f"{FULL} --epsilom 2 --steps 4", "did you mean --epsilon?"),
         (f"{FULL} --epsilon 2 --steps 4 --sampling poison", "poisson"),
         (f"{FULL} --epsilon 2 --steps 4 --output budget.pdf", ".html, .svg, .json"),
-        (f"{FULL} --epsilon 2 --steps 4 --household 0", "whole number from 1 up"),
+        (f"{FULL} --epsilon 2 --steps 4 --household 0", "whole numbers from 1 up"),
     ],
 )
 def test_what_does_not_determine_a_plan_is_refused_in_a_sentence(arguments: str, said: str, capsys: pytest.CaptureFixture[str]):
     assert said in refused(arguments, capsys)
 
 
-def test_a_delta_that_is_larger_than_customary_is_said_once(capsys: pytest.CaptureFixture[str]):
-    assert main(["budget", "--delta", "1e-3", "--examples", "500", "--batch", "500", "--epsilon", "2", "--steps", "4"]) == 0
+def test_a_delta_that_is_larger_than_customary_is_said_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("evaluation.budget.table", lambda plan, epsilon: ())
+    assert main(["budget", *"--delta 1e-3 --examples 500 --batch 500 --epsilon 2 --steps 4".split(" ")]) == 0
     assert capsys.readouterr().err.count("above 1/(10 N)") == 1
 
 
@@ -140,16 +148,14 @@ def test_the_lines_for_a_script_make_this_plan(page: tuple[str, Path]):
     assert place["plan"].guarantee().epsilon == pytest.approx(2.0, abs=1e-3)
 
 
-def test_the_page_stands_alone_and_a_drawing_and_a_document_can_be_had(
-    page: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_the_page_stands_alone_and_a_drawing_and_a_document_can_be_had(page: tuple[str, Path], tmp_path: Path):
     text = page[1].read_text(encoding="utf-8")
     assert text.count("<svg") == 3
     assert "http://" not in text.replace("http://www.w3.org", "")
     assert "What an attacker gains at most" in text
-    arguments = f"budget {FULL} --epsilon 2 --steps 16 --output"
+    arguments = f"budget {FULL} --epsilon 2 --steps 16 --clipping-norm 0.5 --output"
     assert main([*arguments.split(), str(tmp_path / "budget.svg")]) == 0
-    assert main([*arguments.split(), str(tmp_path / "budget.json")]) == 0
+    assert main([*arguments.split(), str(tmp_path / "budget.json"), "--format", "json"]) == 0
     assert (tmp_path / "budget.svg").read_text(encoding="utf-8").startswith("<?xml")
     assert json.loads((tmp_path / "budget.json").read_text(encoding="utf-8"))["plan"]["steps"] == 16
 

@@ -16,9 +16,9 @@ SMALL = ["--epsilons", "8", "--seeds", "0", "--training.steps", "10", "--evaluat
 SMALL += ["--evaluation.inversion-steps", "20"]
 
 
-def dptrain(*arguments: str, cwd: Path, **options) -> subprocess.CompletedProcess[str]:
+def dptrain(*arguments: str, cwd: Path, seconds: float = 300, **options) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "recipes.cli", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False, **options)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=seconds, check=False, **options)
 
 
 @pytest.fixture(scope="module")

@@ -75,6 +75,8 @@ def test_the_flags_of_a_sweep_stand_anywhere_and_are_no_part_of_the_comparison()
     sweep, rest = split_flags(["runs/digits", "--only", "eps=08.00", "non_private/seed=0", "--jobs", "3"], only=True)
     assert sweep.only == ("eps=08.00", "non_private/seed=0")
     assert rest == ["runs/digits"]
+    assert split_flags(sweep.flags(), only=True)[0] == sweep
+    assert Sweep().flags() == []
     assert Sweep().is_here
     assert not sweep.is_here
 
@@ -138,7 +140,7 @@ def by_each(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same comparison by each executor."""
     folder = tmp_path_factory.mktemp("executors")
     for way, flags in WAYS.items():
-        done = dptrain(*SMALL, *FIXED, *flags, "--output", way, cwd=folder)
+        done = dptrain(*SMALL, *FIXED, *flags, "--output", way, cwd=folder, seconds=900)
         assert done.returncode == 0, (way, done.stderr)
         for number, label in enumerate(sorted(LABELS, key=lambda label: done.stderr.index(label)), 1):
             assert re.search(rf"^\[{number}/2\] {label}: done in", done.stderr, re.MULTILINE), done.stderr
