@@ -27,7 +27,7 @@ SPLITS = {
         "intervals."
     ),
 }
-COLUMNS = ("comparison", "model", "worth", "strongest attack", "gets", "permitted", "verdict")
+COLUMNS = ("", "model", "worth", "strongest attack", "gets", "permitted", "verdict")
 
 
 def write(found: Joined, path: Path, not_read: Sequence[str] = ()) -> None:
@@ -131,19 +131,11 @@ def table(found: Joined, width: int | None = None) -> str:
     for group in found.groups:
         rows: list[list[str]] = [[*COLUMNS]]
         lines = []
-        for member in group.members:
-            lines += [f"{member.name} ({member.folder}): {' '.join(wording.opening(member.result))}"]
-            for row in _rows(member.name, member.result):
-                cells = (
-                    row["comparison"],
-                    row["model"],
-                    row["worth"],
-                    row["attack"],
-                    row["gets"],
-                    row["permitted"],
-                    row["verdict"],
-                )
-                rows.append([str(cell) for cell in cells])
+        for number, member in enumerate(group.members, 1):
+            lines += [f"{number}. {member.name} ({member.folder}): {' '.join(wording.opening(member.result))}"]
+            for row in _rows(str(number), member.result):
+                keys = ("comparison", "model", "worth", "attack", "gets", "permitted", "verdict")
+                rows.append([str(row[key]) for key in keys])
         said = [SPLITS[group.splits]] if len(group.members) > 1 else []
         spending = wording.spending(_with_ledger(group))
         blocks.append(
