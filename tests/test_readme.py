@@ -18,7 +18,9 @@ from dptrain.data.dataset import DataSet
 from dptrain.recipe import DataConfig
 from recipes import cli, comparison, release, runs
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "dptrain/README.md", "evaluation/README.md", "recipes/README.md")
+README = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 STAND_INS = {"RECIPE": "digits", "RUN": "runs/mine", "FOLDER": "folder", "RUNS...": "runs/mine", "OUTPUT": "runs/mine"}
 SMALL = [
