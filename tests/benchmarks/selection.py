@@ -10,6 +10,10 @@ and public parts, which took no part in anything. Four ways to spend the same ε
 * `any`: one training of a candidate that is drawn blindly;
 * `selected`: the best of a geometric number of trainings;
 * `composed`: the best of ``mean`` trainings, each of which is paid for.
+
+Measured with five repetitions (accuracy, standard deviation over splits): default 0.924 ± 0.014, any 0.860 ± 0.038, selected
+0.893 ± 0.054, composed 0.894 ± 0.030, where one training has ε = 2.691 if selected and 1.305 if composed. A geometric number of
+runs is 1 with probability 1/6, and then nothing is chosen. Five repetitions do not tell selected, composed and any apart.
 """
 
 import argparse
