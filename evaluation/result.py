@@ -612,10 +612,10 @@ class SpentShown:
 
 @dataclass(frozen=True, kw_only=True)
 class SelectedShown:
-    """A private selection among runs (Papernot & Steinke 2022)."""
+    """A private selection among runs (Papernot & Steinke 2022). How many there were is told nowhere: ε holds for whoever does
+    not know it."""
 
     name: str
-    runs: int
     distribution: str
     mean: float
     epsilon: float
@@ -625,7 +625,11 @@ class SelectedShown:
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerShown:
-    """What the ledger of one data set says of everything that has read it, on the machine where the result was gathered."""
+    """What the ledger of a data set says of everything that has read it, on the machine where the result was gathered.
+
+    Where a private selection was made on the data, numbers of entries and runs are 0 and ``spent`` is empty: they would tell
+    how many trainings it had.
+    """
 
     data: str
     """The fingerprint of its content."""

@@ -32,12 +32,6 @@ ACCOUNT = LedgerShown(
     failed=1,
     unfinished=1,
     spent=(SPENT,),
-    selected=(
-        SelectedShown(
-            name="sweep", runs=5, distribution="poisson", mean=4.0, epsilon=3.5, delta=1e-4, chosen="eps=01.00/seed=0"
-        ),
-    ),
-    only_selected=(dataclasses.replace(SPENT, runs=1, epsilon=3.5),),
     limit_epsilon=20.0,
     limit_delta=1e-4,
 )
@@ -131,12 +125,21 @@ def test_the_ledger_says_what_all_runs_have_spent(text: str):
         "2 runs of them without a guarantee",
         "1 run failed",
         "1 run did not end",
-        "the choice among 5 runs costs ε = 3.500",
-        "If of each selection the chosen model alone is ever released: ε = 3.500",
         "The stated total is ε = 20 at δ = 0.0001",
     ):
         assert words in text
     assert "not in a ledger" not in text
+
+
+def test_of_a_selection_it_is_not_told_how_many_trainings_there_were(tmp_path: Path):
+    chosen = SelectedShown(name="chosen", distribution="poisson", mean=4.0, epsilon=3.5, delta=1e-4, chosen="eps=01.00/seed=0")
+    account = dataclasses.replace(
+        ACCOUNT, spent=(), selected=(chosen,), only_selected=(dataclasses.replace(SPENT, runs=1, epsilon=3.5),)
+    )
+    said = " ".join(wording.spending(dataclasses.replace(synthetic(tmp_path), ledger=(account,))))
+    assert "the choice costs ε = 3.500" in said
+    assert "does not know how many there were" in said
+    assert not re.search(rf"\b({ACCOUNT.runs} runs|{ACCOUNT.entries} entries|{SPENT.steps} updates)", said)
 
 
 def test_without_a_ledger_that_is_said(tmp_path: Path):

@@ -21,3 +21,17 @@ def test_the_account_of_these_data_and_no_other():
     assert found.spent[0].steps == 20
     assert spending.shown("cc") == ()
     assert spending.shown("") == ()
+
+
+def test_of_a_selection_no_number_of_runs_is_passed_on():
+    account = Account("dd", "mine")
+    runs = []
+    for _ in range(3):
+        runs.append(run := account.open({"label": "a"}))
+        account.reserve(run, PLAN, 0, 20)
+        account.close(run, "done")
+    account.select("chosen", runs, "geometric", 4.0, 2.5, delta=1e-5, chosen=runs[1])
+    (found,) = spending.shown("dd")
+    assert found.selected[0].epsilon == 2.5
+    assert (found.entries, found.runs, found.spent) == (0, 0, ())
+    assert account.statement().runs == 3

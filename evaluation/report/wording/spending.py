@@ -17,7 +17,14 @@ def spending(result: ComparisonResult) -> list[str]:
 def of_account(account: LedgerShown) -> list[str]:
     """One data set's account in sentences."""
     name = f" ({account.name})" if account.name else ""
-    said = [f"{_runs(account.runs)} on these data{name} stand in the ledger, with {account.entries} entries."]
+    if account.selected:
+        said = [
+            f"A model was chosen among a random number of trainings on these data{name}. What its choice promises holds for "
+            "whoever does not know how many there were, so that runs and their sum are not told here; `dptrain ledger` tells "
+            "them to the owner of the data."
+        ]
+    else:
+        said = [f"{_runs(account.runs)} on these data{name} stand in the ledger, with {account.entries} entries."]
     said += [spent(item) for item in account.spent]
     if account.without_guarantee:
         said.append(
@@ -30,12 +37,14 @@ def of_account(account: LedgerShown) -> list[str]:
         said.append(f"{_runs(account.unfinished)} did not end; what they may have used is in the sums.")
     for item in account.selected:
         said.append(
-            f"{item.name}: the choice among {item.runs} runs costs ε = {item.epsilon:.3f} at δ = {item.delta:g}, where their "
-            f"number was drawn at random ({item.distribution}, mean {item.mean:g}; Papernot & Steinke 2022) and the chosen one "
-            f"alone is released{f': {item.chosen}' if item.chosen else ''}."
+            f"{item.name}: the choice costs ε = {item.epsilon:.3f} at δ = {item.delta:g}, where the number of trainings was "
+            f"drawn at random ({item.distribution}, mean {item.mean:g}; Papernot & Steinke 2022) and the chosen one alone is "
+            f"released{f': {item.chosen}' if item.chosen else ''}."
         )
     said += [
-        f"If of each selection the chosen model alone is ever released: {_figure(item)}." for item in account.only_selected
+        f"If of each selection the chosen model alone is ever released, all that was released has ε = {item.epsilon:.3f} at "
+        f"δ = {item.delta:g} for one {item.unit} ({item.relation.replace('_', ' ')})."
+        for item in account.only_selected
     ]
     if account.limit_epsilon is None:
         said.append("No total was stated that these data may spend.")
