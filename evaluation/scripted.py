@@ -34,8 +34,8 @@ NOT_COVERED = (
     "Whoever has several examples, where the unit is the example: each further one weakens the guarantee.",
     "Examples that were held out of training. Whoever reads an accuracy on them to choose a checkpoint, a step size or the "
     "moment to stop releases something of them.",
-    "The choice of hyper-parameters, of the best run and of the best budget by looking at private data: the runs of this "
-    "folder are not composed with one another.",
+    "The choice of hyper-parameters, of the best run and of the best budget by looking at private data. Each ε is of one "
+    "model; what all runs together spend is what the ledger says.",
     "What the script itself prints, logs or saves: training losses are exact functions of private examples.",
     "The figures and pictures of this report: they are computed from members without noise.",
     "Rounding in floating point, timing, and whoever can read the memory of the machine that trains.",

@@ -46,7 +46,7 @@ from recipes.total import check_total
 NOT_COVERED = (
     "The figures and pictures of this report: they are computed from members without noise.",
     "The choice of hyper-parameters, of the best seed and of the best budget: each look at private data that decides "
-    "something is a release of its own, and this comparison's runs are not composed with one another.",
+    "something is a release of its own. Each ε is of one model; what all runs together spend is what the ledger says.",
     "Telemetry in the .non_private folder (training loss, share of clipped examples): exact functions of private examples.",
     "Rounding in floating point, timing, and whoever can read the memory of the machine that trains.",
     "Attacks that were not run. Finding nothing is not a proof; the guarantee is.",
