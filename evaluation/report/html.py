@@ -8,10 +8,11 @@ buys, controls, ROC, pictures, the plan and its assumptions, what the data have 
 again. The same result gives the same page, byte for byte. It stays under 2 MB: drawings and pictures have a share each, and
 what does not fit is left out and said (:mod:`evaluation.report.sections`).
 
-*Shared.* The page is made from members. ``report.html`` names none of them, but shows what an attacker and whoever holds the
-data see together: averages of members beside reconstructions, shares of examples that leak, the fingerprint of the content. A
-page that leaves the house is made with ``shared``, and leaves these out. Members' own examples are on neither: they stay on the
-page of :mod:`evaluation.report.private`, whatever is asked for, so that no flag forgotten or given by mistake can send them.
+*Shared.* The page is made from members. ``report.html`` shows what an attacker and whoever holds the data see together: means
+of a class's members beside reconstructions, shares of examples that leak, the fingerprint of the content. A page that leaves the
+house is made with ``shared``, and leaves these out. Members' own examples are on neither, whatever is asked for: rows of single
+members are left out of pictures (:func:`evaluation.report.sections.is_of_no_member`), and those that leak stand on the page of
+:mod:`evaluation.report.private`, so that no flag forgotten or given by mistake can send them.
 """
 
 import base64

@@ -341,6 +341,13 @@ def exposed(result: ComparisonResult, place: str) -> dict[str, Any] | None:
     }
 
 
+def is_of_no_member(label: str) -> bool:
+    """Whether a row of pictures shows no single member. Those that do (a member's face, the one unknown example, the known one
+    next to it), and those of which nobody says what they are, are on no page that may be handed on."""
+    words = label.replace("-\n", "").replace("\n", " ")
+    return words.startswith(("class mean", "reconstruction", "one draw", "public", "nearest public"))
+
+
 def pictures(result: ComparisonResult, root: Path) -> tuple[list[dict[str, Any]], str]:
     """Reconstructions of the first seed of every budget, the answer's attack first, and how many there was no room for."""
     shown: list[dict[str, Any]] = []
@@ -361,7 +368,7 @@ def pictures(result: ComparisonResult, root: Path) -> tuple[list[dict[str, Any]]
             count = 0 if arrays is None else len(next(iter(arrays.values())))
             if count > figures.MOST_CLASSES:
                 title += f" (the first {figures.MOST_CLASSES} of {count} classes)"
-            strips = {label: figures.strip_uri(array) for label, array in (arrays or {}).items()}
+            strips = {label: figures.strip_uri(array) for label, array in (arrays or {}).items() if is_of_no_member(label)}
             used += sum(map(len, strips.values()))
             heads = [*classes, *(str(index) for index in range(len(classes), count))][: min(count, figures.MOST_CLASSES)]
             shown.append(

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from evaluation.answered import with_answer
@@ -156,6 +157,19 @@ def test_a_page_to_share_shows_no_members(tmp_path: Path, text: str):
         assert words in text
     assert "This copy is for others" in shared
     assert "At ε =" in shared
+
+
+def test_no_single_member_is_on_the_page(tmp_path: Path):
+    result = synthetic(tmp_path, budgets=(), seeds=(0,), variants=("non_private",), attacks=(INVERSION,), broken=False)
+    (path,) = tmp_path.rglob("*.npz")
+    labels = np.array(
+        ["a member's\nface", "secret\nexample", "nearest\nknown", "class mean\nof members", "recon-\nstruction", "mine"]
+    )
+    np.savez(path, labels=labels, **{f"row{at}": np.full((10, 8, 8), at / 10) for at in range(len(labels))})
+    page = html.render(result, tmp_path)
+    assert re.findall(r'<div class="strip"><span>([^<]+)</span>', page) == ["class mean of members", "reconstruction"]
+    np.savez(path, labels=labels[:2], row0=np.zeros((10, 8, 8)), row1=np.zeros((10, 8, 8)))
+    assert "Its pictures show single members, and are not on this page." in html.render(result, tmp_path)
 
 
 # -- a real browser -------------------------------------------------------------------------------------------------
