@@ -9,10 +9,10 @@ again. The same result gives the same page, byte for byte. It stays under 2 MB: 
 what does not fit is left out and said (:mod:`evaluation.report.sections`).
 
 *Shared.* The page is made from members. ``report.html`` shows what an attacker and whoever holds the data see together: means
-of a class's members beside reconstructions, shares of examples that leak, the fingerprint of the content. A page that leaves the
-house is made with ``shared``, and leaves these out. Members' own examples are on neither, whatever is asked for: rows of single
-members are left out of pictures (:func:`evaluation.report.sections.is_of_no_member`), and those that leak stand on the page of
-:mod:`evaluation.report.private`, so that no flag forgotten or given by mistake can send them.
+of a class's members beside reconstructions, shares of examples that leak, the fingerprint of the content. A page that leaves
+the house is made with ``shared``, and leaves these out. Members' own examples are on neither, whatever is asked for: rows of
+single members are left out of pictures (:func:`evaluation.report.sections.is_of_no_member`), and those that leak stand on the
+page of :mod:`evaluation.report.private`, so that no flag forgotten or given by mistake can send them.
 """
 
 import base64
