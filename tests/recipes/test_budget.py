@@ -114,7 +114,8 @@ def test_a_delta_that_is_larger_than_customary_is_said_once(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("evaluation.budget.table", lambda plan, epsilon: ())
-    assert main(["budget", *["--delta", "1e-3", "--examples", "500", "--batch", "500", "--epsilon", "2", "--steps", "4"]]) == 0
+    large = FULL.replace("1e-5", "1e-3")
+    assert main(["budget", *f"{large} --epsilon 2 --steps 4".split()]) == 0
     assert capsys.readouterr().err.count("above 1/(10 N)") == 1
 
 

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from evaluation.report import figures, wording
 from evaluation.report.board.events import Events
+from evaluation.report.sections import is_of_no_member
 from evaluation.result import ComparisonResult, Kind, RunResult
 
 CELL, GAP = 52, 6
@@ -104,7 +105,7 @@ def _reconstructions(events: Events, result: ComparisonResult, root: Path, attac
             if arrays is None:
                 events.text(f"Reconstructions/{attack}, {wording.row_name(run)}", "The picture file is missing.")
             else:
-                columns.append((_column_name(run), arrays))
+                columns.append((_column_name(run), {label: row for label, row in arrays.items() if is_of_no_member(label)}))
     if columns:
         about = f"{wording.attack_name(attack)}, first seed. {_verdicts(result, attack)}"
         pixels = figures.as_pixels(grid(columns, [str(name) for name in result.data.get("classes", [])]), DPI)
