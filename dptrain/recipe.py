@@ -555,9 +555,13 @@ class Recipe:
         """A hash of every field but ``data.path`` and ``data.public``: models of different recipes can never be taken for one
         another.
 
-        It is published, and a path can be guessed; which examples lay there is said by the data set's fingerprint.
+        It is published, and a path can be guessed; which examples lay there is said by the data set's fingerprint. A field that
+        came later is left out where it is not used, so that models from before keep their digest.
         """
-        text = json.dumps(dataclasses.asdict(self.unlocated()), sort_keys=True, separators=(",", ":"))
+        plain = dataclasses.asdict(self.unlocated())
+        if not plain["regularization"]["penalty"]:
+            del plain["regularization"]["penalty"]
+        text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 

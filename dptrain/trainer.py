@@ -43,7 +43,7 @@ from dptrain.ledger import Account, Spending, Total
 from dptrain.models import front
 from dptrain.models.hugging_face import LowRank
 from dptrain.optimizers import follow_schedule
-from dptrain.plain import as_plain
+from dptrain.plain import as_plain, from_plain
 from dptrain.plan import PrivacyPlan
 from dptrain.pretraining import pretrained
 from dptrain.private import NO_ACCOUNT, PrivateTraining, make_private
@@ -420,7 +420,7 @@ class Trainer:
             if begun:
                 raise
             stored = {}
-        changed = [name for name, value in same.items() if _unlocated(stored.get(name)) != _unlocated(value)]
+        changed = [name for name, value in same.items() if _comparable(stored.get(name), path) != _comparable(value, path)]
         if begun and path.exists() and changed:
             raise CheckpointError(
                 f"{self.folder} holds a training with another {' and another '.join(changed)}; give the one that it began "
@@ -464,11 +464,12 @@ class Trainer:
             bar.set_postfix_str(f"ε ≤ {self.training.epsilon():.2f}")
 
 
-def _unlocated(value: Any) -> Any:
-    """A recipe as it is where its data lie elsewhere; anything else as it is."""
+def _comparable(value: Any, where: Path) -> Any:
+    """A recipe as it is where its data lie elsewhere, with fields that came after it was kept; anything else as it is."""
     if not isinstance(value, dict) or not isinstance(value.get("data"), dict):
         return value
-    return {**value, "data": {key: item for key, item in value["data"].items() if key != "path"}}
+    plain = as_plain(from_plain(Recipe, value, str(where)))
+    return {**plain, "data": {key: item for key, item in plain["data"].items() if key != "path"}}
 
 
 @contextmanager

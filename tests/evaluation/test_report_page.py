@@ -165,7 +165,8 @@ def test_no_single_member_is_on_the_page(tmp_path: Path):
     labels = np.array(
         ["a member's\nface", "secret\nexample", "nearest\nknown", "class mean\nof members", "recon-\nstruction", "mine"]
     )
-    np.savez(path, labels=labels, **{f"row{at}": np.full((10, 8, 8), at / 10) for at in range(len(labels))})
+    rows: dict[str, Any] = {f"row{at}": np.full((10, 8, 8), at / 10) for at in range(len(labels))}
+    np.savez(path, labels=labels, **rows)
     page = html.render(result, tmp_path)
     assert re.findall(r'<div class="strip"><span>([^<]+)</span>', page) == ["class mean of members", "reconstruction"]
     np.savez(path, labels=labels[:2], row0=np.zeros((10, 8, 8)), row1=np.zeros((10, 8, 8)))
