@@ -47,7 +47,7 @@ STEP = "a step"
 AREAS = {
     STEP: r"(before|after) a step of",
     "checkpoint": r"\S+ .*private/\.?checkpoint",
-    "ledger": r"\S+ (account|.*ledger)",
+    "ledger": r"\S+ (account/|.*ledger)",
     "release": r"\S+ .*\.?release\b",
     "attack": r"(before|after) membership|a shadow",
     "shadow models": r"\S+ .*private/fleet",

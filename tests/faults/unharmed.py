@@ -64,6 +64,8 @@ def _facts(root: Path) -> Iterable[tuple[str, Any]]:
     yield "checkpoint", files["state.safetensors"]
     state = json.loads(files["state.json"])
     drawn = state.pop("drawn")
+    for name in ("run", "account"):  # the run's own name in its data set's account, drawn at random
+        state.pop(name, None)
     yield "steps", sum(last - first for first, last in drawn)
     yield "optimizer and average", state
     yield "early stopping", json.loads((run / "private" / "stopping.json").read_bytes())
