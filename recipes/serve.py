@@ -39,7 +39,10 @@ THRESHOLDS = "monitor.json"
 
 
 class Parser(argparse.ArgumentParser):
-    """One that says what is wrong as every command does."""
+    """One that says what is wrong as every command does, and takes no flag by its first letters."""
+
+    def __init__(self, **options: Any):
+        super().__init__(**{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; `{self.prog} --help` lists every flag")

@@ -16,7 +16,7 @@ import dptrain.data
 from dptrain import MODELS, draw
 from dptrain.data.dataset import DataSet
 from dptrain.recipe import DataConfig
-from recipes import cli, comparison, release, runs
+from recipes import cli, comparison, release, runs, sweep
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "dptrain/README.md", "evaluation/README.md", "recipes/README.md")
@@ -151,7 +151,7 @@ def test_a_command_that_is_mistyped_would_be_found_out(command: str, taken: Call
 
 
 def test_flags_that_the_readme_names_exist():
-    known = comparison.options()
+    known = {*comparison.options(), *(flag[2:].replace("-", "_") for flag in sweep.FLAGS)}
     named = set(re.findall(r"`[^`]*?(--[a-z-]+\.[a-z.-]+)", README))
     unknown = {flag for flag in named if flag[2:].replace("-", "_") not in known}
     assert named

@@ -47,7 +47,7 @@ STEP = "a step"
 AREAS = {
     STEP: r"(before|after) a step of",
     "checkpoint": r"\S+ .*private/\.?checkpoint",
-    "ledger": r"\S+ (account/|.*ledger)",
+    "ledger": r"\S+ (account|.*ledger)",
     "release": r"\S+ .*\.?release\b",
     "attack": r"(before|after) membership|a shadow",
     "shadow models": r"\S+ .*private/fleet",
@@ -172,6 +172,8 @@ def _places(reference: Outcome, chance: random.Random) -> dict[str, deque[Kill]]
     places: dict[str, deque[Kill]] = {area: deque() for area in AREAS}
     for site in sites:
         area = area_of(site)
+        if re.fullmatch(r"\S+ account", site):
+            continue  # the folder of all accounts, made once for all runs
         if area == STEP:
             places[area].extend(Kill(site, number) for number in range(1, times[site] + 1))
         else:
