@@ -68,9 +68,13 @@ class Cache:
         if self._file is None:
             yield
             return
-        lock = self._file.with_name(f".{self._digest}.lock")
-        with held(lock, busy=TimeoutError, wait=math.inf, remove=lambda: self._finished):
+        with held(self._lock, busy=TimeoutError, wait=math.inf, remove=lambda: self._finished):
             yield
+
+    @property
+    def _lock(self) -> Path:
+        assert self._file is not None
+        return self._file.with_name(f".{self._digest}.lock")
 
     def whole(self) -> Answers | None:
         """All models, where the cache holds them."""
@@ -103,8 +107,17 @@ class Cache:
         if self._file is None or self._parts is None:
             return
         self._write(self._file, answers)
+        self._tidied()
+
+    def tidy(self) -> None:
+        """Removes what a process left of a whole fleet that was killed while it finished it."""
+        if self._parts is not None and (self._parts.exists() or self._lock.exists()):
+            with self.alone():
+                self._tidied()
+
+    def _tidied(self) -> None:
         self._finished = True
-        if self._parts.exists():
+        if self._parts is not None and self._parts.exists():
             for path in self._parts.glob("*.npz"):
                 path.unlink(missing_ok=True)
             if not any(self._parts.iterdir()):

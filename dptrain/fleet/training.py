@@ -185,6 +185,8 @@ def train_fleet(
     if answers is None:
         with cache.alone(), _bar(models * steps, "update", progress) as bar:
             answers = cache.whole() or _gathered(cache, data, models, lambda missing: _trained(job, missing, bar))
+    else:
+        cache.tidy()
     weights = answers.weights if keep_weights else None
     return Fleet(answers.logits, membership, digest, answers.views, weights, functools.partial(build_model, recipe, data, 0))
 
