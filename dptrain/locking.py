@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dptrain.files import writing
+
 LOOK = 0.1
 """Seconds between two tries."""
 
@@ -30,12 +32,14 @@ def held(
         wait: seconds until then.
         remove: asked at the end of the block, whether the file is of no use to anyone any more and goes.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         _take(handle, path, time.monotonic() + wait, busy)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"process {os.getpid()} on {platform.node()}".encode(), 0)
+        with writing(path):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, f"process {os.getpid()} on {platform.node()}".encode(), 0)
         yield
         if remove():
             path.unlink(missing_ok=True)

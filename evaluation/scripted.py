@@ -22,6 +22,8 @@ from dptrain.errors import CheckpointError, ConfigError
 from dptrain.files import write_file
 from dptrain.plain import as_plain, from_plain
 from dptrain.version import versions
+from evaluation import spending
+from evaluation.answered import with_answer
 from evaluation.exchange import exchanged
 from evaluation.guard_costs import guard_costs
 from evaluation.result import ComparisonResult, Measure, RunResult, read_run, write
@@ -108,7 +110,7 @@ def gather(root: Path) -> ComparisonResult:
     about = _about(root)
     found = [run for folder in _folders(root) for run in _of(folder, root)]
     runs = with_twins(tuple(sorted((run for run, is_last in found if is_last), key=lambda run: (-run.epsilon, run.label))))
-    return ComparisonResult(
+    result = ComparisonResult(
         name=about["name"],
         title=about["name"],
         runs=runs,
@@ -122,7 +124,9 @@ def gather(root: Path) -> ComparisonResult:
         not_covered=NOT_COVERED,
         baselines=tuple(from_plain(Measure, item, str(root / ABOUT)) for item in about["without_model"]),
         checkpoints=tuple(run for run, is_last in found if not is_last),
+        ledger=spending.shown(str(about["data"].get("fingerprint", ""))),
     )
+    return with_answer(result)
 
 
 def _folders(root: Path) -> list[Path]:

@@ -132,7 +132,9 @@ def _several(folders: list[str], flags: dict[str, str]) -> int:
 
 def _check(root: Path) -> None:
     """Raises CheckpointError, with what may have been meant, where a folder is no run."""
-    if (root / "comparison.toml").is_file():
+    from evaluation import scripted
+
+    if (root / "comparison.toml").is_file() or scripted.is_there(root):
         return
     if not root.exists():
         siblings = sorted(entry.parent.name for entry in root.parent.glob("*/comparison.toml"))

@@ -29,13 +29,13 @@ from dptrain.plan import calibrations, take_up_calibrations
 from dptrain.telemetry import quiet_writers
 from dptrain.trainer import build_training
 from dptrain.version import versions
-from evaluation import runner, scripted
+from evaluation import runner, scripted, spending
 from evaluation.answered import with_answer
 from evaluation.exchange import exchanged
 from evaluation.guard_costs import guard_costs
 from evaluation.result import ComparisonResult, Measure, write
 from evaluation.summary import read_results, summarize, with_twins
-from recipes import audits, spending
+from recipes import audits
 from recipes.comparison import Comparison, Job
 from recipes.folder import ABOUT, about_run, claim, load_run, locked, read_json
 from recipes.jobs import CALIBRATIONS, insecure_seed_of, is_complete, labelled, run_one, twin_of

@@ -189,7 +189,7 @@ def test_a_predicted_value_is_not_called_accuracy(tmp_path: Path):
     )
     said = wording.answer(with_answer(dataclasses.replace(result, runs=runs, summary=summarize(runs), baselines=())))
     assert "keeps 100.0% [100.0, 100.0] of the predictions within 20% that it has without privacy" in said[0]
-    assert "within 20% of the true value on 50.0% of held-out examples" in said[1]
+    assert "within 20% of the true value on 50.0% [50.0, 50.0] of held-out examples" in said[1]
 
 
 def test_nothing_trained_and_a_file_of_before(tmp_path: Path):

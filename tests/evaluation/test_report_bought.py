@@ -94,12 +94,11 @@ def test_an_attack_that_gets_more_from_the_row_is_named(tmp_path: Path):
 
 
 def test_tensorboard_keeps_regularizers_apart(tmp_path: Path):
-    """Trials by their option, curves in series of their own, the table on the Text tab."""
+    """Trials by their option, the table on the Text tab."""
     result = small(tmp_path)
     tensorboard.write(result, tmp_path)
     found = EventAccumulator(str(tmp_path / "tradeoff"), size_guidance={"scalars": 0, "tensors": 0}).Reload()
     for name in ALONE:
-        assert len(found.Scalars(f"tradeoff/{LIRA}_auc regularized-{name}")) == 1
         trial = EventAccumulator(str(tmp_path / f"regularized-{name}" / "seed=0")).Reload()
         plugin = trial.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
         assert HParamsPluginData.FromString(plugin).session_start_info.hparams["variant"].string_value == f"regularized-{name}"

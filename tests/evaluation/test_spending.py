@@ -2,7 +2,7 @@
 
 from dptrain import PrivacyPlan
 from dptrain.ledger import Account
-from recipes import spending
+from evaluation import spending
 
 PLAN = PrivacyPlan(sampling_rate=0.1, expected_batch_size=10, steps=20, clipping_norm=1.0, delta=1e-5, noise_multiplier=2.0)
 
