@@ -160,7 +160,7 @@ def test_the_text_tab_says_what_was_found_and_how_to_read_it(show: Any, compared
     page = show("text", "is no proof of safety")
     meanings = wording.verdict_words(runs.gather(compared)).values()
     said = (
-        "Without privacy the model is right on",
+        "without privacy",
         "these are ROC curves",
         "1k is ε = 1",
         "computed from members without noise",
