@@ -15,6 +15,7 @@ nothing.
 import dataclasses
 import functools
 import math
+import secrets
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator
@@ -39,7 +40,7 @@ from dptrain.data.split import Split
 from dptrain.data.split import save as save_split
 from dptrain.errors import CheckpointError, PlanError, ProtocolError, UserError, is_out_of_memory
 from dptrain.guards import BITS_EVERY, BITS_FIRST, OptimizerWatch, StateWatch, check_augment, claim
-from dptrain.ledger import Account, Ledger, Spending, named
+from dptrain.ledger import Account, Block, Ledger, Spending, named
 from dptrain.noise import noise_for, secret_generator
 from dptrain.optimizers import NoiseAware
 from dptrain.plain import as_plain, from_plain
@@ -259,6 +260,12 @@ class PrivateTraining:
         """Private: the way to the data set's account; None where this run stands in none, or another process keeps it."""
         self._earlier: tuple[tuple[int, int], ...] = ()
         """Ranges of steps that were drawn, each in one go, before this object took over."""
+        self._announced = 0
+        """No step from here on may be taken: wherever account is kept, it is told of a step before that is taken."""
+        self._open: Block | None = None
+        """What was announced last, while an iterator is at it."""
+        self._blocks: tuple[Block, ...] = ()
+        """All that was announced for these weights, before a resume too; kept with them, so that it is known where they go."""
         self._first = 0
         self._taken = 0
         """This object's own range ends here. The one number in which a step is counted, always before it is released."""
@@ -331,7 +338,9 @@ class PrivateTraining:
         walk = self._walk = object()
         if self._taken >= last:
             return
-        block = self.ranks.first(f"steps {self._taken} to {last}", lambda: self._reserve(last))
+        self._settle()  # what an older iterator left open
+        if self._announced < last:
+            self._announce(last)
         try:
             self._begin()
             while self._taken < last:
@@ -346,7 +355,7 @@ class PrivateTraining:
                     )
         finally:
             if walk is self._walk:
-                self._settle(block, last)
+                self._settle()
 
     def _begin(self) -> None:
         """What is released before the first update; once, and anew only where an interrupt cut it off."""
@@ -411,6 +420,8 @@ class PrivateTraining:
                 "step() takes the batch that batches() gave last, once: ε holds only for batches that the plan drew; "
                 "write `for batch in private.batches(): private.step(batch)`"
             )
+        if batch.step >= self._announced:
+            raise ProtocolError(f"step {batch.step} was not announced; go on with `for batch in private.batches()`")
         if self._average is not None and self._average.is_shown:
             raise ProtocolError("step() was called inside of averaged(), where the model does not hold its trained weights")
         check_optimizer(self._model, self._optimizer)
@@ -550,38 +561,74 @@ class PrivateTraining:
         """Adds what must be known beside the guarantee; it stands at the end of its statement."""
         self._qualifications += sentences
 
-    def _reserve(self, last: int) -> str | None:
+    def _announce(self, last: int) -> None:
+        """Says on the disk, to whoever keeps account, that the steps up to ``last`` are about to be taken."""
+        first = max(self._taken, self._announced)
+        block = self.ranks.first(f"steps {first} to {last}", lambda: self._reserve(first, last))
+        self._open = Block(block or secrets.token_hex(8), self._draw_name, self.plan, first, last)
+        self._announced = last
+
+    @property
+    def _draw_name(self) -> str:
+        """Of this object's own range: its batches are drawn in one go."""
+        return f"{id(self):x}/{self._first}"
+
+    def _reserve(self, first: int, last: int) -> str | None:
         """Announces steps: to the data set's account, and then to the run's own ledger. None where neither is kept."""
-        draw, block = f"{id(self):x}/{self._first}", ""
+        block = ""
         if self.spending is not None:
             self.open_account()
-            block = self.spending.reserve(self.plan, self._taken, last, draw)
+            block = self.spending.reserve(self.plan, first, last, self._draw_name)
         if self._ledger is not None and self.plan.is_private:
             try:
-                block = self._ledger.reserve(self.plan, self._taken, last, draw, block)
+                block = self._ledger.reserve(self.plan, first, last, self._draw_name, block)
             except UserError:
                 if self.spending is not None:
                     with suppress(UserError):
-                        self.spending.settle(block, self._taken)
+                        self.spending.settle(block, first)
                 raise
         return block or None
 
     def open_account(self) -> None:
         """Says in the data set's account that this training reads the data, unless that was said."""
         if self.spending is not None:
-            self.spending.begin(self.plan, self._ledger, self._earlier)
+            self.spending.begin(self.plan, self._ledger, self._blocks)
 
-    def _settle(self, block: str | None, last: int) -> None:
-        end = max(self._taken, self._first + 1) if self._began else self._taken  # what was released before the first update
+    @property
+    def _paid(self) -> int:
+        """Steps before this one are paid for: those that were taken, a batch that is drawn and may yet be stepped, and what was
+        released before the first update."""
+        end = self._taken + (self._pending is not None)
+        return max(end, self._first + 1) if self._began else end
+
+    def _end(self, block: Block) -> int:
+        return max(block.first, min(block.last, self._paid))
+
+    @property
+    def _all_blocks(self) -> tuple[Block, ...]:
+        """Those of before, and of the open one what is paid for by now."""
+        block = self._open
+        if block is None or self._end(block) == block.first:
+            return self._blocks
+        return (*self._blocks, dataclasses.replace(block, last=self._end(block)))
+
+    def _settle(self) -> None:
+        """Says that of what was announced the rest was not taken. Where that cannot be said, all of it counts."""
+        block, self._blocks = self._open, self._all_blocks
+        self._open = None
         if block is None:
             return
-        if self._ledger is not None and self.plan.is_private and end < last:
-            self._ledger.settle(block, end)
-        if self.spending is not None:
-            if end < last:
-                self.spending.settle(block, end)
-            if self.spending.closes_itself and (end < last or end == self.plan.steps):
-                self.spending.close("done" if end == self.plan.steps else "stopped")
+        end = self._announced = self._end(block)  # from here on nothing more is taken under this block
+        try:
+            if self._ledger is not None and self.plan.is_private and end < block.last:
+                self._ledger.settle(block.name, end)
+            if self.spending is not None:
+                if end < block.last:
+                    self.spending.settle(block.name, end)
+                if self.spending.closes_itself and (end < block.last or end == self.plan.steps):
+                    self.spending.close("done" if end == self.plan.steps else "stopped")
+        except UserError as error:
+            warnings.warn(f"steps that were announced and not taken count as taken: {error}", stacklevel=3)
 
     def again(self, model: nn.Module, optimizer: Optimizer, examples: Examples) -> "PrivateTraining":
         """Another training of the same kind, not yet begun: the same plan and loss, other examples, noise of its own. It is in
@@ -668,6 +715,7 @@ class PrivateTraining:
         average, kept = ({}, None) if self._average is None else self._average.pack()
         state = {"steps_taken": self.steps_taken, "drawn": self._drawn, "plan": as_plain(self.plan), "optimizer": plain}
         state |= {"insecure_randomness": self.insecure, "average": kept}
+        state |= {"blocks": [(block.name, block.draw, block.first, block.last) for block in self._all_blocks]}
         state |= {"account": None, "run": ""} if self.spending is None else self.spending.where()
         weights = {f"model/{name}": value for name, value in self._model.state_dict().items()}
         packed = checkpoint.pack_tensors({**weights, **tensors, **average})
@@ -714,7 +762,8 @@ class PrivateTraining:
         checkpoint.unpack_optimizer(self._optimizer, tensors, state["optimizer"])
         self._optimizer_watch.record()
         self._earlier = tuple((int(first), int(last)) for first, last in state["drawn"])
-        self._first = self._taken = int(state["steps_taken"])
+        self._first = self._taken = self._announced = int(state["steps_taken"])
+        self._blocks = tuple(Block(name, draw, self.plan, first, last) for name, draw, first, last in _blocks_in(state))
         if self.spending is not None:
             self.spending.run = self.spending.run or str(state.get("run", ""))
         self._noise = self.ranks.noise(lambda: noise_for(self.plan, self._insecure_seed, self._first))
@@ -723,6 +772,14 @@ class PrivateTraining:
         if self._watch is not None:
             self._watch.renew(self._model)
         return self.steps_taken
+
+
+def _blocks_in(state: dict[str, Any]) -> Iterator[tuple[str, str, int, int]]:
+    """What a checkpoint says was announced; one of an earlier version says which steps were drawn."""
+    kept = state.get("blocks")
+    if kept is None:
+        kept = [(f"{state.get('run', '')}/{first}-{last}", "", first, last) for first, last in state["drawn"]]
+    yield from ((str(name), str(draw) or str(name), int(first), int(last)) for name, draw, first, last in kept)
 
 
 def check_sensitivity(clipped: ClippedSum, plan: PrivacyPlan) -> None:

@@ -36,6 +36,21 @@ def asked_to_stop() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def unchanged_signals() -> Iterator[None]:
+    """Whatever a library does to SIGINT and SIGTERM in the block is undone behind it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # None is one that C has set, and Python cannot
+                signal.signal(number, handler)
+
+
 def interrupt_on_termination() -> None:
     """In a process that does a job: the first SIGTERM becomes the interrupt after which a training ends with a checkpoint.
     Further ones, of a batch system that asks again, change nothing: a second interrupt would end it at once."""

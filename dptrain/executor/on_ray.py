@@ -15,7 +15,7 @@ from typing import Any
 
 import dptrain
 from dptrain.errors import ConfigError
-from dptrain.executor.interrupt import asked_to_stop, interrupt_on_termination
+from dptrain.executor.interrupt import asked_to_stop, interrupt_on_termination, unchanged_signals
 from dptrain.executor.work import STOPPED, Finished, Options, Work, attempt, cores, threads_of
 
 LOOK = 0.2
@@ -41,13 +41,14 @@ class OnRay:
 
     def run(self, work: Work, labels: Sequence[str]) -> Generator[Finished, None, None]:
         ray = _ray()
-        ours = not ray.is_initialized()
-        if ours:
-            self._connect(ray)
-        try:
+        if ray.is_initialized():
             yield from self._run(ray, work, labels)
-        finally:
-            if ours:
+            return
+        with unchanged_signals():  # Ray takes SIGTERM for itself, for good
+            self._connect(ray)
+            try:
+                yield from self._run(ray, work, labels)
+            finally:
                 ray.shutdown()
 
     def _connect(self, ray: Any) -> None:

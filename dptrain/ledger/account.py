@@ -29,12 +29,14 @@ from typing import Any, Literal, get_args
 from dptrain.errors import LedgerError, PlanError, unknown_name
 from dptrain.ledger.books import Books, Run, Statement, Total, Unprotected, blocks_to_come
 from dptrain.ledger.chain import Chain, Entry, Held
-from dptrain.ledger.training import Block, Ledger, announced
+from dptrain.ledger.training import Block, Ledger, announced, blocks_of
 from dptrain.plain import as_plain
 from dptrain.plan import PrivacyPlan
 
 Ended = Literal["done", "stopped", "failed"]
 WAY_OUT = "free some space, or give another folder by the environment variable DPTRAIN_LEDGER"
+PART = "@"
+"""Between a block's name and the step up to which a checkpoint knew of it."""
 NAMED = "name="
 """Before the name that an owner gave, where a fingerprint would stand."""
 
@@ -139,10 +141,6 @@ class Account:
             self._write(held, {**entry, "run": run, **({} if times == 1 else {"times": times})})
         return entry["block"]
 
-    def add(self, run: str, plan: PrivacyPlan, first: int, last: int) -> None:
-        """Counts steps that were taken elsewhere, and that no total can refuse any more."""
-        self._append({**announced(plan, first, last), "run": run, "taken_up": "from the run's checkpoint"})
-
     def settle(self, run: str, block: str, last: int) -> None:
         """Says that of this block no step from ``last`` on was taken."""
         self._append({"kind": "settle", "run": run, "block": block, "last": last})
@@ -176,6 +174,25 @@ class Account:
                 kept = {key: entry[key] for key in ("kind", "block", "draw", "first", "last", "plan") if key in entry}
                 self._write(held, {**kept, "run": run, "taken_up": "from the run's own ledger"})
         return sum(entry["kind"] == "reserve" for entry in new)
+
+    def take_up_blocks(self, blocks: Sequence[Block], run: str) -> None:
+        """Adds what a run's checkpoint says was announced and is not known here. It was taken elsewhere, so that no total can
+        refuse it any more.
+
+        Steps of one block that were known here up to some step are added from there on.
+        """
+        if not blocks:
+            return
+        with self._chain.held() as held:
+            here: dict[str, int] = {}
+            for block in blocks_of(held.entries(), str(self.path)):
+                whole = block.name.split(PART)[0]
+                here[whole] = max(block.last, here.get(whole, block.last))
+            for block in blocks:
+                first = max(block.first, here.get(block.name, block.first))
+                if first < block.last:
+                    entry = announced(block.plan, first, block.last, block.draw, f"{block.name}{PART}{block.last}")
+                    self._write(held, {**entry, "run": run, "taken_up": "from the run's checkpoint"})
 
     # -- totals -------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from typing import Any
 from dptrain.errors import UserError
 from dptrain.ledger.account import Account, Ended
 from dptrain.ledger.books import Total
-from dptrain.ledger.training import Ledger
+from dptrain.ledger.training import Block, Ledger
 from dptrain.plan import PrivacyPlan
 
 
@@ -36,16 +36,15 @@ class Spending:
         """Whether its end is where its iterator ends; a trainer knows better."""
         self._is_open = False
 
-    def begin(self, plan: PrivacyPlan, ledger: Ledger | None = None, drawn: tuple[tuple[int, int], ...] = ()) -> str:
+    def begin(self, plan: PrivacyPlan, ledger: Ledger | None = None, blocks: tuple[Block, ...] = ()) -> str:
         """The run's name in the account, where it stands from now on.
 
         Args:
             ledger: the run's own; what it announced elsewhere is taken up.
-            drawn: steps that its checkpoint has taken, where the run is not known here and has no ledger of its own.
+            blocks: what its checkpoint says was announced, wherever that was; taken up where it is not known here.
         """
         if self._is_open:
             return self.run
-        known = any(run.name == self.run for run in self.account.runs()) if self.run else False
         about = {
             "host": socket.gethostname(),
             "process": os.getpid(),
@@ -58,10 +57,9 @@ class Spending:
         }
         self.run = self.account.open({**about, "run": self.run})
         self._is_open = True
-        taken_up = 0 if ledger is None else self.account.take_up(ledger, self.run)
-        if not known and not taken_up:
-            for first, last in drawn:
-                self.account.add(self.run, plan, first, last)
+        if ledger is not None:
+            self.account.take_up(ledger, self.run)
+        self.account.take_up_blocks(blocks, self.run)
         return self.run
 
     def where(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -365,6 +366,47 @@ def test_a_run_that_is_resumed_on_another_machine_brings_what_it_spent(
         assert {block.first for block in found.blocks} == {0, 4}
     counted = {True: 4 + 2 + 2 + 2, False: 4 + 2}[with_ledger]  # without a ledger of its own a branch elsewhere is not known
     assert only().runs()[0].steps == counted
+
+
+def test_what_a_run_spent_elsewhere_is_taken_up_when_it_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Sharp edge 17: from here to there and back, by its checkpoint alone; what was known here is not counted again."""
+    run(training(), until=2).save(tmp_path / "mine")
+    for machine, until in (("there", 4), ("here", 5), ("here", 6)):
+        if machine == "there":
+            here = os.environ["DPTRAIN_LEDGER"]
+            monkeypatch.setenv("DPTRAIN_LEDGER", str(tmp_path / "there"))
+        else:
+            monkeypatch.setenv("DPTRAIN_LEDGER", here)  # pyright: ignore[reportPossiblyUnboundVariable]
+        private = training()
+        private.resume(tmp_path / "mine")
+        run(private, until).save(tmp_path / "mine")
+        (found,) = only().runs()
+        assert found.steps == until
+
+
+def test_of_a_block_that_was_copied_in_its_middle_the_rest_is_taken_up_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two copies of one run, of which the second had gone on under the same announcement."""
+    private = training()
+    for batch in private.batches():
+        private.step(batch)
+        if private.steps_taken in (2, 4):
+            private.save(tmp_path / f"at {private.steps_taken}")
+    monkeypatch.setenv("DPTRAIN_LEDGER", str(tmp_path / "there"))
+    for copied in (2, 4, 2):
+        branch = training()
+        branch.resume(tmp_path / f"at {copied}")
+        run(branch, copied + 1)
+    (found,) = only().runs()
+    assert found.steps == 4 + 3
+
+
+@pytest.mark.parametrize("steps", [2, 6])
+def test_batches_that_are_stepped_behind_their_iterator_are_in_the_account(steps: int):
+    private = training()
+    for _ in range(steps):
+        private.step(next(private.batches()))
+    assert only().runs()[0].steps == steps
+    assert only().statement().spent[0].epsilon == private.epsilon()
 
 
 # -- damage -----------------------------------------------------------------------------------------------------------

@@ -170,6 +170,43 @@ def test_a_batch_left_behind_comes_again():
     assert private.steps_taken == 1
 
 
+@pytest.mark.parametrize("steps", [1, 3, 6])
+def test_a_batch_that_is_stepped_behind_its_iterator_was_announced(steps: int, tmp_path: Path):
+    """Sharp edge 17. Each iterator ends before its batch is stepped, and what it leaves behind is spent all the same."""
+    private = training(ledger=tmp_path / "ledger.jsonl")
+    for _ in range(steps):
+        batch = next(private.batches())
+        assert sum(last - first for _, first, last in Ledger(tmp_path / "ledger.jsonl").blocks()) == batch.step + 1
+        private.step(batch)
+    assert Ledger(tmp_path / "ledger.jsonl").blocks() == [(PLAN, 0, steps)]
+    run(private)
+    assert Ledger(tmp_path / "ledger.jsonl").blocks() == [(PLAN, 0, 6)]
+
+
+def test_a_batch_that_is_stepped_behind_a_break_was_announced(tmp_path: Path):
+    private = training(ledger=tmp_path / "ledger.jsonl")
+    for batch in private.batches():
+        if private.steps_taken == 2:
+            break
+        private.step(batch)
+    private.step(batch)  # pyright: ignore[reportPossiblyUnboundVariable]
+    assert private.steps_taken == 3
+    assert Ledger(tmp_path / "ledger.jsonl").blocks() == [(PLAN, 0, 3)]
+
+
+def test_an_end_that_cannot_be_told_costs_a_warning_and_not_the_save_after_it(tmp_path: Path):
+    path = tmp_path / "ledger.jsonl"
+    private = training(ledger=path)
+    batches = private.batches()
+    private.step(next(batches))
+    private.step(next(batches))
+    path.write_text(path.read_text().replace("reserve", "reserved"))
+    with pytest.warns(UserWarning, match="count as taken"):
+        batches.close()
+    private.save(tmp_path / "run")
+    assert private.steps_taken == 2
+
+
 def test_an_old_iterator_that_closes_late_settles_nothing(tmp_path: Path):
     private = training(ledger=tmp_path / "ledger.jsonl")
     old = private.batches(until=5)

@@ -51,9 +51,10 @@ def test_what_they_buy_stands_beside_dp(finished: tuple[Comparison, ComparisonRe
 
 
 def test_a_finished_comparison_is_gathered_again_the_same_and_nothing_is_trained(
-    finished: tuple[Comparison, ComparisonResult, Path], monkeypatch: pytest.MonkeyPatch
+    finished: tuple[Comparison, ComparisonResult, Path], ledgers_of_fixtures: Path, monkeypatch: pytest.MonkeyPatch
 ):
     made, result, root = finished
+    monkeypatch.setenv("DPTRAIN_LEDGER", str(ledgers_of_fixtures))  # where its account is
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("it was trained again")
