@@ -36,6 +36,7 @@ from dptrain.data.examples import Examples
 from dptrain.errors import CheckpointError, ConfigError, ProtocolError
 from dptrain.files import write_file
 from dptrain.hugging_face_arguments import check_arguments, check_callbacks
+from dptrain.ledger import Account
 from dptrain.plan import PrivacyPlan
 from dptrain.private import PrivateTraining, make_private
 from dptrain.recipe import Performance
@@ -61,6 +62,9 @@ class PrivateTrainer(Trainer):
         train_dataset: map-style, one dictionary an example; attacks ask for a Subset of what a split was drawn of.
         loss: ``loss(model, inputs)`` gives one value an example; left out, that of the module's text.
         ledger: file in which steps are announced before they are taken; left out, ``<output_dir>/private/ledger.jsonl``.
+        account: in which data set's account it stands, over all runs: its name, such as ``"patients-2026"``, as of
+            :func:`~dptrain.private.make_private`. Hugging Face's data sets are known by no content, so that without it there is
+            a warning, and no account.
         insecure_seed: repeatable batches and noise, for tests alone.
         others: as of ``Trainer``.
 
@@ -78,6 +82,7 @@ class PrivateTrainer(Trainer):
         train_dataset: Any,
         loss: LossFunction | None = None,
         ledger: str | Path | None = None,
+        account: Account | str | None = None,
         insecure_seed: int | None = None,
         **others: Any,
     ):
@@ -101,6 +106,7 @@ class PrivateTrainer(Trainer):
             loss=loss or PerExample(smoothing),
             performance=Performance(max_physical_batch=rows),
             ledger=ledger or Path(str(args.output_dir)) / "private" / "ledger.jsonl",
+            account=account,
             insecure_seed=insecure_seed,
         )
         """To attend to, and to ask for its guarantee."""

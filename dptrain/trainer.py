@@ -241,11 +241,14 @@ class Trainer:
         telemetry: Path | None = None,
         progress: bool = True,
         total: Total | None = None,
+        selection: str = "",
     ):
         self.recipe, self.data, self.split, self.seed, self.folder = recipe, data, split, seed, folder
         self.callbacks = callbacks
         self.label = label or folder.name
         self.variant, self.regularizer = variant, regularizer
+        self.selection = selection
+        """The private selection that this is one training of."""
         spending = Spending(Account(data.fingerprint, data.name), self._entry(), total)
         spending.closes_itself = False
         self.training = build_training(
@@ -315,6 +318,7 @@ class Trainer:
             "seed": self.seed,
             "folder": str(self.folder.absolute()),
             "recipe_digest": self.recipe.digest(),
+            **({"selection": self.selection} if self.selection else {}),
         }
 
     def about(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from evaluation.result import LedgerShown, SelectedShown, SpentShown
 
 T = TypeVar("T")
 UNTOLD: dict[str, Any] = {"entries": 0, "runs": 0, "failed": 0, "unfinished": 0, "without_guarantee": 0, "spent": ()}
+NO_NUMBERS: dict[str, Any] = {"runs": 0, "steps": 0}
 """In the place of what tells how many trainings a private selection had. `dptrain ledger` tells it to the data's owner."""
 
 
@@ -26,7 +27,7 @@ def _shown(statement: Statement) -> LedgerShown:
         **{
             **_fields(statement, LedgerShown),
             "spent": tuple(SpentShown(**_fields(item, SpentShown)) for item in statement.spent),
-            "only_selected": tuple(SpentShown(**_fields(item, SpentShown)) for item in statement.only_selected),
+            "only_selected": tuple(SpentShown(**_fields(item, SpentShown) | NO_NUMBERS) for item in statement.only_selected),
             "selected": tuple(SelectedShown(**_fields(item, SelectedShown)) for item in statement.selected),
             **(UNTOLD if statement.selected else {}),
         }

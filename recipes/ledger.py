@@ -192,7 +192,8 @@ def _limit(statement: Statement) -> str:
         return (
             f"no total is stated; `dptrain ledger limit {statement.name or statement.data[:12]} --epsilon 10 --delta 1e-5` does"
         )
-    spent = max((line.epsilon for line in statement.spent), default=0.0)
+    held = statement.only_selected if statement.selected else statement.spent
+    spent = max((line.epsilon for line in held), default=0.0)
     left = statement.limit_epsilon - spent
     said = f"about {left:.3g} left" if left > 0 else "nothing left"
     return f"total ε = {statement.limit_epsilon:g} at δ = {statement.limit_delta:g}: {said}"

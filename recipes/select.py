@@ -12,11 +12,16 @@ begins, and a resume goes on with them. Whoever could stop and draw anew would c
 long they took, and the proof rests on a K that knows nothing of the data.
 
 **Failures.** A training that breaks is an output like any other: whether it broke may hang on one example. Its score is below
-all others, and it counts. What the machine does (a full disk, memory, Ctrl-C) stops the selection, which goes on later.
+all others, and it counts. What the machine does (a full disk, memory that runs out, a ledger that cannot be written, Ctrl-C)
+stops the selection, which goes on later with what was drawn.
+
+**Totals.** A total that is stated for the data, or by ``--total-epsilon``, is held against the choice's ε before K is drawn,
+and against no single training: a total that refused the last of them would have chosen K. Choices add up, in ε and in δ.
 
 **What stays unseen.** K, and the weights, the scores and the progress of all others, are for nobody but whoever holds the
-data: the others are removed once the best is kept, all but their ledgers. All of them start from the weights of one seed, which
-is public and makes Q no other algorithm: batches and noise are fresh in each.
+data: the others are removed once the best is kept, all but their ledgers. Their owner can read K there, in the account
+(``dptrain ledger``), and from how long it took. All of them start from the weights of one seed, which is public and makes Q no
+other algorithm: batches and noise are fresh in each.
 """
 
 import math

@@ -11,6 +11,7 @@ import dataclasses
 import fcntl
 import math
 import os
+import secrets
 import shutil
 import sys
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from dptrain import distributed
 from dptrain.checkpoint import load_release, save_release
 from dptrain.data.dataset import DataSet
 from dptrain.data.split import Split, split_of
-from dptrain.errors import CheckpointError, ConfigError, RankError
+from dptrain.errors import CheckpointError, ConfigError, RankError, is_out_of_memory
 from dptrain.noise import secret_generator
 from dptrain.plan import PrivacyPlan
 from dptrain.selected import Selection, as_selected
@@ -40,10 +41,12 @@ from recipes.comparison import Comparison
 from recipes.folder import claim
 from recipes.jobs import is_complete
 from recipes.selection import Asked, Drawn, candidates_of, read, write
-from recipes.selection_account import announce_score, tell
+from recipes.selection_account import announce, run_of, scored, tell
 from recipes.selection_budget import planned
 
 FAILED = -math.inf
+LEDGER = "ledger.jsonl"
+"""Of a training, below its ``private/``; its head lies beside it."""
 
 
 @dataclass(frozen=True)
@@ -129,14 +132,25 @@ def _drawn(asked: Asked, data: DataSet, split: Split, command: str) -> Drawn:
             raise ConfigError(f"{asked.root} holds another selection; {way_on}")
         if before.data != data.fingerprint:
             raise ConfigError(f"{asked.root} was begun on other data; put it back, or give another --output")
+        announce(before.identity, asked, before.selection, data)  # the account of this machine may not know it
         return before
     selection, each = planned(asked, data, split)
     _check(asked, each, data, split)
     runner.check_plan(asked.comparison.evaluation, data, asked.comparison.recipe.release.guard, [split])
+    identity = secrets.token_hex(8)
+    announce(identity, asked, selection, data)
     generator = secret_generator(asked.comparison.insecure_seed, "the number of runs and their candidates")
     number = selection.runs.draw(generator)
     candidates = tuple(int(index) for index in generator.integers(0, len(each), number))
-    drawn = Drawn(asked=asked, command=command, data=data.fingerprint, selection=selection, each=each, candidates=candidates)
+    drawn = Drawn(
+        asked=asked,
+        command=command,
+        data=data.fingerprint,
+        selection=selection,
+        each=each,
+        candidates=candidates,
+        identity=identity,
+    )
     write(drawn)
     return drawn
 
@@ -161,20 +175,17 @@ def _comparison(comparison: Comparison, recipe: Any) -> Comparison:
 
 
 def _train(drawn: Drawn, data: DataSet, split: Split, progress: bool) -> None:
-    """Every training that has no score yet. The display tells neither how many there are nor how they went."""
+    """Every training that has no score yet. The display tells neither how many there are nor how they went: time alone."""
     recipes = candidates_of(drawn.asked, drawn.each)
-    shown = None if progress else True
-    with tqdm(
-        desc="select", unit="training", disable=shown, file=sys.stderr, bar_format="{desc}: {n} trained, {elapsed}"
-    ) as bar:
+    with tqdm(desc="select", disable=None if progress else True, file=sys.stderr, bar_format="{desc}: {elapsed}") as bar:
         for number, candidate in enumerate(drawn.candidates):
             if drawn.chosen is None and drawn.scores[number] is None:
-                drawn.scores[number] = _scored(drawn, number, recipes[candidate], data, split, progress)
+                drawn.scores[number] = _scored(drawn, number, recipes[candidate], data, split)
                 write(drawn)
-            bar.update()
+            bar.refresh()
 
 
-def _scored(drawn: Drawn, number: int, recipe: Any, data: DataSet, split: Split, progress: bool) -> float:
+def _scored(drawn: Drawn, number: int, recipe: Any, data: DataSet, split: Split) -> float:
     comparison = _comparison(drawn.asked.comparison, recipe)
     job, folder = comparison.jobs()[0], drawn.folder(number)
     insecure = None if comparison.insecure_seed is None else comparison.insecure_seed * 100_003 + number
@@ -189,15 +200,19 @@ def _scored(drawn: Drawn, number: int, recipe: Any, data: DataSet, split: Split,
             insecure_seed=insecure,
             label=job.label,
             variant=job.variant,
-            progress=progress,
+            progress=False,
+            selection=drawn.identity,
         ).run()
-        announce_score(drawn, folder)
-        return _score(folder, drawn, data, split, insecure)
+        with scored(drawn, folder):
+            return _score(folder, drawn, data, split, insecure)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(str(drawn.asked.root)) from None
     except (CheckpointError, OSError, MemoryError, RankError):
         raise  # of the machine or of the files, not of the data
-    except Exception as error:  # whatever it is, it may hang on one example: it is an output, and the worst one
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        # Whatever it is, it may hang on one example: it is an output, and the worst one.
         print(f"dptrain: a training ended with {type(error).__name__}; it counts, with the lowest score", file=sys.stderr)
         return FAILED
 
@@ -238,7 +253,7 @@ def _finish(drawn: Drawn, data: DataSet, progress: bool) -> Outcome:
             folder.parent.mkdir(parents=True, exist_ok=True)
             os.rename(drawn.folder(drawn.chosen), folder)
     _remove(drawn)
-    tell(drawn, epsilon, str(drawn.folder(drawn.chosen).absolute()))
+    tell(drawn, epsilon, run_of(folder))
     if not is_complete(job, folder, comparison.evaluation, data):
         runner.evaluate(
             folder,
@@ -261,13 +276,24 @@ def _state(release: Path, selection: Selection) -> None:
 
 
 def _remove(drawn: Drawn) -> None:
-    """The others' weights, states and scores. Their ledgers stay: what was spent was spent."""
+    """All that is left of the others, but their ledgers: what was spent was spent."""
     for number in range(len(drawn.candidates)):
-        for part in ("release", "private/checkpoint"):
-            for place in (drawn.folder(number) / part).parent.glob(f"*{Path(part).name}*"):
-                shutil.rmtree(place, ignore_errors=True)
+        folder = drawn.folder(number)
+        for place in folder.iterdir() if folder.is_dir() else ():
+            if place.name != "private":
+                _delete(place)
+        for place in (folder / "private").iterdir() if (folder / "private").is_dir() else ():
+            if not place.name.startswith(LEDGER):
+                _delete(place)
     drawn.scores[:] = [None] * len(drawn.scores)
     write(drawn)
+
+
+def _delete(place: Path) -> None:
+    if place.is_dir():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def _composed(drawn: Drawn) -> float:

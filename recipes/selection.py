@@ -147,6 +147,8 @@ class Drawn:
     """ε of one training, by candidate."""
     candidates: tuple[int, ...]
     """Which candidate each training takes; there are K of them."""
+    identity: str
+    """By which the data set's account knows it, and no other in the same folder."""
     scores: list[float | None] = field(default_factory=list)
     chosen: int | None = None
     """Which training; −1 for none."""
@@ -169,6 +171,7 @@ def write(drawn: Drawn) -> None:
         "selection": as_plain(drawn.selection),
         "each": drawn.each,
         "candidates": drawn.candidates,
+        "id": drawn.identity,
         "scores": as_plain(drawn.scores),
         "chosen": drawn.chosen,
     }
@@ -205,6 +208,7 @@ def read(root: Path) -> Drawn:
             selection=from_plain(Selection, stored["selection"], str(path)),
             each=tuple(stored["each"]),
             candidates=tuple(stored["candidates"]),
+            identity=stored["id"],
             scores=[None if value is None else float(value) for value in stored["scores"]],
             chosen=stored["chosen"],
         )

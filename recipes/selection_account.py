@@ -1,4 +1,8 @@
-"""What a private selection says in its data set's account: each score before it is made, and at the end which run was chosen.
+"""What a private selection says in its data set's account: its cost before anything is drawn, each score before it is made,
+and at the end which run was chosen.
+
+The choice is held against a stated total as a whole, by its own ε, before the number of trainings is drawn: were it cut off by
+a total in its middle, there would be fewer of them than the law of their number says, and the choice would have another ε.
 
 A score of held-out examples is a release like an update: a count that one unit changes by at most 1, with Gaussian noise. It
 stands in the account as one full batch under a plan of that noise, beside the updates of the training it judges. So the sum
@@ -6,21 +10,47 @@ over all runs holds the scores too, and where of a selection the chosen run alon
 their place.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dptrain.checkpoint import read_folder, unpack_json
+from dptrain.data.dataset import DataSet
 from dptrain.ledger import Account
 from dptrain.plan import PrivacyPlan
-from recipes.selection import Drawn
+from dptrain.selected import Selection
+from recipes.selection import Asked, Drawn
 
 
-def announce_score(drawn: Drawn, folder: Path) -> None:
-    """Says that the training in ``folder`` is about to be judged on held-out examples; nothing where public ones judge it."""
-    place = folder / "private" / "checkpoint"
-    run = str(unpack_json(read_folder(place)["state.json"], place / "state.json").get("run", ""))
+def announce(identity: str, asked: Asked, selection: Selection, data: DataSet) -> None:
+    """Charges the choice; nothing where this account has it already.
+
+    Raises:
+        PlanError: a total would be passed, and nothing was drawn.
+    """
+    plan, law, total = selection.plans[0], selection.runs, asked.comparison.total()
+    epsilon = selection.counted().epsilon
+    account = Account(data.fingerprint, data.name)
+    account.announce_selection(identity, str(asked.root), plan, law.distribution, law.mean, epsilon, plan.delta, total)
+
+
+@contextmanager
+def scored(drawn: Drawn, folder: Path) -> Iterator[None]:
+    """Around the judgement of the training in ``folder`` on held-out examples; nothing is said where public ones judge it."""
+    run = run_of(folder)
     if drawn.selection.scorer == "public" or not run:
+        yield
         return
-    Account(drawn.data).reserve(run, score_plan(drawn.selection.plans[0], drawn.selection.score_noise), 0, 1)
+    account = Account(drawn.data)
+    account.reserve(run, score_plan(drawn.selection.plans[0], drawn.selection.score_noise), 0, 1)
+    yield
+    account.close(run, "done")
+
+
+def run_of(folder: Path) -> str:
+    """A training's name in the account."""
+    place = folder / "private" / "checkpoint"
+    return str(unpack_json(read_folder(place)["state.json"], place / "state.json").get("run", ""))
 
 
 def score_plan(plan: PrivacyPlan, noise: float) -> PrivacyPlan:
@@ -42,22 +72,13 @@ def tell(drawn: Drawn, epsilon: float, chosen: str) -> None:
     """Says that of these runs the chosen one alone was released, once.
 
     Args:
-        chosen: folder in which it was trained; empty where none was chosen.
+        chosen: its name in the account; empty where none was chosen.
     """
-    account, name = Account(drawn.data), str(drawn.asked.root)
-    folders = {str(drawn.folder(number).absolute()) for number in range(len(drawn.candidates))}
+    account, law = Account(drawn.data), drawn.selection.runs
     books = account.books()
-    ours = {run.name: str(run.about.get("folder")) for run in books.runs if run.about.get("folder") in folders}
-    if not ours or any(told.name == name and told.runs == len(ours) for told in books.statement().selected):
+    announced = next((entry for entry in books.selections if entry.get("id") == drawn.identity), None)
+    ours = [] if announced is None else books.members(announced)
+    if announced is None or not ours or announced["runs"]:
         return
-    law = drawn.selection.runs
-    best = [run for run, folder in ours.items() if folder == chosen]
-    account.select(
-        name,
-        list(ours),
-        law.distribution,
-        law.mean,
-        epsilon,
-        delta=drawn.selection.plans[0].delta,
-        chosen=best[-1] if best else "",
-    )
+    name, delta = str(drawn.asked.root), drawn.selection.plans[0].delta
+    account.select(name, ours, law.distribution, law.mean, epsilon, delta, chosen=chosen, identity=drawn.identity)

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from dptrain.errors import LedgerError, PlanError, unknown_name
-from dptrain.ledger.books import Books, Run, Statement, Total, Unprotected, blocks_to_come
+from dptrain.ledger.books import Books, Charge, Run, Statement, Total, Unprotected, blocks_to_come
 from dptrain.ledger.chain import Chain, Entry, Held
 from dptrain.ledger.training import Block, Ledger, announced, blocks_of
 from dptrain.plain import as_plain
@@ -128,7 +128,8 @@ class Account:
 
         Args:
             times: how many trainings take them, each for itself.
-            total: held besides the one that is stated for the data set.
+            total: held besides the one that is stated for the data set. Trainings of a selection that was announced are held
+                against none: it was, as a whole.
 
         Raises:
             PlanError: a total would be passed; nothing was announced.
@@ -137,7 +138,7 @@ class Account:
         entry = announced(plan, first, last, draw)
         block = Block(entry["block"], entry["draw"], plan, first, last, times)
         with self._chain.held() as held:
-            self._check_all(held.entries(), [block], total)
+            self._check_all(held.entries(), [block], total, run)
             self._write(held, {**entry, "run": run, **({} if times == 1 else {"times": times})})
         return entry["block"]
 
@@ -243,11 +244,52 @@ class Account:
         """Whether any total holds: one that is stated for the data set, or ``total``."""
         return bool(_totals(self.entries(), total))
 
-    def _check_all(self, entries: list[Entry], blocks: list[Block], total: Total | None) -> None:
+    def _check_all(self, entries: list[Entry], blocks: list[Block], total: Total | None, run: str = "") -> None:
         if totals := _totals(entries, total):
             books = Books(entries, self.data, self.name)
-            for one in totals:
-                books.check(one, blocks)
+            if not (run and books.is_of_a_selection(run)):
+                for one in totals:
+                    books.check(one, blocks)
+
+    # -- private selections -------------------------------------------------------------------------------------------
+
+    def announce_selection(
+        self,
+        identity: str,
+        name: str,
+        plan: PrivacyPlan,
+        distribution: str,
+        mean: float,
+        epsilon: float,
+        delta: float,
+        total: Total | None = None,
+    ) -> None:
+        """Charges a selection as a whole, before the number of its trainings is drawn: one that a total cut off in its middle
+        would have another number of them than was drawn. Nothing, where it stands here already.
+
+        Its trainings are the runs whose ``about`` has this ``selection``; a sum in which the chosen one alone is released holds
+        its ε in place of theirs.
+
+        Args:
+            identity: a name that no other selection has.
+            plan: of one training, for its unit and relation.
+            epsilon, delta: of the choice.
+            total: held besides the one that is stated for the data set.
+
+        Raises:
+            PlanError: a total would be passed; nothing was announced.
+        """
+        with self._chain.held() as held:
+            entries = held.entries()
+            books = Books(entries, self.data, self.name)
+            if any(entry.get("id") == identity for entry in books.selections):
+                return
+            charge = Charge(plan.unit, plan.relation, epsilon, delta)
+            for one in _totals(entries, total):
+                books.check(one, [], charge)
+            stated = {"epsilon": as_plain(float(epsilon)), "delta": delta, "unit": plan.unit, "relation": plan.relation}
+            entry = {"kind": "select", "id": identity, "name": name, "runs": [], "distribution": distribution, "mean": mean}
+            self._write(held, {**entry, **stated, "chosen": ""})
 
     def select(
         self,
@@ -258,8 +300,13 @@ class Account:
         epsilon: float,
         delta: float,
         chosen: str = "",
+        *,
+        identity: str = "",
     ) -> None:
         """Says that one of these runs was chosen by a private selection, and what that costs where it alone is released.
+
+        Args:
+            identity: of the selection, where it was announced.
 
         Raises:
             LedgerError: a run is not in this account, or promises nothing; or they are of several units or relations.
@@ -276,7 +323,10 @@ class Account:
             pairs = {(block.plan.unit, block.plan.relation) for run in runs for block in known[run].blocks}
             if len(pairs) > 1:
                 raise LedgerError("the runs of a selection are of several units or relations; select among runs of one")
-            entry = {"kind": "select", "name": name, "runs": list(runs), "distribution": distribution, "mean": mean}
+            entry = {"kind": "select", "id": identity, "name": name, "runs": list(runs)}
+            entry |= {"distribution": distribution, "mean": mean}
+            for unit, relation in pairs:
+                entry |= {"unit": unit, "relation": relation}
             self._write(held, {**entry, "epsilon": as_plain(float(epsilon)), "delta": delta, "chosen": chosen})
 
     # -- what there is ------------------------------------------------------------------------------------------------

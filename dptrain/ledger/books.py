@@ -18,10 +18,15 @@ other, so that no common neighbours are left for which a sum would hold. Each pa
 **δ.** ε is stated at one δ for all runs of a line: the stated total's where there is one, otherwise the smallest that one of
 the runs states, at which every run's ε is at least its own.
 
+**Selections.** The sum over all runs holds each training of a private selection. Beside it stands the sum in which the choice
+is charged as a whole, in place of its trainings, by basic composition: ε and δ add. That one is true where the chosen run alone
+is ever released, and it is what a stated total is held against. A run that goes on behind its selection counts by itself.
+
 **Without a guarantee** nothing is composed: whoever published something of such a run has published it without a bound. How
 many there were is said beside the rest.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Sequence
@@ -112,6 +117,16 @@ class Total:
 
 
 @dataclass(frozen=True)
+class Charge:
+    """A private selection as a whole: what its choice costs where the chosen run alone is released."""
+
+    unit: str
+    relation: str
+    epsilon: float
+    delta: float
+
+
+@dataclass(frozen=True)
 class Run:
     """One run, and what it announced."""
 
@@ -154,6 +169,8 @@ class Books:
     def __init__(self, entries: Sequence[Entry], data: str = "", name: str = ""):
         self.data, self.entries, self.limit = data, len(entries), None
         self.selections: list[Entry] = []
+        self._beyond: set[str] = set()
+        """Runs that went on after their selection was over: what they took then is no part of it, so that they count alone."""
         self.reads: list[Entry] = []
         self.name = name
         self.limit: Total | None = None
@@ -167,6 +184,8 @@ class Books:
             if kind == "run":
                 self.name = self.name or str(entry.get("name", ""))
                 opened[run].about = opened[run].about or dict(entry["about"])
+            if kind == "reserve" and any(run in told["runs"] for told in self.selections):
+                self._beyond.add(run)
             if kind in ("run", "reserve"):
                 opened[run].status, opened[run].why = "unfinished", ""
             elif kind == "close":
@@ -177,6 +196,8 @@ class Books:
                     epsilon=float(entry["epsilon"]), delta=float(entry["delta"]), unprotected=entry["unprotected"]
                 )
             elif kind == "select":
+                known = str(entry.get("id", ""))
+                self.selections = [one for one in self.selections if not known or one.get("id") != known]
                 self.selections.append(entry)
             elif kind == "read":
                 self.reads.append(entry)
@@ -211,11 +232,34 @@ class Books:
             limit_delta=None if limit is None else limit.delta,
         )
 
+    def is_of_a_selection(self, name: str) -> bool:
+        """Whether this run is one training of a selection that was announced and is under way."""
+        return any(not entry["runs"] and name in self.members(entry) for entry in self.selections)
+
+    def _chosen_among(self) -> set[str]:
+        """Runs in whose place a selection is charged."""
+        return {name for entry in self.selections for name in self.members(entry)} - self._beyond
+
+    def members(self, entry: Entry) -> list[str]:
+        """The runs of a selection, in their order: those that it names, and those that say they are of it."""
+        known = str(entry.get("id", ""))
+        of_it = {run.name for run in self.runs if known and run.about.get("selection") == known}
+        return [run.name for run in self.runs if run.name in {*entry["runs"], *of_it}]
+
+    def _charges(self) -> list[Charge]:
+        """Of each selection, once for each unit and relation."""
+        runs, found = {run.name: run for run in self.runs}, []
+        for entry in self.selections:
+            pairs = {(entry["unit"], entry["relation"])} if "unit" in entry else set()
+            pairs |= {(block.plan.unit, block.plan.relation) for name in self.members(entry) for block in runs[name].blocks}
+            found += [Charge(*pair, float(entry["epsilon"]), float(entry["delta"])) for pair in sorted(pairs)]
+        return found
+
     def _selected(self) -> Iterable[Selected]:
         for entry in self.selections:
             yield Selected(
                 name=entry["name"],
-                runs=len(entry["runs"]),
+                runs=len(self.members(entry)),
                 distribution=entry["distribution"],
                 mean=float(entry["mean"]),
                 epsilon=float(entry["epsilon"]),
@@ -227,28 +271,30 @@ class Books:
         """A run that is in several selections is paid for in each."""
         if not self.selections:
             return ()
-        among = {name for entry in self.selections for name in entry["runs"]}
+        among, charges = self._chosen_among(), self._charges()
+        if self.limit is not None and delta is not None:  # the selections' δ are a part of what the total allows
+            delta = max(delta - sum(charge.delta for charge in charges), delta / 1e3)
         lines = {(line.unit, line.relation): line for line in _grouped([run for run in runs if run.name not in among], delta)}
-        known = {run.name: run for run in runs}
-        for entry in self.selections:
-            chosen = [known[name] for name in entry["runs"] if name in known]
-            steps = sum(run.steps for run in chosen)
-            for pair in {(block.plan.unit, block.plan.relation) for run in chosen for block in run.blocks}:
-                epsilon, least = float(entry["epsilon"]), float(entry["delta"])
-                before = lines.get(pair)
-                lines[pair] = Spent(
-                    unit=pair[0],
-                    relation=pair[1],
-                    delta=least + (before.delta if before else 0.0),
-                    runs=len(chosen) + (before.runs if before else 0),
-                    steps=steps + (before.steps if before else 0),
-                    epsilon=epsilon + (before.epsilon if before else 0.0),
-                    largest=max(epsilon, before.largest if before else 0.0),
-                )
+        for charge in charges:
+            before = lines.get((charge.unit, charge.relation))
+            lines[charge.unit, charge.relation] = Spent(
+                unit=charge.unit,
+                relation=charge.relation,
+                delta=charge.delta + (before.delta if before else 0.0),
+                runs=before.runs if before else 0,
+                steps=before.steps if before else 0,
+                epsilon=charge.epsilon + (before.epsilon if before else 0.0),
+                largest=max(charge.epsilon, before.largest if before else 0.0),
+            )
+        for run in runs:
+            for pair in {(block.plan.unit, block.plan.relation) for block in run.blocks} if run.name in among else ():
+                lines[pair] = dataclasses.replace(lines[pair], runs=lines[pair].runs + 1, steps=lines[pair].steps + run.steps)
         return tuple(lines[pair] for pair in sorted(lines))
 
-    def check(self, total: Total, more: Sequence[Block]) -> float:
-        """Refuses blocks with which ``total`` would be passed; gives the ε that is spent with them.
+    def check(self, total: Total, more: Sequence[Block], charge: Charge | None = None) -> float:
+        """Refuses blocks with which ``total`` would be passed, or a selection; gives the ε that is spent with them.
+
+        Of selections that were announced the choice is charged in place of the trainings, by basic composition: ε and δ add.
 
         Raises:
             PlanError: it would be passed, something without a guarantee is not allowed, or units or relations differ.
@@ -258,37 +304,50 @@ class Books:
         name = self.name or self.data[:12]
         stated = f"the total of ε = {total.epsilon:g} that `{total.how}` states for the data set {name}"
         if total.unprotected == "refused":
-            self._check_unprotected(stated, more)
+            self._check_unprotected(stated, more, charge)
         added = [block for block in more if block.plan.is_private]
-        if not added:
+        if not added and charge is None:
             return 0.0
-        before = [block for run in self.runs if run.has_guarantee for block in run.blocks]
-        pairs = sorted({(block.plan.unit, block.plan.relation) for block in (*before, *added)})
+        among = self._chosen_among()
+        before = [block for run in self.runs if run.has_guarantee and run.name not in among for block in run.blocks]
+        charges = self._charges()
+        new = [*charges, charge] if charge else charges
+        pairs = sorted(
+            {(block.plan.unit, block.plan.relation) for block in (*before, *added)} | {(one.unit, one.relation) for one in new}
+        )
         if len(pairs) > 1:
             promised = " and ".join(f"one {unit} ({relation})" for unit, relation in pairs)
             raise PlanError(
                 f"{stated} would be shared by promises to {promised}, which nobody can add up; train under the unit and the "
                 "relation of the earlier runs"
             )
-        if _bound([*before, *added], total.delta) <= total.epsilon:
-            return _bound([*before, *added], total.delta)  # what holds for a bound holds, and takes no second under a lock
-        spent = _composed([*before, *added], total.delta)
+        delta, chosen = total.delta - sum(one.delta for one in new), sum(one.epsilon for one in new)
+        blocks = [*before, *added]
+        if delta < -1e-9 * total.delta or (delta <= 1e-9 * total.delta and blocks):  # alone, a selection may use all of it
+            raise PlanError(
+                f"{stated} allows δ = {total.delta:g}, and the choices of {len(new)} private selections, whose δ "
+                "add up, leave nothing of it; select with a smaller --privacy.delta, or state a total with a larger δ"
+            )
+        if (bound := (_bound(blocks, delta) if blocks else 0.0) + chosen) <= total.epsilon:
+            return bound  # what holds for a bound holds, and takes no second under a lock
+        spent = _composed(blocks, delta) + chosen
         if spent <= total.epsilon:
             return spent
+        earlier = _composed(before, total.delta - sum(one.delta for one in charges)) + sum(one.epsilon for one in charges)
         raise PlanError(
-            f"{stated} would be passed: ε = {_composed(before, total.delta):.4g} was spent before, and {spent:.4g} would be "
+            f"{stated} would be passed: ε = {earlier:.4g} was spent before, and {spent:.4g} would be "
             f"with this, at δ = {total.delta:g}; give smaller budgets, fewer seeds or fewer updates, and see what was spent "
             f"by `dptrain ledger {name}`"
         )
 
-    def _check_unprotected(self, stated: str, more: Sequence[Block]) -> None:
+    def _check_unprotected(self, stated: str, more: Sequence[Block], charge: Charge | None) -> None:
         unprotected = sum(not run.has_guarantee for run in self.runs)
         if any(not block.plan.is_private for block in more):
             raise PlanError(
                 f"{stated} is passed by any run without a guarantee, whose ε is infinite; leave out epsilon inf and baselines "
                 "(--epsilons 4 2 --baselines), or say that nothing of such runs ever leaves this machine: --unprotected allowed"
             )
-        if unprotected and more:
+        if unprotected and (more or charge):
             raise PlanError(
                 f"{stated} was passed by {unprotected} earlier runs without a guarantee, whose ε is infinite; where nothing of "
                 "them ever leaves this machine, say so: --unprotected allowed"

@@ -33,7 +33,7 @@ args = TrainingArguments(
     logging_steps=10,
     report_to="tensorboard",
 )
-trainer = PrivateTrainer(model=model, args=args, train_dataset=train, eval_dataset=test, plan=plan)
+trainer = PrivateTrainer(model=model, args=args, train_dataset=train, eval_dataset=test, plan=plan, account="digits")
 data = DataSet.of(pixels, torch.tensor(labels), classes=10, bounds=(0.0, 1.0))
 attend(trainer.private, data, split, shadow_models=8)
 trainer.train()

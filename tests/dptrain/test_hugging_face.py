@@ -16,6 +16,7 @@ from dptrain import PrivacyPlan  # noqa: E402
 from dptrain.checkpoint import load_release  # noqa: E402
 from dptrain.errors import ConfigError, ProtocolError  # noqa: E402
 from dptrain.hugging_face import IGNORED, Answering, PerExample, PrivateTrainer  # noqa: E402
+from dptrain.ledger import accounts  # noqa: E402
 
 PLAN = PrivacyPlan(sampling_rate=0.1, expected_batch_size=40, steps=4, clipping_norm=0.5, delta=1e-4, noise_multiplier=1.0)
 PIXELS, LABELS = load_digits(return_X_y=True)
@@ -190,3 +191,15 @@ def test_attacks_ask_the_model_by_its_own_names():
     short, padded = torch.tensor([[5, 6, 7]]), torch.tensor([[5, 6, 7, 0, 0]])
     with torch.no_grad():
         assert np.allclose(text(short), text(padded), atol=1e-5)  # padding says nothing
+
+
+def test_its_steps_stand_in_the_account_that_is_named(tmp_path: Path):
+    """A list of dictionaries has no content that is known: without a name nothing would add up its runs."""
+    private = trainer(tmp_path, others={"account": "digits-by-name"})
+    private.train()
+    (account,) = accounts()
+    (run,) = account.runs()
+    assert (run.steps, run.status) == (PLAN.steps, "done")
+    assert account.statement().spent[0].epsilon == pytest.approx(private.private.epsilon(), abs=1e-9)
+    with pytest.warns(UserWarning, match="stands in no account"):
+        trainer(tmp_path / "another")

@@ -34,4 +34,5 @@ def test_of_a_selection_no_number_of_runs_is_passed_on():
     (found,) = spending.shown("dd")
     assert found.selected[0].epsilon == 2.5
     assert (found.entries, found.runs, found.spent) == (0, 0, ())
+    assert [(line.runs, line.steps, line.epsilon) for line in found.only_selected] == [(0, 0, 2.5)]
     assert account.statement().runs == 3

@@ -2,15 +2,18 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from dptrain.checkpoint import MANIFEST, load_release, save_release
-from dptrain.errors import CheckpointError, ConfigError
+from dptrain.errors import CheckpointError, ConfigError, PlanError
+from dptrain.ledger import Account, accounts
 from dptrain.plan import PrivacyPlan
 from dptrain.selected import SelectedPlan, plan_of
 from dptrain.selection import Runs
@@ -99,6 +102,7 @@ def test_how_many_there_were_and_what_they_gave_is_kept_from_everyone(finished: 
     others = finished / "private" / "trainings"
     assert not list(others.rglob("*.safetensors"))
     assert len(list(others.rglob("ledger.jsonl"))) == 2
+    assert {path.name.removesuffix(".head") for path in others.rglob("*") if path.is_file()} == {"ledger.jsonl"}
     assert (finished / "private").stat().st_mode & 0o077 == 0
     assert (finished / "private" / "selection.json").stat().st_mode & 0o077 == 0
     shown = [path for path in finished.rglob("*") if path.is_file() and "private" not in path.relative_to(finished).parts]
@@ -117,6 +121,7 @@ def test_the_display_tells_neither_scores_nor_how_many(three: None, tmp_path: Pa
     said = capfd.readouterr()
     assert "123" not in said.out + said.err
     assert "/3" not in said.err
+    assert not re.search(r"\b[123] trained", said.err)
 
 
 def test_attacks_are_held_against_what_the_choice_permits(chosen: Path):
@@ -253,6 +258,91 @@ def test_a_lost_list_is_not_drawn_again_beside_models_that_were_trained(finished
         selecting.select(Asked.of(["digits", *EACH, "--output", str(tmp_path / "a")]), "")
     with pytest.raises(CheckpointError, match="holds no selection"):
         selecting.resume(tmp_path / "a")
+
+
+def test_memory_that_runs_out_is_no_output_of_a_training(three: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    interrupted_at(1, monkeypatch, torch.OutOfMemoryError("CUDA out of memory"))
+    with pytest.raises(torch.OutOfMemoryError):
+        selecting.select(Asked.of(["digits", *EACH, "--output", str(tmp_path / "a")]), "", progress=False)
+    assert drawn_in(tmp_path / "a")["scores"] == [None] * 3
+
+
+# -- the data set's account ---------------------------------------------------------------------------------------------
+
+
+def account() -> Account:
+    (found,) = accounts()
+    return found
+
+
+def test_a_total_is_held_against_the_choice_before_anything_is_drawn(
+    three: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """What all trainings cost together passes the total, and what the choice costs does not: none of them is refused."""
+    monkeypatch.setattr(selecting.runner, "evaluate", lambda *given, **more: None)
+    monkeypatch.setattr(selecting.runs, "report", lambda root: None)
+    given = ["digits", "--epsilon", "4", *CANDIDATES, *FEW, "--mean", "4"]
+    alone = [*given, "--total-epsilon", "5", "--output", str(tmp_path / "a")]
+    outcome = selecting.select(Asked.of(alone), "", progress=False)
+    assert outcome.epsilon <= 4
+    (spent,), (held,) = account().statement().spent, account().statement().only_selected
+    assert spent.epsilon > 5 > held.epsilon == outcome.epsilon
+    assert held.runs == 3
+    assert {run.status for run in account().runs()} == {"done"}
+    entries = len(account().entries())
+
+    def never(self: Runs, generator: Any) -> int:
+        raise AssertionError("K was drawn")
+
+    monkeypatch.setattr(Runs, "draw", never)
+    assert main(["select", *given, "--total-epsilon", "5", "--output", str(tmp_path / "b")]) == USAGE_ERROR
+    assert "2 private selections, whose δ add up, leave nothing of it" in capsys.readouterr().err
+    account().limit(5.0, 3e-4)
+    assert main(["select", *given, "--output", str(tmp_path / "b")]) == USAGE_ERROR
+    said = capsys.readouterr().err
+    assert f"ε = {outcome.epsilon:.4g} was spent before" in said
+    assert f"{2 * outcome.epsilon:.4g} would be with this" in said
+    assert len(account().entries()) == entries + 1  # the limit
+    assert not (tmp_path / "b" / "private" / "selection.json").exists()
+
+
+def test_a_total_that_is_stated_later_changes_no_number_of_trainings(
+    three: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It would be passed by the second training alone, and all three are trained."""
+    root = tmp_path / "chosen"
+    with pytest.MonkeyPatch.context() as patched:
+        interrupted_at(2, patched, KeyboardInterrupt())
+        assert main(["select", "digits", *EACH, "--output", str(root)]) == INTERRUPTED
+    account().limit(0.5, 3e-4)
+    count = interrupted_at(99, monkeypatch, KeyboardInterrupt())
+    monkeypatch.setattr(selecting.runner, "evaluate", lambda *given, **more: None)
+    monkeypatch.setattr(selecting.runs, "report", lambda root: None)
+    outcome = selecting.resume(root, progress=False)
+    assert count == [2]
+    assert outcome.folder is not None
+    plan = plan_of(card_of(outcome.folder), "").alone()  # pyright: ignore
+    (chosen,) = (one.chosen for one in account().statement().selected)
+    for run in (account().open({}), chosen):  # the choice is over, also for the chosen one
+        with pytest.raises(PlanError, match="would be passed"):
+            account().reserve(run, plan, 0, 1)
+
+
+def test_two_selections_in_one_folder_are_told_apart(three: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The first one was abandoned, and its folder removed; its choice stays charged, and its trainings are its own."""
+    monkeypatch.setattr(selecting.runner, "evaluate", lambda *given, **more: None)
+    monkeypatch.setattr(selecting.runs, "report", lambda root: None)
+    root = tmp_path / "chosen"
+    with pytest.MonkeyPatch.context() as patched:
+        interrupted_at(2, patched, KeyboardInterrupt())
+        assert main(["select", "digits", *EACH, "--output", str(root)]) == INTERRUPTED
+    shutil.rmtree(root)
+    outcome = selecting.select(Asked.of(["digits", *EACH, "--output", str(root)]), "", progress=False)
+    first, second = account().statement().selected
+    assert (first.runs, first.chosen, second.runs) == (1, "", 3)
+    assert second.chosen
+    (held,) = account().statement().only_selected
+    assert held.epsilon == pytest.approx(2 * outcome.epsilon)
 
 
 # -- scores on public examples ------------------------------------------------------------------------------------------
