@@ -20,6 +20,7 @@ from jaxtyping import Shaped
 
 from dptrain.errors import CheckpointError, ConfigError
 from dptrain.files import write_file
+from dptrain.ledger import Account, note_read
 from dptrain.release.loading import Served, find
 from dptrain.release.monitor import Thresholds, benign_sessions, calibrate, measured
 from dptrain.release.monitor.benign import Answer
@@ -88,7 +89,7 @@ def answers_of(target: Target) -> Answer:
 
 
 def held_out_of(run: Path) -> np.ndarray:
-    """The examples that the run's split kept from the model.
+    """The examples that the run's split kept from the model. That they are read stands in their account.
 
     Raises:
         UserError: it is no run of a comparison whose data are there.
@@ -105,6 +106,7 @@ def held_out_of(run: Path) -> np.ndarray:
             "FILE.npy"
         )
     data, split = dptrain.data.load(runs.load_run(root).recipe.data), load_split(path)
+    note_read(run, Account(data.fingerprint, data.name), "thresholds of a monitor")
     return data.inputs[torch.from_numpy(split.held_out)].numpy()
 
 

@@ -63,10 +63,11 @@ def _facts(root: Path) -> Iterable[tuple[str, Any]]:
     files = read_folder(run / "private" / "checkpoint")
     yield "checkpoint", files["state.safetensors"]
     state = json.loads(files["state.json"])
-    drawn = state.pop("drawn")
+    drawn, blocks = state.pop("drawn"), state.pop("blocks")
     for name in ("run", "account"):  # the run's own name in its data set's account, drawn at random
         state.pop(name, None)
     yield "steps", sum(last - first for first, last in drawn)
+    yield "announced", sorted(step for _, _, first, last in blocks for step in range(first, last))
     yield "optimizer and average", state
     yield "early stopping", json.loads((run / "private" / "stopping.json").read_bytes())
     card.pop("split_commitment")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dptrain.ledger import accounts
 from dptrain.release.monitor import Thresholds
 from recipes.cli import main
 from recipes.thresholds import held_out_of
@@ -68,3 +69,5 @@ def test_the_held_out_examples_of_a_run_are_those_that_no_model_saw(tmp_path: Pa
     found = held_out_of(run)
     assert np.array_equal(found, data[split.held_out])
     assert not set(split.held_out.tolist()) & set(split.members.tolist())
+    (account,) = accounts()
+    assert account.books().reads[-1]["what"] == "thresholds of a monitor"
