@@ -232,8 +232,7 @@ def front(front: Front) -> Figure:
                 worth, leak, xerr=_arms(point.utility), yerr=_arms(point.leak), color=colour, marker=marker, markersize=7,
                 fillstyle=HOLLOW[point.place], capsize=2, elinewidth=0.8, linestyle="none",
             )  # fmt: skip
-            name = wording.variant_name(point) if point.variant != "dp" else f"ε = {wording.budget(point.epsilon)}"
-            axes.annotate(name, (worth, leak), xytext=(6, 6), textcoords="offset points", fontsize=8, color="#222222")
+        _name_points(axes, front)
         joined = sorted(
             (point.utility.value or 0.0, point.leak.value or 0.0) for point in front.points if point.place == "on the front"
         )
@@ -241,8 +240,21 @@ def front(front: Front) -> Figure:
         if front.chance is not None:
             axes.axhline(front.chance, color="#555555", linestyle=":", linewidth=1.2)
         axes.set_xlabel(f"{wording.metric_name(front.points[0].utility.name)} (to the right is worth more)")
-        axes.set_ylabel(f"{wording.metric_name(front.metric)} of the strongest attack (lower is safer)")
+        axes.set_ylabel(textwrap.fill(f"{wording.metric_name(front.metric)} of the strongest attack (lower is safer)", 48))
         return figure
+
+
+def _name_points(axes: Axes, front: Front) -> None:
+    """A name beside each point; of points that lie together one below the other."""
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    named: list[tuple[float, float]] = []
+    for point in front.points:
+        at = point.utility.value or 0.0, point.leak.value or 0.0
+        near = sum(abs(at[0] - x) < 0.15 * (right - left) and abs(at[1] - y) < 0.05 * (high - low) for x, y in named)
+        named.append(at)
+        name = wording.variant_name(point) if point.variant != "dp" else f"ε = {wording.budget(point.epsilon)}"
+        place = (6, 6) if near == 0 else (8, 6 - 10 * near)
+        axes.annotate(name, at, xytext=place, textcoords="offset points", fontsize=8, color="#222222")
 
 
 def joined(title: str, curves: list[tuple[str, tuple[Summary, ...], dict[Kind, Measure]]]) -> Figure:
