@@ -27,12 +27,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import Optimizer
 
 from dptrain.clipping.clipped import accumulator_dtype
 from dptrain.errors import ConfigError
 from dptrain.recipe import OptimizerConfig, RegularizationConfig
 from dptrain.regularization import weight_groups
+from dptrain.uncompiled import SGD, AdamW, Unmarked
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """Kept in float32 or better: v̂ − n̂ is a small difference of large numbers, of which bfloat16 leaves nothing."""
@@ -46,7 +47,7 @@ class NoiseAware(Protocol):
     """Standard deviation of the noise in each coordinate of the gradient that the next step takes."""
 
 
-class DPAdamW(Optimizer):
+class DPAdamW(Unmarked):
     """AdamW whose second moment is that of the gradient alone; without noise it is AdamW.
 
     Args:

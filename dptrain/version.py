@@ -1,5 +1,6 @@
 """Which versions made a result."""
 
+import functools
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
@@ -8,10 +9,13 @@ PACKAGES = ("dptrain", "torch", "opacus", "dp-accounting", "numpy", "scipy", "sc
 
 def versions() -> dict[str, str]:
     """Installed version of every package that a figure depends on."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    return {"python": platform.python_version(), **{name: _installed(name) for name in PACKAGES}}
+
+
+@functools.cache
+def _installed(name: str) -> str:
+    """Read once a process: a package's own file of facts is long."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
