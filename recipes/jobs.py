@@ -5,10 +5,11 @@
 Everything else is read from the folder's comparison.toml. The same recipe, seed and split give the same job wherever it runs:
 one that is complete is not run again, one that was cut goes on from its checkpoint, and two processes never work at one.
 
-``python -m recipes.jobs runs/digits`` is a worker of the executor ``local``.
+``python -m recipes.jobs runs/digits`` is a worker of the executor ``local``, which can also write the run's TensorBoard folder.
 """
 
 import functools
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,18 @@ def run_one(root: Path, label: str) -> None:
     job = labelled(comparison, [label])[0]
     split = split_of(data, comparison.recipe.data.split, job.seed, comparison.recipe.privacy.unit)
     run_job(job, comparison, root, data, split, progress=False)
+
+
+def board(root: Path, label: str) -> None:
+    """Writes the TensorBoard folder of the run in ``root``; beside other reports, that are written meanwhile.
+
+    Args:
+        label: says nothing.
+    """
+    from recipes.runs import gather, write_tensorboard
+
+    del label
+    write_tensorboard(gather(root), root)
 
 
 @functools.lru_cache(maxsize=1)
@@ -169,14 +182,11 @@ def foreign(comparison: Comparison) -> list[Foreign]:
 
 
 def warm() -> None:
-    """Imports what jobs import where they first need it: torch its compiler, when the first optimizer is made. What is made
-    here is thrown away."""
-    import sklearn.ensemble
-    import torch.utils.tensorboard
-
-    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)
-    assert sklearn.ensemble  # imported for what follows
+    """Imports what jobs and reports import where they first need it."""
+    for name in ("sklearn.ensemble", "torch.utils.tensorboard", "evaluation.report.figures", "evaluation.report.tensorboard"):
+        importlib.import_module(name)
+    importlib.import_module("recipes.runs")
 
 
 if __name__ == "__main__":
-    worker.serve(run_one, warm)
+    worker.serve(run_one, board, warm=warm)

@@ -7,11 +7,10 @@ cut goes on from its checkpoint. A job that breaks is listed as such and does no
 import contextlib
 import dataclasses
 import json
-import os
 import shlex
-import subprocess
-import sys
-from collections.abc import Iterator
+import shutil
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -22,7 +21,8 @@ from dptrain import distributed
 from dptrain.data.dataset import DataSet
 from dptrain.data.split import Split, split_of
 from dptrain.errors import CheckpointError
-from dptrain.executor import Executor, Work
+from dptrain.executor import Executor, Finished, Work
+from dptrain.executor.processes import Local
 from dptrain.files import write_file, writing
 from dptrain.plain import as_plain, from_plain
 from dptrain.plan import calibrations, take_up_calibrations
@@ -38,7 +38,7 @@ from evaluation.summary import read_results, summarize, with_twins
 from recipes import audits
 from recipes.comparison import Comparison, Job
 from recipes.folder import ABOUT, about_run, claim, load_run, locked, read_json
-from recipes.jobs import CALIBRATIONS, insecure_seed_of, is_complete, labelled, run_one, twin_of
+from recipes.jobs import CALIBRATIONS, board, insecure_seed_of, is_complete, labelled, run_one, twin_of
 from recipes.sweep import Sweep
 from recipes.sweeping import elsewhere, executor_of, here, way_on
 from recipes.total import check_total
@@ -142,7 +142,7 @@ def _run(
         finally:
             if ranks.is_first:
                 _keep(failures, jobs, root)
-        return report(root, beside=sweep.jobs > 1) if ranks.is_first else None
+        return report(root, executor) if ranks.is_first else None
 
 
 def _keep(failures: dict[str, str], jobs: list[Job], root: Path) -> None:
@@ -165,11 +165,12 @@ def check(jobs: list[Job], data: DataSet, splits: dict[int, Split]) -> None:
         build_training(job.recipe, data, splits[job.seed].members, job.seed, public=splits[job.seed].public)
 
 
-def report(root: Path, beside: bool = False) -> ComparisonResult:
+def report(root: Path, executor: Executor | None = None) -> ComparisonResult:
     """Gathers the results below ``root`` and writes results.json, report.html, the private page and the TensorBoard folder.
 
     Args:
-        beside: whether the TensorBoard folder is written by a process of its own meanwhile; where that fails, here.
+        executor: ``local`` with processes that are there already, of which one writes the TensorBoard folder meanwhile; where
+            it fails, that is done here.
     """
     if scripted.is_there(root):
         return scripted.report(root)
@@ -177,44 +178,38 @@ def report(root: Path, beside: bool = False) -> ComparisonResult:
 
     result = gather(root)
     write(result, root / "results.json")
-    with _beside(root) if beside else contextlib.nullcontext() as process:
+    with _beside(root, executor) as written:
         private.write(result, root)
         html.write(result, root, root / "report.html")
-        if process is None or process.wait() != 0:
-            _write_tensorboard(result, root)
+        if not written():
+            write_tensorboard(result, root)
     return result
 
 
 @contextlib.contextmanager
-def _beside(root: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process that writes the TensorBoard folder; it ends with the block."""
-    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sys; from recipes.runs import write_tensorboard; write_tensorboard(sys.argv[1])",
-            str(root),
-        ],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+def _beside(root: Path, executor: Executor | None) -> Iterator[Callable[[], bool]]:
+    """Lets a process of the executor write the TensorBoard folder. What it gives waits for that, and says whether it was done;
+    the process ends with the block."""
+    if not isinstance(executor, Local):
+        yield lambda: False
+        return
+    work, done = Work(board, root), list[Finished]()
+    thread = threading.Thread(target=lambda: done.extend(executor.run(work, ["tensorboard"])), daemon=True)
+    thread.start()
+
+    def written() -> bool:
+        thread.join()
+        shutil.rmtree(work.statuses, ignore_errors=True)
+        return all(job.error is None for job in done) and bool(done)
+
     try:
-        yield process
+        yield written
     finally:
-        process.kill()
-        process.wait()
+        executor.close()
 
 
-def write_tensorboard(root: str) -> None:
-    """The TensorBoard folder of a run, from its results."""
-    _write_tensorboard(gather(Path(root)), Path(root))
-
-
-def _write_tensorboard(result: ComparisonResult, root: Path) -> None:
+def write_tensorboard(result: ComparisonResult, root: Path) -> None:
+    """The TensorBoard folder of a run."""
     from evaluation.report import tensorboard
 
     with writing(root / "tradeoff"), quiet_writers():

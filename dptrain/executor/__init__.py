@@ -14,7 +14,7 @@ all at once. In either case :meth:`Executor.run` then raises ``KeyboardInterrupt
 * ``work.py``: what all executors share
 * ``status.py``: what a running job says of itself, as a small file
 * ``interrupt.py``: Ctrl-C, the first and the second
-* ``processes.py``, ``worker.py``: ``local``
+* ``processes.py``, ``worker.py``, ``nursery.py``: ``local``
 * ``on_ray.py``, ``on_slurm.py``: ``ray`` and ``slurm``
 
 Another one is registered like a model: ``@EXECUTORS.register("mine")`` on a class that is made from :class:`Options` and has

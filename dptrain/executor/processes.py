@@ -1,8 +1,9 @@
 """``local``: jobs in processes of this machine, each of which does one after the other, with its share of the cores.
 
-A worker is a fresh interpreter: forking a process in which torch has threads can hang, and ``multiprocessing`` would run the
-caller's own script again. It imports and loads once for all of its jobs, and can begin to before it is known that there are
-any. It is in a session of its own, so that a terminal's Ctrl-C reaches it through this process alone, and once; and it ends
+A worker is a fork of a process that has imported what jobs need and done nothing else (``nursery.py``); where processes are not
+forked, it is a fresh interpreter that imports it for itself. In neither case does it know what the caller has loaded, or run
+the caller's own script again. It loads once for all of its jobs, and what it comes from can begin before it is known that there
+are any. It is in a session of its own, so that a terminal's Ctrl-C reaches it through this process alone, and once; and it ends
 with its input, so that it does not outlive this process, however that one ends.
 
 A worker that dies takes its one job with it; another one takes its place while there are jobs.
@@ -10,7 +11,6 @@ A worker that dies takes its one job with it; another one takes its place while 
 
 import contextlib
 import json
-import os
 import queue
 import signal
 import subprocess
@@ -19,11 +19,10 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Generator, Sequence
-from pathlib import Path
 from typing import IO, Any
 
-import dptrain
 from dptrain.executor.interrupt import asked_to_stop
+from dptrain.executor.nursery import Born, Nursery, environment, is_possible
 from dptrain.executor.work import STOPPED, Finished, Options, Work, threads_of
 from dptrain.executor.worker import line
 
@@ -34,20 +33,30 @@ LOOK = 0.1
 class _Worker:
     """One process and the job it has."""
 
-    def __init__(self, work: Work, threads: int, found: "queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]"):
+    def __init__(
+        self,
+        work: Work,
+        threads: int,
+        nursery: Nursery | None,
+        found: "queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]",
+    ):
         self.label: str | None = None
-        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  closed by end()
-        paths = [str(Path(dptrain.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-        limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", work.function.__module__, str(work.root)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            env={**os.environ, **limits, "PYTHONPATH": os.pathsep.join(paths)},
-            start_new_session=True,
-        )
+        self._nursery = nursery
+        self.process: Born | subprocess.Popen[str]
+        if nursery is not None:
+            self.process = nursery.born()
+            self._errors: IO[bytes] = self.process.stderr
+        else:
+            self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed by end()
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", work.function.__module__, str(work.root)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                text=True,
+                env=environment(threads),
+                start_new_session=True,
+            )
         threading.Thread(target=self._listen, args=(found,), daemon=True).start()
 
     def _listen(self, found: "queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]") -> None:
@@ -58,32 +67,38 @@ class _Worker:
         self.process.wait()
         found.put((self, None))
 
-    def give(self, label: str) -> None:
+    def give(self, work: Work, label: str) -> None:
         assert self.process.stdin is not None
         self.label = label
         with contextlib.suppress(OSError):  # it has died, which its listener says
-            self.process.stdin.write(line(label))
+            self.process.stdin.write(line(work, label))
             self.process.stdin.flush()
 
     def interrupt(self) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+        self.process.send_signal(signal.SIGINT)
 
     def obituary(self) -> str:
         """How it ended, and the last that it said."""
-        code = self.process.returncode
+        code, errors = self.process.returncode, self._errors
+        if isinstance(self.process, Born) and not self.process.is_born and self._nursery is not None:
+            code, errors = self._nursery.ended(), self._nursery.errors
+        if code is None:
+            return "its process ended, and nobody saw how"
         if code == -signal.SIGKILL:
             how = "its process was killed (SIGKILL): by hand, or by the system, which had no memory left"
         elif code < 0:
             how = f"its process was ended by {signal.Signals(-code).name}"
         else:
             how = f"its process ended with exit code {code}"
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        errors.seek(0)
+        lines = errors.read().decode(errors="replace").strip().splitlines()
         return f"{how}; its last line: {lines[-1]}" if lines and code != -signal.SIGKILL else how
 
     def end(self) -> None:
         """At once, whatever it does."""
+        if isinstance(self.process, Born):
+            self.process.end()
+            return
         self.process.kill()
         self.process.wait()
         self._errors.close()
@@ -94,14 +109,33 @@ class Local:
 
     def __init__(self, options: Options):
         self._options = options
+        self._threads = threads_of(options)
         self._found: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
         self._workers: list[_Worker] = []
+        self._nursery: Nursery | None = None
+        self._stays = False
 
     def prepare(self, work: Work, count: int) -> None:
+        self._stays = True
+        self._hire(work, count)
+
+    def _hire(self, work: Work, count: int) -> None:
         for _ in range(min(self._options.jobs, count) - len(self._workers)):
-            self._workers.append(_Worker(work, threads_of(self._options), self._found))
+            if is_possible() and (self._nursery is None or self._nursery.ended() is not None):
+                self._dismiss()
+                self._nursery = Nursery(work.function.__module__, work.root, self._threads)
+            self._workers.append(_Worker(work, self._threads, self._nursery, self._found))
+
+    def _dismiss(self) -> None:
+        if self._nursery is not None:
+            self._nursery.close()
+        self._nursery = None
 
     def close(self) -> None:
+        self._end()
+        self._dismiss()
+
+    def _end(self) -> None:
         for worker in self._workers:
             worker.end()
         self._workers.clear()
@@ -110,7 +144,7 @@ class Local:
         waiting, workers, stopping = deque(labels), self._workers, False
         with asked_to_stop() as asked:
             try:
-                self.prepare(work, len(labels))
+                self._hire(work, len(labels))
                 while waiting or any(worker.label is not None for worker in workers):
                     if asked() and not stopping:
                         stopping = True
@@ -121,11 +155,13 @@ class Local:
                         worker, said = self._found.get(timeout=LOOK)
                     except queue.Empty:
                         continue
+                    if worker not in workers:  # of an earlier work
+                        continue
                     if said is None:
                         workers.remove(worker)
                         if worker.label is not None:
                             yield work.ended(worker.label, STOPPED if stopping else worker.obituary())
-                            self.prepare(work, len(waiting) + len(workers))
+                            self._hire(work, len(waiting) + len(workers))
                         elif not workers:  # it never began: nor would another one
                             while waiting:
                                 yield work.ended(waiting.popleft(), worker.obituary())
@@ -135,8 +171,10 @@ class Local:
                         worker.label = None
                         yield Finished(**said)
                     if waiting and not said.get("stopped"):
-                        worker.give(waiting.popleft())
+                        worker.give(work, waiting.popleft())
             finally:
-                self.close()
+                self._end()
+                if not self._stays:
+                    self._dismiss()
             if stopping:
                 raise KeyboardInterrupt

@@ -48,7 +48,8 @@ class Options:
 class Work:
     """One function of a folder and a label.
 
-    A worker process begins as ``python -m`` the function's module and the folder, whose last lines must therefore be::
+    A worker process begins as ``python -m`` the function's module and the folder, whose last lines must therefore be, with all
+    functions of it that are a work's::
 
         if __name__ == "__main__":
             worker.serve(run_one)
@@ -85,11 +86,12 @@ class Executor(Protocol):
     """Runs jobs; one is made from :class:`Options`."""
 
     def prepare(self, work: Work, count: int) -> None:
-        """Begins what takes a while, such as processes, before it is known whether so many jobs can be done at all."""
+        """Begins what takes a while, such as processes, before it is known whether so many jobs can be done at all. It stays
+        for further works of the same module and folder, until whoever asked for it calls :meth:`close`."""
         ...
 
     def close(self) -> None:
-        """Ends what was prepared and not used."""
+        """Ends what was prepared."""
         ...
 
     def run(self, work: Work, labels: Sequence[str]) -> Generator[Finished, None, None]:

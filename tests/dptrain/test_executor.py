@@ -16,6 +16,7 @@ import pytest
 from dptrain.errors import ConfigError
 from dptrain.executor import EXECUTORS, Finished, Options, Status, Work, read_statuses, threads_of, work
 from dptrain.executor.status import StatusFile
+from dptrain.executor.worker import line
 from dptrain.progress import listening, say
 from tests.dptrain.executed import do
 
@@ -219,7 +220,7 @@ def test_an_orphan_notices_that_its_input_has_ended(tmp_path: Path):
         assert process.stdin is not None
         assert process.stdout is not None
         assert json.loads(process.stdout.readline()) == {"ready": True}
-        process.stdin.write('"waits-0"\n')
+        process.stdin.write(line(Work(do, tmp_path), "waits-0"))
         process.stdin.flush()
         until(lambda: (tmp_path / "waits-0.waits").exists())
         process.stdin.close()
