@@ -1,5 +1,6 @@
 """What every test has: shapes and types checked while it runs, one thread, and the shared data where there is some."""
 
+import contextlib
 import csv
 import os
 import secrets
@@ -37,6 +38,19 @@ def ledgers(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monkey
     folder = tmp_path_factory.getbasetemp() / "ledgers-of-tests" / secrets.token_hex(8)
     monkeypatch.setenv("DPTRAIN_LEDGER", str(folder))
     return folder
+
+
+def leave_undrawn(patch: pytest.MonkeyPatch) -> None:
+    """Results are gathered and written, and neither their page nor TensorBoard's pictures are drawn."""
+    patch.setattr("evaluation.report.html.write", lambda *given: None)
+    patch.setattr("evaluation.report.tensorboard.write", lambda *given: None)
+    patch.setattr("recipes.runs._beside", lambda root: contextlib.nullcontext())  # nor by a process of their own
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that train, and read neither page nor pictures: drawing forty figures takes longer than a small training."""
+    leave_undrawn(monkeypatch)
 
 
 @pytest.fixture

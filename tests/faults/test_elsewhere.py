@@ -67,6 +67,7 @@ def test_data_that_changed_meanwhile_are_refused(moved: Path, capsys: pytest.Cap
     assert "holds models of other data" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_it_goes_on_there(moved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("DPTRAIN_LEDGER", str(tmp_path / "another ledger"))
     before, threads = torch.get_num_threads(), torch.set_num_threads

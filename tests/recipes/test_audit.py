@@ -10,6 +10,7 @@ import pytest
 from dptrain.noise import GaussianNoise
 from recipes import audit, audits
 from recipes.cli import CONTRADICTED, INTERRUPTED, USAGE_ERROR, main
+from tests.conftest import leave_undrawn
 
 
 @pytest.fixture(autouse=True)
@@ -117,13 +118,17 @@ def test_what_cannot_be_audited_is_told_what_to_type(given: list[str], said: str
     assert said in capsys.readouterr().err
 
 
-def test_audits_of_all_checkpoints_share_the_error_and_stand_in_the_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_audits_of_all_checkpoints_share_the_error_and_stand_in_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
     root = tmp_path / "audited"
     small = [*QUICK[:-2], "--training.checkpoint-every", "10", "--output", str(root)]
     assert main(["audit", "digits", *small, "--canaries", "100"]) == 0
     assert "step 10 of 20" in capsys.readouterr().out
     attacks = ["--baselines", "--seeds", "0", "--evaluation.attacks", "membership.threshold"]
-    assert main(["run", "digits", *small, *attacks]) == 0  # the folder holds an audit and no comparison yet
+    with monkeypatch.context() as patched:
+        leave_undrawn(patched)
+        assert main(["run", "digits", *small, *attacks]) == 0  # the folder holds an audit and no comparison yet
     capsys.readouterr()
     assert main(["audit", "digits", *small, "--canaries", "100"]) == 0  # another one, which replaces none
     document = json.loads((root / "results.json").read_text())

@@ -8,6 +8,7 @@ import pytest
 from dptrain.recipe import OptimizerConfig, RegularizationConfig
 from recipes import jobs, runs
 from recipes.comparison import load
+from tests.conftest import leave_undrawn
 
 
 def test_a_model_that_ended_early_is_in_the_report_and_is_not_trained_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -25,6 +26,7 @@ def test_a_model_that_ended_early_is_in_the_report_and_is_not_trained_again(tmp_
     (run,) = result.runs
     assert run.step == run.steps < made.recipe.training.steps
     assert result.failures == ()
+    leave_undrawn(monkeypatch)
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("it was trained again")

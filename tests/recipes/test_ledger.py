@@ -24,6 +24,7 @@ from dptrain.trainer import Checkpoint
 from recipes import comparison
 from recipes.cli import main
 from recipes.ledger import find, lines_of
+from tests.conftest import leave_undrawn
 
 SMALL = ["--seeds", "0", "--training.steps", "10", "--evaluation.attacks", "membership.threshold"]
 PRIVATE = ["--epsilons", "8", "4", "--baselines"]
@@ -36,6 +37,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("kept")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DPTRAIN_LEDGER", str(place / "ledgers"))
+        leave_undrawn(patch)
         options = ["--epsilons", "inf", "8", "4", "--baselines"]
         assert main(["run", "digits", *options, *SMALL, "--output", str(place / "mine")]) == 0
     return place / "ledgers"
@@ -161,6 +163,7 @@ def test_a_comparison_that_would_pass_its_total_is_refused_before_anything_is_tr
     assert accounts()[0].statement().runs == 3
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_comparison_within_its_total_is_trained_and_goes_on_to_its_end(tmp_path: Path):
     options = [*PRIVATE, *SMALL, "--output", str(tmp_path / "mine")]
     wanted = comparison.load("digits", options)

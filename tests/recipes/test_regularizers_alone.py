@@ -50,6 +50,7 @@ def test_what_they_buy_stands_beside_dp(finished: tuple[Comparison, ComparisonRe
     assert "What each regularizer and each budget buys" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_finished_comparison_is_gathered_again_the_same_and_nothing_is_trained(
     finished: tuple[Comparison, ComparisonResult, Path], ledgers_of_fixtures: Path, monkeypatch: pytest.MonkeyPatch
 ):

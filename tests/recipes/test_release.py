@@ -31,6 +31,7 @@ from evaluation.result import AuditBound, AuditResult
 from recipes import audits, comparison
 from recipes import thresholds as calibration
 from recipes.cli import FAILED, USAGE_ERROR, main
+from tests.conftest import leave_undrawn
 from tests.dptrain.release.monitored import thresholds
 
 SMALL = ["--seeds", "0", "--baselines", "--training.steps", "10", "--evaluation.inversion-steps", "10"]
@@ -45,8 +46,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small comparison: a private and a non-private model, attacked; without its page, which no release reads."""
     root = tmp_path_factory.mktemp("runs") / "mine"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("evaluation.report.html.write", lambda *given: None)
-        patched.setattr("evaluation.report.tensorboard.write", lambda *given: None)
+        leave_undrawn(patched)
         assert main(["run", "digits", "--epsilons", "inf", "8", *SMALL, *ATTACKS, "--output", str(root)]) == 0
     return root
 
@@ -211,7 +211,9 @@ def much_is_public(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("public") / "mine"
     shares = ["--data.split.members", "0.3", "--data.split.non-members", "0.25", "--data.split.public", "0.4"]
     shares += ["--data.split.population", "0.05", "--privacy.expected-batch-size", "539"]
-    assert main(["run", "digits", "--epsilons", "8", *SMALL, *shares, *ATTACKS, "--output", str(root)]) == 0
+    with pytest.MonkeyPatch.context() as patched:
+        leave_undrawn(patched)
+        assert main(["run", "digits", "--epsilons", "8", *SMALL, *shares, *ATTACKS, "--output", str(root)]) == 0
     return root / DP
 
 

@@ -55,6 +55,7 @@ def test_what_is_no_benign_example_is_one_sentence(tmp_path: Path, capsys: pytes
     assert not list(tmp_path.glob("*.json"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_held_out_examples_of_a_run_are_those_that_no_model_saw(tmp_path: Path):
     flags = ["--epsilons", "8", "--seeds", "0", "--baselines", "--training.steps", "2", "--evaluation.attacks"]
     flags += ["membership.threshold"]
