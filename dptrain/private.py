@@ -284,6 +284,8 @@ class PrivateTraining:
         self._on_save: tuple[Callable[[Saved], None], ...] = ()
         self._split: Split | None = None
         self._about: dict[str, Any] = {}
+        self._may_be_saved = True
+        """Not where it stands in no ledger because its weights are for nobody else."""
         optimizer.register_step_pre_hook(self._refuse_foreign_step)
         self._optimizer_watch = OptimizerWatch(optimizer)
 
@@ -632,10 +634,13 @@ class PrivateTraining:
 
     def again(self, model: nn.Module, optimizer: Optimizer, examples: Examples) -> "PrivateTraining":
         """Another training of the same kind, not yet begun: the same plan and loss, other examples, noise of its own. It is in
-        no ledger: its weights are for whoever may see the examples anyhow, such as an evaluation's shadow models."""
+        no ledger: its weights are for whoever may see the examples anyhow, such as an evaluation's shadow models, and
+        :meth:`save` refuses them."""
         average = None if self._average is None else self._average.decay
         more: dict[str, Any] = {"average": average, "before": self._before, "views": self._views, "augment": self._augment}
-        return PrivateTraining(model, optimizer, examples, self.plan, self._loss, self._performance, None, None, **more)
+        made = PrivateTraining(model, optimizer, examples, self.plan, self._loss, self._performance, None, None, **more)
+        made._may_be_saved = False
+        return made
 
     # -- on disk ----------------------------------------------------------------------------------------------------
 
@@ -686,8 +691,14 @@ class PrivateTraining:
             student: makes the model that is released in place of the trained one, out of that one and public data alone.
 
         Raises:
-            ProtocolError: something wrote into model or loss but :meth:`step`; or this is inside of :meth:`averaged`.
+            ProtocolError: something wrote into model or loss but :meth:`step`; this is inside of :meth:`averaged`; or the
+                training is one of :meth:`again`.
         """
+        if not self._may_be_saved:
+            raise ProtocolError(
+                "a training that again() made stands in no account, and its weights are for an evaluation alone; train what is "
+                "to be saved with make_private()"
+            )
         path = Path(path)
         self.ranks.check_weights(self._model)
         if self._watch is not None:
@@ -778,7 +789,8 @@ def _blocks_in(state: dict[str, Any]) -> Iterator[tuple[str, str, int, int]]:
     """What a checkpoint says was announced; one of an earlier version says which steps were drawn."""
     kept = state.get("blocks")
     if kept is None:
-        kept = [(f"{state.get('run', '')}/{first}-{last}", "", first, last) for first, last in state["drawn"]]
+        run = str(state.get("run", "")) or secrets.token_hex(8)  # of no run: each resume counts what is known of none
+        kept = [(f"{run}/{first}-{last}", "", first, last) for first, last in state["drawn"]]
     yield from ((str(name), str(draw) or str(name), int(first), int(last)) for name, draw, first, last in kept)
 
 

@@ -132,13 +132,13 @@ def _drawn(asked: Asked, data: DataSet, split: Split, command: str) -> Drawn:
             raise ConfigError(f"{asked.root} holds another selection; {way_on}")
         if before.data != data.fingerprint:
             raise ConfigError(f"{asked.root} was begun on other data; put it back, or give another --output")
-        announce(before.identity, asked, before.selection, data)  # the account of this machine may not know it
+        announce(before.identity, asked, before.selection, before.each, data)  # the account of this machine may not know it
         return before
     selection, each = planned(asked, data, split)
     _check(asked, each, data, split)
     runner.check_plan(asked.comparison.evaluation, data, asked.comparison.recipe.release.guard, [split])
     identity = secrets.token_hex(8)
-    announce(identity, asked, selection, data)
+    announce(identity, asked, selection, each, data)
     generator = secret_generator(asked.comparison.insecure_seed, "the number of runs and their candidates")
     number = selection.runs.draw(generator)
     candidates = tuple(int(index) for index in generator.integers(0, len(each), number))

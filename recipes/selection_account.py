@@ -19,19 +19,26 @@ from dptrain.data.dataset import DataSet
 from dptrain.ledger import Account
 from dptrain.plan import PrivacyPlan
 from dptrain.selected import Selection
-from recipes.selection import Asked, Drawn
+from recipes.selection import Asked, Drawn, candidates_of
 
 
-def announce(identity: str, asked: Asked, selection: Selection, data: DataSet) -> None:
+def announce(identity: str, asked: Asked, selection: Selection, each: tuple[float, ...], data: DataSet) -> None:
     """Charges the choice; nothing where this account has it already.
+
+    Args:
+        each: ε of one training, by candidate.
 
     Raises:
         PlanError: a total would be passed, and nothing was drawn.
     """
-    plan, law, total = selection.plans[0], selection.runs, asked.comparison.total()
-    epsilon = selection.counted().epsilon
+    delta, law, total = selection.plans[0].delta, selection.runs, asked.comparison.total()
+    recipes = candidates_of(asked, each)
+    plans = [PrivacyPlan.from_config(recipe.privacy, recipe.training.steps) for recipe in recipes]
+    if selection.score_noise:
+        plans.append(score_plan(selection.plans[0], selection.score_noise))
+    epsilon, plans = selection.counted().epsilon, list(dict.fromkeys(plans))
     account = Account(data.fingerprint, data.name)
-    account.announce_selection(identity, str(asked.root), plan, law.distribution, law.mean, epsilon, plan.delta, total)
+    account.announce_selection(identity, str(asked.root), plans, law.distribution, law.mean, epsilon, delta, total)
 
 
 @contextmanager
@@ -72,13 +79,15 @@ def tell(drawn: Drawn, epsilon: float, chosen: str) -> None:
     """Says that of these runs the chosen one alone was released, once.
 
     Args:
-        chosen: its name in the account; empty where none was chosen.
+        chosen: its name in the account; empty where none was chosen. Where it was trained on another machine, this account does
+            not know it.
     """
     account, law = Account(drawn.data), drawn.selection.runs
     books = account.books()
     announced = next((entry for entry in books.selections if entry.get("id") == drawn.identity), None)
-    ours = [] if announced is None else books.members(announced)
-    if announced is None or not ours or announced["runs"]:
+    if announced is None or announced.get("over", announced["runs"]):
         return
+    ours = books.members(announced)
+    chosen = chosen if chosen in ours else ""
     name, delta = str(drawn.asked.root), drawn.selection.plans[0].delta
     account.select(name, ours, law.distribution, law.mean, epsilon, delta, chosen=chosen, identity=drawn.identity)

@@ -128,8 +128,8 @@ class Account:
 
         Args:
             times: how many trainings take them, each for itself.
-            total: held besides the one that is stated for the data set. Trainings of a selection that was announced are held
-                against none: it was, as a whole.
+            total: held besides the one that is stated for the data set. Trainings of a selection that was announced, by the
+                plans that it announced, are held against none: it was, as a whole.
 
         Raises:
             PlanError: a total would be passed; nothing was announced.
@@ -247,9 +247,9 @@ class Account:
     def _check_all(self, entries: list[Entry], blocks: list[Block], total: Total | None, run: str = "") -> None:
         if totals := _totals(entries, total):
             books = Books(entries, self.data, self.name)
-            if not (run and books.is_of_a_selection(run)):
+            if not (run and books.is_of_a_selection(run, blocks)):
                 for one in totals:
-                    books.check(one, blocks)
+                    books.check(one, blocks, run=run)
 
     # -- private selections -------------------------------------------------------------------------------------------
 
@@ -257,7 +257,7 @@ class Account:
         self,
         identity: str,
         name: str,
-        plan: PrivacyPlan,
+        plans: Sequence[PrivacyPlan],
         distribution: str,
         mean: float,
         epsilon: float,
@@ -267,12 +267,12 @@ class Account:
         """Charges a selection as a whole, before the number of its trainings is drawn: one that a total cut off in its middle
         would have another number of them than was drawn. Nothing, where it stands here already.
 
-        Its trainings are the runs whose ``about`` has this ``selection``; a sum in which the chosen one alone is released holds
-        its ε in place of theirs.
+        Its trainings are the runs whose ``about`` has this ``selection``, as long as it is under way, and which announce none
+        but these plans; a sum in which the chosen one alone is released holds its ε in place of theirs.
 
         Args:
             identity: a name that no other selection has.
-            plan: of one training, for its unit and relation.
+            plans: all by which its trainings and their scores may be made, of one unit and relation.
             epsilon, delta: of the choice.
             total: held besides the one that is stated for the data set.
 
@@ -284,12 +284,12 @@ class Account:
             books = Books(entries, self.data, self.name)
             if any(entry.get("id") == identity for entry in books.selections):
                 return
-            charge = Charge(plan.unit, plan.relation, epsilon, delta)
+            charge = Charge(plans[0].unit, plans[0].relation, epsilon, delta)
             for one in _totals(entries, total):
                 books.check(one, [], charge)
-            stated = {"epsilon": as_plain(float(epsilon)), "delta": delta, "unit": plan.unit, "relation": plan.relation}
+            stated = {"epsilon": as_plain(float(epsilon)), "delta": delta, "unit": charge.unit, "relation": charge.relation}
             entry = {"kind": "select", "id": identity, "name": name, "runs": [], "distribution": distribution, "mean": mean}
-            self._write(held, {**entry, **stated, "chosen": ""})
+            self._write(held, {**entry, **stated, "plans": [as_plain(plan) for plan in plans], "over": False, "chosen": ""})
 
     def select(
         self,
@@ -306,13 +306,16 @@ class Account:
         """Says that one of these runs was chosen by a private selection, and what that costs where it alone is released.
 
         Args:
+            runs: its trainings; none where a selection that was announced drew none, or they were all made elsewhere.
             identity: of the selection, where it was announced.
 
         Raises:
             LedgerError: a run is not in this account, or promises nothing; or they are of several units or relations.
         """
         with self._chain.held() as held:
-            known = {run.name: run for run in Books(held.entries(), self.data, self.name).runs}
+            books = Books(held.entries(), self.data, self.name)
+            known = {run.name: run for run in books.runs}
+            before = next((entry for entry in books.selections if identity and entry.get("id") == identity), {})
             for run in runs:
                 if run not in known:
                     raise unknown_name("run of this data set", run, known, LedgerError)
@@ -324,7 +327,8 @@ class Account:
             if len(pairs) > 1:
                 raise LedgerError("the runs of a selection are of several units or relations; select among runs of one")
             entry = {"kind": "select", "id": identity, "name": name, "runs": list(runs)}
-            entry |= {"distribution": distribution, "mean": mean}
+            entry |= {"distribution": distribution, "mean": mean, "over": True}
+            entry |= {key: before[key] for key in ("unit", "relation", "plans") if key in before}
             for unit, relation in pairs:
                 entry |= {"unit": unit, "relation": relation}
             self._write(held, {**entry, "epsilon": as_plain(float(epsilon)), "delta": delta, "chosen": chosen})

@@ -20,7 +20,8 @@ the runs states, at which every run's ε is at least its own.
 
 **Selections.** The sum over all runs holds each training of a private selection. Beside it stands the sum in which the choice
 is charged as a whole, in place of its trainings, by basic composition: ε and δ add. That one is true where the chosen run alone
-is ever released, and it is what a stated total is held against. A run that goes on behind its selection counts by itself.
+is ever released, and it is what a stated total is held against. A run that goes on behind its selection counts by itself, and
+so does one that says it is of a selection and comes after its end, or announces a plan that the selection did not.
 
 **Without a guarantee** nothing is composed: whoever published something of such a run has published it without a bound. How
 many there were is said beside the rest.
@@ -36,6 +37,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dptrain.errors import PlanError
 from dptrain.ledger.chain import Entry
 from dptrain.ledger.training import Block, blocks_of, joined
+from dptrain.plain import from_plain
 from dptrain.plan import PrivacyPlan
 
 if TYPE_CHECKING:
@@ -170,7 +172,7 @@ class Books:
         self.data, self.entries, self.limit = data, len(entries), None
         self.selections: list[Entry] = []
         self._beyond: set[str] = set()
-        """Runs that went on after their selection was over: what they took then is no part of it, so that they count alone."""
+        """Runs that went on after their selection was over, or by another plan: that is no part of it, so that they count alone."""
         self.reads: list[Entry] = []
         self.name = name
         self.limit: Total | None = None
@@ -205,6 +207,9 @@ class Books:
             Run(name, one.about, one.began, tuple(joined(blocks_of(one.entries, data))), one.status, one.why)
             for name, one in opened.items()
         ]
+        by_name = {run.name: run for run in self.runs}
+        for entry in self.selections:
+            self._beyond |= {name for name in self.members(entry) if not _keeps_to(entry, by_name[name].blocks)}
 
     @property
     def blocks(self) -> set[str]:
@@ -232,17 +237,20 @@ class Books:
             limit_delta=None if limit is None else limit.delta,
         )
 
-    def is_of_a_selection(self, name: str) -> bool:
-        """Whether this run is one training of a selection that was announced and is under way."""
-        return any(not entry["runs"] and name in self.members(entry) for entry in self.selections)
+    def is_of_a_selection(self, name: str, blocks: Sequence[Block]) -> bool:
+        """Whether this run is one training of a selection that was announced and is under way, and these blocks are by a plan
+        that it announced."""
+        return name not in self._beyond and any(
+            not _is_over(entry) and name in self.members(entry) and _keeps_to(entry, blocks) for entry in self.selections
+        )
 
     def _chosen_among(self) -> set[str]:
         """Runs in whose place a selection is charged."""
         return {name for entry in self.selections for name in self.members(entry)} - self._beyond
 
     def members(self, entry: Entry) -> list[str]:
-        """The runs of a selection, in their order: those that it names, and those that say they are of it."""
-        known = str(entry.get("id", ""))
+        """The runs of a selection, in their order: those that it names, and those that say they are of it while it is under way."""
+        known = "" if _is_over(entry) else str(entry.get("id", ""))
         of_it = {run.name for run in self.runs if known and run.about.get("selection") == known}
         return [run.name for run in self.runs if run.name in {*entry["runs"], *of_it}]
 
@@ -291,10 +299,13 @@ class Books:
                 lines[pair] = dataclasses.replace(lines[pair], runs=lines[pair].runs + 1, steps=lines[pair].steps + run.steps)
         return tuple(lines[pair] for pair in sorted(lines))
 
-    def check(self, total: Total, more: Sequence[Block], charge: Charge | None = None) -> float:
+    def check(self, total: Total, more: Sequence[Block], charge: Charge | None = None, run: str = "") -> float:
         """Refuses blocks with which ``total`` would be passed, or a selection; gives the ε that is spent with them.
 
         Of selections that were announced the choice is charged in place of the trainings, by basic composition: ε and δ add.
+
+        Args:
+            run: whose blocks they are, where they are no part of a selection: if it was in one, it counts by itself with them.
 
         Raises:
             PlanError: it would be passed, something without a guarantee is not allowed, or units or relations differ.
@@ -308,7 +319,7 @@ class Books:
         added = [block for block in more if block.plan.is_private]
         if not added and charge is None:
             return 0.0
-        among = self._chosen_among()
+        among = self._chosen_among() - {run}
         before = [block for run in self.runs if run.has_guarantee and run.name not in among for block in run.blocks]
         charges = self._charges()
         new = [*charges, charge] if charge else charges
@@ -352,6 +363,20 @@ class Books:
                 f"{stated} was passed by {unprotected} earlier runs without a guarantee, whose ε is infinite; where nothing of "
                 "them ever leaves this machine, say so: --unprotected allowed"
             )
+
+
+def _is_over(entry: Entry) -> bool:
+    """Whether a selection has said which runs it had."""
+    return bool(entry.get("over", entry["runs"]))
+
+
+def _keeps_to(entry: Entry, blocks: Iterable[Block]) -> bool:
+    """Whether blocks are by plans that a selection announced; true of all where it announced none."""
+    plans = entry.get("plans")
+    if plans is None:
+        return True
+    known = {from_plain(PrivacyPlan, plan, "a selection's plan") for plan in plans}
+    return all(block.plan in known for block in blocks if block.last > block.first)
 
 
 def _grouped(runs: Iterable[Run], delta: float | None) -> tuple[Spent, ...]:

@@ -17,8 +17,9 @@ from torch import nn
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 from dptrain import accounting, make_private, per_example
+from dptrain.checkpoint import pack_json, write_folder
 from dptrain.data.examples import Examples
-from dptrain.errors import LedgerError, PlanError
+from dptrain.errors import LedgerError, PlanError, ProtocolError
 from dptrain.ledger import Account, Books, Ledger, Total, accounts, folder, named
 from dptrain.ledger.training import announced
 from dptrain.plan import PrivacyPlan
@@ -163,6 +164,39 @@ def test_a_selection_stands_in_place_of_its_runs_where_the_chosen_one_alone_is_r
     assert only_chosen.runs == 4
     with pytest.raises(LedgerError, match="there is no run of this data set"):
         account.select("rate", ["unknown"], "poisson", 10.0, 2.5, 1e-5)
+
+
+def test_a_run_gets_past_no_total_by_saying_that_it_is_of_a_selection(account: Account):
+    """Neither by another plan than was announced, nor when the choice is over, nor by going on."""
+    account.limit(5.0, 3e-4)
+    account.announce_selection("s", "rate", [PLAN], "geometric", 3.0, 3.0, 1e-4)
+    loud = dataclasses.replace(PLAN, noise_multiplier=0.3)
+    one, other = account.open({"selection": "s"}), account.open({"selection": "s"})
+    for run in (one, other):
+        account.reserve(run, PLAN, 0, 6)
+        with pytest.raises(PlanError, match="would be passed"):
+            account.reserve(run, loud, 0, 6)
+    assert account.statement().only_selected[0].epsilon == 3.0
+    account.select("rate", [one, other], "geometric", 3.0, 3.0, 1e-4, chosen=one, identity="s")
+    assert account.statement().only_selected[0].epsilon == 3.0
+    quiet = dataclasses.replace(PLAN, noise_multiplier=5.0)
+    alone = accounting.epsilon_pld(quiet.event(), 2e-4)  # δ of the choice and of the rest add up to that of the total
+    late = account.open({"selection": "s"})
+    account.reserve(late, quiet, 0, 6)
+    assert account.statement().only_selected[0].epsilon == pytest.approx(3 + alone, abs=0.02)
+    with pytest.raises(PlanError, match="would be passed"):  # all of a run that goes on counts beside the choice
+        account.reserve(one, PLAN, 0, 1)
+    assert account.statement().only_selected[0].epsilon < 5
+
+
+def test_a_selection_that_drew_no_training_or_trained_elsewhere_is_over_too(account: Account):
+    account.announce_selection("s", "rate", [PLAN], "poisson", 3.0, 3.0, 1e-4)
+    account.select("rate", [], "poisson", 3.0, 3.0, 1e-4, identity="s")
+    account.limit(3.5, 3e-4)
+    with pytest.raises(PlanError, match="would be passed"):
+        account.reserve(account.open({"selection": "s"}), PLAN, 0, 6)
+    (held,) = account.statement().only_selected
+    assert (held.unit, held.epsilon, held.runs) == ("example", 3.0, 0)
 
 
 # -- totals -----------------------------------------------------------------------------------------------------------
@@ -407,6 +441,31 @@ def test_batches_that_are_stepped_behind_their_iterator_are_in_the_account(steps
         private.step(next(private.batches()))
     assert only().runs()[0].steps == steps
     assert only().statement().spent[0].epsilon == private.epsilon()
+
+
+def test_checkpoints_of_an_earlier_version_that_stood_in_no_account_are_told_apart(tmp_path: Path):
+    """They name no block and no run: what one of them spent is not taken for what the other did."""
+    for name in ("a", "b"):
+        run(training(account="none"), 3).save(tmp_path / name)
+        path = tmp_path / name / "private" / "checkpoint"
+        files = {part: (path / part).read_bytes() for part in ("state.json", "state.safetensors")}
+        state = json.loads(files["state.json"])
+        del state["blocks"]
+        write_folder(path, {**files, "state.json": pack_json(state)})
+        branch = training()
+        branch.resume(tmp_path / name)
+        run(branch, 4)
+    assert [found.steps for found in only().runs()] == [4, 4]
+
+
+def test_a_training_of_the_same_kind_that_stands_in_no_account_cannot_be_saved(tmp_path: Path):
+    private = training()
+    model = nn.Linear(2, 3)
+    other = private.again(model, torch.optim.SGD(model.parameters(), 0.1), private.examples)
+    run(other)
+    with pytest.raises(ProtocolError, match="stands in no account"):
+        other.save(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
 
 
 # -- damage -----------------------------------------------------------------------------------------------------------

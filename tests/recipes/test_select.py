@@ -288,6 +288,7 @@ def test_a_total_is_held_against_the_choice_before_anything_is_drawn(
     (spent,), (held,) = account().statement().spent, account().statement().only_selected
     assert spent.epsilon > 5 > held.epsilon == outcome.epsilon
     assert held.runs == 3
+    assert not account().books()._beyond  # each kept to the plans that were announced
     assert {run.status for run in account().runs()} == {"done"}
     entries = len(account().entries())
 
@@ -326,6 +327,24 @@ def test_a_total_that_is_stated_later_changes_no_number_of_trainings(
     for run in (account().open({}), chosen):  # the choice is over, also for the chosen one
         with pytest.raises(PlanError, match="would be passed"):
             account().reserve(run, plan, 0, 1)
+
+
+def test_a_selection_ends_on_another_machine_also_where_the_best_was_trained_on_the_first(
+    three: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(selecting.runner, "evaluate", lambda *given, **more: None)
+    monkeypatch.setattr(selecting.runs, "report", lambda root: None)
+    scores = iter([3.0, 2.0, 1.0])
+    monkeypatch.setattr(selecting, "score", lambda *given, **more: next(scores))
+    root = tmp_path / "chosen"
+    with pytest.MonkeyPatch.context() as patched:
+        interrupted_at(2, patched, KeyboardInterrupt())
+        assert main(["select", "digits", *EACH, "--output", str(root)]) == INTERRUPTED
+    monkeypatch.setenv("DPTRAIN_LEDGER", str(tmp_path / "another"))
+    outcome = selecting.resume(root, progress=False)
+    assert outcome.folder is not None
+    (told,) = account().statement().selected
+    assert (told.runs, told.chosen, told.epsilon) == (2, "", outcome.epsilon)
 
 
 def test_two_selections_in_one_folder_are_told_apart(three: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
