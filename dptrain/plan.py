@@ -36,7 +36,7 @@ import functools
 import hashlib
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import TYPE_CHECKING, Any, get_args
@@ -621,7 +621,37 @@ def _searched(plan: PrivacyPlan, epsilon: float) -> float:
     low = high / 1.25
     while low > 1e-3 and spent(low) <= epsilon:
         high, low = low, low / 1.25
-    while high / low > 1 + 1e-4:
+    narrow = _narrowed(spent, epsilon, low, high) if low > 1e-3 else (low, high)
+    found = _halved(spent, epsilon, low, high, narrow)
+    return found if spent(found) <= epsilon else _halved(spent, epsilon, low, high, (low, high))
+
+
+NARROW = 1 + 1e-4
+"""How near the two ends of a search come."""
+
+
+def _halved(spent: Callable[[float], float], epsilon: float, low: float, high: float, narrow: tuple[float, float]) -> float:
+    """By bisection between ``low``, which spends too much, and ``high``. What lies outside of ``narrow``, of which the same is
+    known, is not counted."""
+    while high / low > NARROW:
         middle = math.sqrt(low * high)
-        low, high = (low, middle) if spent(middle) <= epsilon else (middle, high)
+        enough = middle >= narrow[1] or (middle > narrow[0] and spent(middle) <= epsilon)
+        low, high = (low, middle) if enough else (middle, high)
     return high
+
+
+def _narrowed(spent: Callable[[float], float], epsilon: float, low: float, high: float) -> tuple[float, float]:
+    """Two σ near each other, of which the first spends too much and the second does not: log ε is almost a line in log σ. Each
+    guess is moved a little to the side of the end that is farther from it."""
+    ends = {low: spent(low), high: spent(high)}
+    for _ in range(6):
+        if high / low <= NARROW or not all(0 < value < math.inf for value in ends.values()) or ends[low] <= ends[high]:
+            break
+        share = math.log(ends[low] / epsilon) / math.log(ends[low] / ends[high])
+        guess = low * (high / low) ** min(max(share, 0.0), 1.0)
+        guess *= 1 + 3e-5 if high / guess > guess / low else 1 - 3e-5
+        if not low < guess < high:
+            break
+        ends[guess] = spent(guess)
+        low, high = (low, guess) if ends[guess] <= epsilon else (guess, high)
+    return low, high

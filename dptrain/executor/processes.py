@@ -41,6 +41,8 @@ class _Worker:
         found: "queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]",
     ):
         self.label: str | None = None
+        self.kind: str | None = None
+        """Of its latest job."""
         self._nursery = nursery
         self.process: Born | subprocess.Popen[str]
         if nursery is not None:
@@ -69,7 +71,7 @@ class _Worker:
 
     def give(self, work: Work, label: str) -> None:
         assert self.process.stdin is not None
-        self.label = label
+        self.label, self.kind = label, kind_of(label)
         with contextlib.suppress(OSError):  # it has died, which its listener says
             self.process.stdin.write(line(work, label))
             self.process.stdin.flush()
@@ -102,6 +104,20 @@ class _Worker:
         self.process.kill()
         self.process.wait()
         self._errors.close()
+
+
+def _next(worker: _Worker, workers: list[_Worker], waiting: deque[str]) -> str:
+    """Takes what a worker is to do: rather another seed of what it did before, since it has computed what they share; and
+    rather not what another one does that for."""
+    mine, others = worker.kind, {other.kind for other in workers if other is not worker}
+    label = min(waiting, key=lambda label: 0 if kind_of(label) == mine else 2 if kind_of(label) in others else 1)
+    waiting.remove(label)
+    return label
+
+
+def kind_of(label: str) -> str:
+    """What stands before a label's seed: ``eps=08.00`` of ``eps=08.00/seed=0``."""
+    return label.rpartition("/")[0]
 
 
 class Local:
@@ -171,7 +187,7 @@ class Local:
                         worker.label = None
                         yield Finished(**said)
                     if waiting and not said.get("stopped"):
-                        worker.give(work, waiting.popleft())
+                        worker.give(work, _next(worker, workers, waiting))
             finally:
                 self._end()
                 if not self._stays:

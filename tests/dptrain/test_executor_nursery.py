@@ -69,6 +69,19 @@ def test_what_was_prepared_serves_one_work_after_the_other_until_it_is_closed(tm
     assert not Path(f"/proc/{nursery}").exists()
 
 
+def test_a_worker_goes_on_with_the_seeds_of_what_it_did_before(tmp_path: Path):
+    labels = [f"done-{budget}/seed={seed}" for budget in (8, 4, 2, 1) for seed in range(3)]
+    found = list(EXECUTORS["local"](Options(jobs=2, threads=1)).run(Work(do, tmp_path), labels))
+    assert sorted(job.label for job in found) == sorted(labels)
+    by_worker: dict[str, set[str]] = {}
+    for path in (tmp_path / "begun").iterdir():
+        by_worker.setdefault(path.suffix, set()).add(path.name.partition("_")[0])
+    assert len(by_worker) == 2
+    one, other = by_worker.values()
+    assert one | other == {"done-8", "done-4", "done-2", "done-1"}
+    assert len(one & other) <= 1  # the last of all is shared out
+
+
 def test_a_nursery_that_is_killed_takes_no_job_along_and_another_one_takes_its_place(tmp_path: Path):
     executor = EXECUTORS["local"](Options(jobs=2, threads=1))
     running = executor.run(Work(do, tmp_path), ["waits-0", "dies", "done-1", "done-2"])

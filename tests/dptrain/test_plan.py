@@ -16,7 +16,7 @@ from dptrain import accounting
 from dptrain import plan as plan_module
 from dptrain.errors import PlanError
 from dptrain.plain import as_plain, from_plain
-from dptrain.plan import PrivacyPlan
+from dptrain.plan import PrivacyPlan, _halved, _narrowed, _searched
 from dptrain.recipe import PrivacyConfig
 
 PLAN = PrivacyPlan(sampling_rate=0.1, expected_batch_size=100, steps=50, clipping_norm=1.0, delta=1e-5)
@@ -355,3 +355,40 @@ def test_a_noise_multiplier_that_is_taken_up_spends_no_more_than_the_budget(
     plan_module._calibrated.cache_clear()
     assert plan.noise_multiplier == (told * found if taken else found)
     assert plan.guarantee().epsilon <= 3.0
+
+
+@pytest.mark.parametrize(
+    ("rate", "steps", "delta", "epsilon"),
+    [(1.0, 60, 1e-4, 12.0), (1.0, 60, 1e-4, 2.0), (1.0, 60, 1e-4, 0.5), (0.01, 500, 1e-5, 0.5)],
+)
+def test_calibration_finds_what_bisection_finds_and_counts_less(rate: float, steps: int, delta: float, epsilon: float):
+    """The noise multiplier of a budget stays what it was, to the last bit: results of earlier runs are found again by it."""
+    plan = PrivacyPlan(sampling_rate=rate, expected_batch_size=900 * rate, steps=steps, clipping_norm=1.0, delta=delta)
+    counted: list[float] = []
+
+    def spent(noise_multiplier: float) -> float:
+        counted.append(noise_multiplier)
+        return accounting.epsilon(dataclasses.replace(plan, noise_multiplier=noise_multiplier).event(), delta)
+
+    found = plan.calibrate(epsilon=epsilon).noise_multiplier
+    high = 1.0
+    while accounting.epsilon_rdp(dataclasses.replace(plan, noise_multiplier=high).event(), delta) > max(epsilon, 2.0):
+        high *= 1.5
+    while spent(high) > epsilon:
+        high *= 1.25
+    low = high / 1.25
+    while spent(low) <= epsilon:
+        high, low = low, low / 1.25
+    bracket, already = (low, high), len(counted)
+    assert _halved(spent, epsilon, low, high, bracket) == found
+    by_halves = len(counted) - already
+    narrow = _narrowed(spent, epsilon, low, high)
+    assert _halved(spent, epsilon, low, high, narrow) == found
+    assert len(counted) - already - by_halves <= by_halves - 2  # both ends are counted again here, from the cache elsewhere
+
+
+def test_a_search_whose_first_guesses_mislead_is_made_again_by_halves(monkeypatch: pytest.MonkeyPatch):
+    plan = PrivacyPlan(sampling_rate=1.0, expected_batch_size=900.0, steps=60, clipping_norm=1.0, delta=1e-4)
+    expected = _searched(plan, 3.0)
+    monkeypatch.setattr("dptrain.plan._narrowed", lambda spent, epsilon, low, high: (low, low * 1.0001))
+    assert _searched(plan, 3.0) == expected
