@@ -20,7 +20,8 @@ from recipes.comparison import load
 from recipes.display import Display, described
 from recipes.jobs import foreign, labelled
 from recipes.sweep import Sweep, split_flags
-from tests.recipes.test_cli import dptrain
+from tests.conftest import leave_undrawn
+from tests.recipes.test_cli import dptrain, here
 
 LABELS = ["non_private/seed=0", "eps=08.00/seed=0"]
 SMALL = ["run", "digits", "--epsilons", "inf", "8", "--seeds", "0", "--baselines", "--training.steps", "4"]
@@ -137,10 +138,16 @@ def test_a_log_file_has_a_line_a_job_and_nothing_that_is_written_over(tmp_path: 
 
 @pytest.fixture(scope="module")
 def by_each(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same comparison by each executor."""
+    """The same comparison by each executor; without one in this process, and its page and pictures are not drawn."""
     folder = tmp_path_factory.mktemp("executors")
     for way, flags in WAYS.items():
-        done = dptrain(*SMALL, *FIXED, *flags, "--output", way, cwd=folder, seconds=900)
+        command = [*SMALL, *FIXED, *flags, "--output", way]
+        if flags:
+            done = dptrain(*command, cwd=folder, seconds=900)
+        else:
+            with pytest.MonkeyPatch.context() as patched:
+                leave_undrawn(patched)
+                done = here(*command, cwd=folder)
         assert done.returncode == 0, (way, done.stderr)
         for number, label in enumerate(sorted(LABELS, key=lambda label: done.stderr.index(label)), 1):
             assert re.search(rf"^\[{number}/2\] {label}: done in", done.stderr, re.MULTILINE), done.stderr
@@ -173,14 +180,15 @@ def test_nothing_of_a_sweep_is_left_but_its_results(by_each: Path, way: str):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_a_complete_sweep_starts_nothing_and_a_part_of_it_can_be_repeated(by_each: Path, tmp_path: Path):
     shutil.copytree(by_each / "local", tmp_path / "mine")
-    again = dptrain("resume", "mine", "--jobs", "2", cwd=tmp_path)
+    again = here("resume", "mine", "--jobs", "2", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "done in" not in again.stderr
     for label in LABELS:
         shutil.rmtree(tmp_path / "mine" / label)
-    part = dptrain("resume", "mine", "--only", LABELS[1], cwd=tmp_path)
+    part = here("resume", "mine", "--only", LABELS[1], cwd=tmp_path)
     assert part.returncode == 1
     assert (tmp_path / "mine" / LABELS[1] / "release" / "card.json").exists()
     assert not (tmp_path / "mine" / LABELS[0]).exists()
@@ -238,7 +246,7 @@ def test_a_killed_worker_fails_its_job_alone_and_ctrl_c_leaves_checkpoints_and_a
                 time.sleep(0.1)
 
         until(lambda: all(ledger.exists() for ledger in ledgers[:2]))
-        second = dptrain(*LONG, cwd=tmp_path)
+        second = here(*LONG, cwd=tmp_path)
         assert second.returncode == 2
         assert "in use by process" in second.stderr
         holder = re.search(r"process (\d+)", (root / ledgers[0].parent.parent / ".lock").read_text())
@@ -280,7 +288,7 @@ def test_a_model_of_a_users_script_is_refused_before_anything_is_written(tmp_pat
 
 
 def test_several_processes_a_model_and_several_models_at_once_are_not_mixed(tmp_path: Path):
-    done = dptrain("run", "digits", "--jobs", "2", "--distributed", "2", cwd=tmp_path)
+    done = here("run", "digits", "--jobs", "2", "--distributed", "2", cwd=tmp_path)
     assert done.returncode == 2
     assert "give one of both" in done.stderr
     assert list(tmp_path.iterdir()) == []
