@@ -15,6 +15,7 @@ import pytest
 from dptrain.distributed import RENDEZVOUS
 from dptrain.errors import ConfigError
 from recipes import launch
+from tests.recipes.test_cli import here
 
 SMALL = ["--epsilons", "8", "--seeds", "0", "--baselines", "--evaluation.attacks", "membership.threshold", "--output", "mine"]
 
@@ -113,10 +114,11 @@ def card(folder: Path) -> dict:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_two_processes_make_the_run_of_one(tmp_path: Path):
     """Same guarantee and same card, but for what is drawn anew in each run; and nothing says it twice."""
     short = [*SMALL[:-1], "one", "--training.steps", "10"]
-    alone = dptrain("run", "digits", *short, cwd=tmp_path)
+    alone = here("run", "digits", *short, cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr
     short[short.index("one")] = "two"
     together = dptrain("run", "digits", *short, "--distributed", "2", cwd=tmp_path)
