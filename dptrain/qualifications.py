@@ -23,6 +23,7 @@ from dptrain.models import front, frozen
 from dptrain.models.hugging_face import LowRank
 from dptrain.plan import PrivacyPlan
 from dptrain.recipe import Recipe
+from dptrain.rounding import up
 from dptrain.sampling import sampler_for
 
 
@@ -41,7 +42,7 @@ def qualifications(recipe: Recipe, plan: PrivacyPlan, model: nn.Module, data: Da
     if recipe.regularization.early_stopping:
         yield (
             f"When training ended was decided by the loss of its weights on public examples: ε is what had been spent by then, "
-            f"and what is promised beforehand is ε for all {plan.steps} updates of the plan, {plan.guarantee().epsilon:.4f}."
+            f"and what is promised beforehand is ε for all {plan.steps} updates of the plan, {up(plan.guarantee().epsilon, 4)}."
         )
     if recipe.regularization.distillation:
         yield (

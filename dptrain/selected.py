@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dptrain.errors import PlanError
 from dptrain.plain import as_plain, from_plain
 from dptrain.plan import Guarantee, PrivacyPlan
+from dptrain.rounding import up
 from dptrain.selection import CountedSelection, Runs, count
 
 if TYPE_CHECKING:
@@ -110,13 +111,13 @@ class Selection:
             else "the number of right answers on public examples, which costs nothing"
         )
         return (
-            f"({_up(counted.epsilon)}, {each.delta:g})-differential privacy for one {each.unit}, of a model that was chosen "
+            f"({up(counted.epsilon)}, {each.delta:g})-differential privacy for one {each.unit}, of a model that was chosen "
             f"out of several. A random number of trainings ({how}) was drawn without looking at the data; each drew one of "
             f"{len(self.candidates)} candidate{'s' if len(self.candidates) != 1 else ''} that were fixed beforehand, each as "
             f"likely as any other: {'; '.join(self.candidates)}. The one with the best score alone is released; its score is "
             f"{scored}. By {self.runs.theorem} of Papernot & Steinke 2022 (Hyperparameter Tuning with Rényi Differential "
-            f"Privacy) the best of them has ε = {_up(counted.by_renyi)}, and by its privacy profile, a proof that loses less, "
-            f"{_up(counted.by_profiles)}: the smaller one is stated. It holds as long as nobody sees what the others gave: "
+            f"Privacy) the best of them has ε = {up(counted.by_renyi)}, and by its privacy profile, a proof that loses less, "
+            f"{up(counted.by_profiles)}: the smaller one is stated. It holds as long as nobody sees what the others gave: "
             f"neither how many there were, nor their weights, scores or curves. Of a single training: {each.statement}"
         )
 
@@ -174,11 +175,6 @@ def as_selected(card: dict[str, Any], selection: Selection) -> dict[str, Any]:
         return card
     each = from_plain(Guarantee, card["guarantee"], "the release card")
     return {**card, "selection": as_plain(selection), "guarantee": as_plain(selection.guarantee(each))}
-
-
-def _up(epsilon: float) -> str:
-    """A bound in two decimals, which holds too."""
-    return f"{math.ceil(epsilon * 100) / 100:.2f}" if math.isfinite(epsilon) else "inf"
 
 
 @functools.lru_cache(maxsize=16)

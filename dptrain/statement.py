@@ -3,10 +3,12 @@
 >>> from dptrain.plan import PrivacyPlan
 >>> plan = PrivacyPlan(sampling_rate=1.0, expected_batch_size=90, steps=6, clipping_norm=1, delta=1e-4, noise_multiplier=9)
 >>> print(plan.guarantee().statement[:60])
-(0.99, 0.0001)-differential privacy for one example: adding
+(0.87, 0.0001)-differential privacy for one example: adding
 """
 
 from typing import TYPE_CHECKING
+
+from dptrain.rounding import up
 
 if TYPE_CHECKING:
     from dptrain.accounting import Counted
@@ -30,8 +32,8 @@ def statement(plan: "PrivacyPlan", counted: "Counted", steps: int) -> str:
         return f"No differential privacy: {_lacking(plan)}, so nothing is promised to any {plan.unit} (ε = ∞)."
     change = BLANKING.get(plan.unit, RELATIONS[plan.relation].format(unit=plan.unit))
     return (
-        f"({counted.epsilon:.2f}, {plan.delta:g})-differential privacy for one {plan.unit}: {change} changes the "
-        f"probability of any outcome by a factor of at most e^{counted.epsilon:.2f}, except with probability "
+        f"({up(counted.epsilon)}, {plan.delta:g})-differential privacy for one {plan.unit}: {change} changes the "
+        f"probability of any outcome by a factor of at most e^{up(counted.epsilon)}, except with probability "
         f"{plan.delta:g}. {_covered(plan, steps)} {_counted(counted)} {_to_a_person(plan)} It assumes {_assumed(plan)} exact "
         f"real arithmetic: rounding in floating point is not part of the proof."
     )
@@ -137,10 +139,11 @@ def _drawn(plan: "PrivacyPlan") -> str:
 def _counted(counted: "Counted") -> str:
     names = counted.accountant.split()[0], counted.cross_check_accountant.split()[0]
     if names[0] == "Pure":
-        sums = f"as pure ε, which adds up ({counted.epsilon:.4f})"
-        return f"Counted {sums}, and cross-checked by {names[1]} ({counted.cross_check:.4f})."
+        sums = f"as pure ε, which adds up ({up(counted.epsilon, 4)})"
+        return f"Counted {sums}, and cross-checked by {names[1]} ({up(counted.cross_check, 4)})."
     how = "bounded from above" if names[1] == "RDP" else "cross-checked"
-    return f"Counted by the {names[0]} accountant ({counted.epsilon:.4f}) and {how} by {names[1]} ({counted.cross_check:.4f})."
+    figures = up(counted.epsilon, 4), up(counted.cross_check, 4)
+    return f"Counted by the {names[0]} accountant ({figures[0]}) and {how} by {names[1]} ({figures[1]})."
 
 
 def _to_a_person(plan: "PrivacyPlan") -> str:

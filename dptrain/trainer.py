@@ -53,6 +53,7 @@ from dptrain.recipe import Performance, Recipe
 from dptrain.registry import LOSSES, OPTIMIZERS
 from dptrain.regularization import check_regularization
 from dptrain.release.guard import stated
+from dptrain.rounding import up
 from dptrain.stopping import EarlyStopping
 from dptrain.telemetry import Telemetry
 
@@ -465,7 +466,7 @@ class Trainer:
         """ε takes up to a third of a second to compute: it is shown ten times a training, and only where it is seen."""
         taken, total = self.training.steps_taken, self.training.plan.steps
         if not bar.disable and self.training.plan.is_private and (taken * 10) // total > ((taken - 1) * 10) // total:
-            bar.set_postfix_str(f"ε ≤ {self.training.epsilon():.2f}")
+            bar.set_postfix_str(f"ε ≤ {up(self.training.epsilon())}")
 
 
 def _comparable(value: Any, where: Path) -> Any:

@@ -25,6 +25,7 @@ from typing import Any
 from dptrain.errors import CheckpointError
 from dptrain.release.checks import Check, Outcome, Released, of_account, of_release
 from dptrain.release.policy import Policy
+from dptrain.rounding import down, up
 from evaluation.clearance_bounds import of_bounds
 from evaluation.clearance_guards import shown
 from evaluation.result import AttackResult, AuditResult, Measure, RunResult, read_run
@@ -121,7 +122,7 @@ def _of_audits(released: Released, evidence: Evidence, policy: Policy) -> Iterat
     required = "no audit that contradicts its claim, and no bound above ε"
     against = [f"{one.how} at step {one.step}: {'; '.join(one.contradictions)}" for one in evidence.audits if not one.ok]
     against += [
-        f"{bound.method} gives ε ≥ {bound.epsilon:.3f} at step {one.step}, and the card states {released.epsilon:.3f}"
+        f"{bound.method} gives ε ≥ {down(bound.epsilon)} at step {one.step}, and the card states {up(released.epsilon, 3)}"
         for one in own
         for bound in one.bounds
         if bound.holds_for == ANY_MECHANISM and not bound.epsilon <= released.epsilon and one.step <= released.steps
@@ -140,7 +141,7 @@ def _of_audits(released: Released, evidence: Evidence, policy: Policy) -> Iterat
         yield Check(name="audits", verdict="cannot be judged", found=found, required=required, to_do=mend)
     else:
         bounds = [bound.epsilon for one in own for bound in one.bounds if bound.holds_for == ANY_MECHANISM]
-        most = f"; the largest bound is ε ≥ {max(bounds):.3f}" if bounds else ""
+        most = f"; the largest bound is ε ≥ {down(max(bounds))}" if bounds else ""
         yield Check(name="audits", verdict="met", found=f"{len(own)} of this recipe{most}", required=required)
     if policy.require_audit:
         whole = [one for one in own if one.step == released.steps and any(bound.is_bound for bound in one.bounds)]

@@ -27,6 +27,7 @@ from dptrain.fleet.processes import startable
 from dptrain.ledger import Account, Spending
 from dptrain.plan import PrivacyPlan
 from dptrain.recipe import Recipe
+from dptrain.rounding import up
 from evaluation.audit import black_box, white_box
 from evaluation.audit.canaries import Kind
 from evaluation.audit.game import Game
@@ -208,7 +209,7 @@ def _processes(recipe: Recipe, trainings: int, comparison: Comparison) -> int:
 
 
 CONTRADICTED = (
-    "This audit contradicts the claim of ε = {epsilon:.3f}: {what}. Do not release a model of this recipe: either the "
+    "This audit contradicts the claim of ε = {epsilon}: {what}. Do not release a model of this recipe: either the "
     "mechanism is not the one that was counted, or the account is wrong. A sound mechanism is accused like this in "
     "at most 6% of audits, and by what it says of itself in far fewer."
 )
@@ -223,5 +224,5 @@ NOT_CONTRADICTED = (
 def conclusion(found: list[AuditResult]) -> str:
     """What all audits together say of the claims."""
     broken = [one for one in found if not one.ok]
-    said = [CONTRADICTED.format(epsilon=one.epsilon, what="; ".join(one.contradictions)) for one in broken]
+    said = [CONTRADICTED.format(epsilon=up(one.epsilon, 3), what="; ".join(one.contradictions)) for one in broken]
     return "\n\n".join(said or [NOT_CONTRADICTED])

@@ -12,6 +12,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dptrain.executor.status import Status, read_statuses
+from dptrain.rounding import up
 
 EVERY = 0.5
 """Seconds between two looks at what the jobs say."""
@@ -78,4 +79,4 @@ def described(status: Status) -> str:
     """A running job in a line."""
     text = f"{status.label}  {status.phase}"
     text += f" {status.step}/{status.steps}" if status.steps else ""
-    return text + (f"  ε ≤ {status.epsilon:.2f}" if status.epsilon is not None else "")
+    return text + (f"  ε ≤ {up(status.epsilon)}" if status.epsilon is not None else "")

@@ -12,6 +12,7 @@ from typing import Any
 from dptrain.errors import ConfigError, LedgerError, nearest, unknown_name
 from dptrain.ledger import Account, Books, Chain, Run, Spent, Statement, accounts, folder
 from dptrain.plain import as_plain
+from dptrain.rounding import up
 
 HELP = """usage: dptrain ledger [DATA] [--format text|json]
        dptrain ledger limit DATA --epsilon 10 --delta 1e-5 [--unprotected refused|allowed] [--why TEXT]
@@ -173,7 +174,7 @@ def lines_of(statement: Statement) -> list[str]:
     for one in statement.selected:
         lines.append(
             f"  selection {one.name!r}: the best of {one.runs} runs, a number that was drawn ({one.distribution}, mean "
-            f"{one.mean:g}): ε = {one.epsilon:.4g} at δ = {one.delta:g} for {one.chosen or 'the chosen one'} alone"
+            f"{one.mean:g}): ε = {up(one.epsilon)} at δ = {one.delta:g} for {one.chosen or 'the chosen one'} alone"
         )
     lines += [f"  where of each selection the chosen run alone is released: {_spent(line)}" for line in statement.only_selected]
     return [*lines, f"  {_limit(statement)}"]
@@ -241,7 +242,7 @@ def clock(account: Account) -> list[str]:
 
 
 def _shown(epsilon: float) -> str:
-    return "∞" if math.isinf(epsilon) else f"{epsilon:.2f}"
+    return "∞" if math.isinf(epsilon) else up(epsilon)
 
 
 # -- flags ------------------------------------------------------------------------------------------------------------

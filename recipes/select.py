@@ -28,6 +28,7 @@ import math
 from pathlib import Path
 
 from dptrain import selection
+from dptrain.rounding import up
 from recipes import cli, comparison, runs, selecting
 from recipes.selecting import Outcome, is_selection
 from recipes.selection import Asked
@@ -71,16 +72,16 @@ def shown(outcome: Outcome) -> int:
     else:
         code = cli._show(outcome.result, outcome.folder.parents[1])
         print(f"\nchosen: {outcome.chosen}\n        {outcome.folder}")
-    each = " or ".join(f"{one.guarantee().epsilon:.3f} (σ = {one.noise_multiplier:.4g})" for one in of.plans)
+    each = " or ".join(f"{up(one.guarantee().epsilon, 3)} (σ = {one.noise_multiplier:.4g})" for one in of.plans)
     print(
-        f"ε = {outcome.epsilon:.3f} at δ = {plan.delta:g} for the choice, of {law.mean:g} trainings on average "
+        f"ε = {up(outcome.epsilon, 3)} at δ = {plan.delta:g} for the choice, of {law.mean:g} trainings on average "
         f"({law.distribution.replace('_', ' ')}); each has ε = {each}"
     )
-    print(f"  by Papernot & Steinke's {law.theorem} alone {counted.by_renyi:.3f}; {math.ceil(law.mean)} trainings composed: "
-          f"{selection.composed(of.events()[0], math.ceil(law.mean), plan.delta, plan.relation):.3f}")  # fmt: skip
+    print(f"  by Papernot & Steinke's {law.theorem} alone {up(counted.by_renyi, 3)}; {math.ceil(law.mean)} trainings composed: "
+          f"{up(selection.composed(of.events()[0], math.ceil(law.mean), plan.delta, plan.relation), 3)}")  # fmt: skip
     print(
         f"  for you alone, since it tells how many there were: these trainings, all shown, would have cost "
-        f"{outcome.composed:.3f}; do not publish private/"
+        f"{up(outcome.composed, 3)}; do not publish private/"
     )
     return code
 

@@ -172,7 +172,7 @@ class Books:
         self.data, self.entries, self.limit = data, len(entries), None
         self.selections: list[Entry] = []
         self._beyond: set[str] = set()
-        """Runs that went on after their selection was over, or by another plan: that is no part of it, so that they count alone."""
+        """Runs that went on after their selection was over, or by another plan: no part of it, so that they count alone."""
         self.reads: list[Entry] = []
         self.name = name
         self.limit: Total | None = None
@@ -249,7 +249,7 @@ class Books:
         return {name for entry in self.selections for name in self.members(entry)} - self._beyond
 
     def members(self, entry: Entry) -> list[str]:
-        """The runs of a selection, in their order: those that it names, and those that say they are of it while it is under way."""
+        """The runs of a selection, in their order: those that it names; while it is under way, those that say so."""
         known = "" if _is_over(entry) else str(entry.get("id", ""))
         of_it = {run.name for run in self.runs if known and run.about.get("selection") == known}
         return [run.name for run in self.runs if run.name in {*entry["runs"], *of_it}]

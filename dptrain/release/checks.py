@@ -33,6 +33,7 @@ from dptrain.plain import from_plain
 from dptrain.plan import PrivacyPlan
 from dptrain.release.names import as_published, in_no_text
 from dptrain.release.policy import Policy
+from dptrain.rounding import up
 from dptrain.selected import selection_of
 from dptrain.selection import count
 
@@ -145,7 +146,7 @@ def of_account(released: Released, policy: Policy) -> tuple[tuple[Check, ...], f
         return (_bounded(math.inf, policy), *_of_delta(None, policy)), math.inf
     kept = f"{released.run / 'private' / 'ledger.jsonl'} and split.npz beside it"
     restore = f"restore {kept} from a copy; without them, train into another folder"
-    required = f"every update accounted for, and no more than the card's ε = {released.epsilon:.4f}"
+    required = f"every update accounted for, and no more than the card's ε = {up(released.epsilon, 4)}"
     try:
         counted = _counted(released)
     except (UserError, KeyError, TypeError) as error:
@@ -165,7 +166,7 @@ def of_account(released: Released, policy: Policy) -> tuple[tuple[Check, ...], f
     ledger = Check(
         name="ledger",
         verdict="not met" if refused else "met",
-        found=f"ε = {counted:.4f} for all that it counts{', stated in place of the card' if above and not refused else ''}",
+        found=f"ε = {up(counted, 4)} for all that it counts{', stated in place of the card' if above and not refused else ''}",
         required=required,
         to_do="train into another folder; or, where a crash left updates behind that nobody has seen, give the policy "
         'ledger_above_card = "state", and the model card states this ε'
@@ -214,7 +215,7 @@ def _bounded(epsilon: float, policy: Policy) -> Check:
     return Check(
         name="maximum_epsilon",
         verdict="met" if met else "not met",
-        found="no guarantee (ε = ∞)" if math.isinf(epsilon) else f"ε = {epsilon:.4f}",
+        found="no guarantee (ε = ∞)" if math.isinf(epsilon) else f"ε = {up(epsilon, 4)}",
         required=_at_most("ε", most) if most is not None else "a guarantee, or a policy with maximum_epsilon = inf",
         to_do="" if met else "train with a smaller budget, such as --epsilons 4, or give another policy",
     )

@@ -24,7 +24,8 @@ from typing import Any
 from dptrain.registry import MODELS
 from dptrain.release.names import as_published
 from dptrain.release.policy import Policy
-from dptrain.release.words import in_words, rounded_up
+from dptrain.release.words import in_words
+from dptrain.rounding import up
 from dptrain.selected import plan_of
 
 SCHEMA = "dptrain.model_card/1"
@@ -107,8 +108,8 @@ class ModelCard:
         data, stated = card.get("data", {}), float(card["guarantee"]["epsilon"])
         more = math.isfinite(stated) and epsilon > stated + 1e-9
         ledger = (
-            f"The training's ledger counts ε = {epsilon:.4f}, more than the {stated:.4f} of the weights' own updates: others "
-            "were announced, and it is not known that nobody saw them."
+            f"The training's ledger counts ε = {up(epsilon, 4)}, more than the {up(stated, 4)} of the weights' own updates: "
+            "others were announced, and it is not known that nobody saw them."
         )
         name, task = card.get("recipe", {}).get("model", {}).get("name", "a model of the owner's own"), _task(data)
         return cls(
@@ -164,5 +165,5 @@ def _task(data: dict[str, Any]) -> str:
 
 def _name(card: dict[str, Any], epsilon: float) -> str:
     model = card.get("recipe", {}).get("model", {}).get("name", "a model")
-    budget = f"ε = {rounded_up(epsilon)}" if math.isfinite(epsilon) else "no guarantee"
+    budget = f"ε = {up(epsilon)}" if math.isfinite(epsilon) else "no guarantee"
     return f"{model} of {card.get('data', {}).get('name', 'unnamed data')}, {budget}"

@@ -10,7 +10,7 @@ import re
 from typing import Any
 
 from dptrain.release.model_card import Figure, ModelCard
-from dptrain.release.words import rounded_up
+from dptrain.rounding import up
 
 
 def markdown(card: ModelCard) -> str:
@@ -152,7 +152,7 @@ def _caveats(card: ModelCard) -> list[str]:
         lines.append("- The model promises nothing to those in its data.")
     elif card.epsilon > 1:
         lines.append(
-            f"- ε = {rounded_up(card.epsilon)} leaves a strong attacker much room in the worst case. Where much depends on "
+            f"- ε = {up(card.epsilon)} leaves a strong attacker much room in the worst case. Where much depends on "
             "it, ask for a model with a smaller one."
         )
     if card.monitor:

@@ -39,6 +39,7 @@ from torch import Tensor
 
 from dptrain.errors import ConfigError
 from dptrain.release.guard import Answers, Guard, Owner, draws
+from dptrain.rounding import up
 
 ORDERS = tuple(1 + 10 ** (power / 20) for power in range(-60, 101))
 """Of Rényi divergences, from 1.001 to 100,001."""
@@ -87,7 +88,7 @@ class NoisyMax(Guard):
 
 
 def _says(epsilon: float, sensitivity: float) -> str:
-    costs = ", ".join(f"{count:,} cost {spent(epsilon, count, STATED_DELTA):,.3f}" for count in STATED)
+    costs = ", ".join(f"{count:,} cost {up(spent(epsilon, count, STATED_DELTA), 3)}" for count in STATED)
     return (
         f"One class is shown, drawn by report noisy max: each answer has ε = {epsilon:g} for any one training example that "
         f"changes no score by more than {sensitivity:g}. Distinct queries add up: {costs} (ε at δ = {STATED_DELTA:g}); a "

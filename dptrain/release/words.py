@@ -13,6 +13,7 @@ import dataclasses
 import math
 
 from dptrain.plan import PrivacyPlan
+from dptrain.rounding import up
 
 UNITS = {
     "example": "one example of the training data",
@@ -43,7 +44,7 @@ def in_words(plan: PrivacyPlan, epsilon: float, *, steps: int | None = None) -> 
     parts = [
         f"Think of {UNITS[plan.unit]}, {CHANGES[plan.relation]}. Training adds random noise, so that the same models can come "
         f"out of it either way, and the promise is that no outcome is more than {_times(epsilon)} times as likely one way as "
-        f"the other (that is e^ε, with ε = {rounded_up(epsilon)}), but for a probability of δ = {plan.delta:g}. It holds "
+        f"the other (that is e^ε, with ε = {up(epsilon)}), but for a probability of δ = {plan.delta:g}. It holds "
         "whatever else somebody knows, and whatever they compute.",
         f"So whoever thinks beforehand that it is as likely one as the other can be at most {_sure(epsilon)} sure after seeing "
         "the model, δ aside.",
@@ -63,15 +64,10 @@ def in_words(plan: PrivacyPlan, epsilon: float, *, steps: int | None = None) -> 
     return " ".join(parts)
 
 
-def rounded_up(epsilon: float) -> str:
-    """ε to two decimals, never less than it is."""
-    return f"{math.ceil(epsilon * 100 - 1e-6) / 100:.2f}"
-
-
 def _times(epsilon: float) -> str:
     """e^ε, rounded up."""
     if epsilon > 30:
-        return f"e^{epsilon:.0f}"
+        return f"e^{up(epsilon, 0)}"
     factor = math.exp(epsilon)
     return f"{math.ceil(factor * 100 - 1e-9) / 100:.2f}" if factor < 20 else f"{math.ceil(factor):,}"
 

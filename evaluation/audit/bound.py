@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from dptrain.errors import UserError
+from dptrain.rounding import down
 
 Access = Literal["black-box", "white-box"]
 HoldsFor = Literal["any mechanism", "Gaussian trade-off curves", "independent Gaussian scores"]
@@ -98,7 +99,7 @@ class LowerBound:
         terms = self.terms
         shared = f" over {terms.comparisons} audits" if terms.comparisons > 1 else ""
         found = (
-            f"ε ≥ {self.epsilon:.3f} at δ = {terms.delta:g} with {terms.confidence:.1%} confidence{shared}"
+            f"ε ≥ {down(self.epsilon)} at δ = {terms.delta:g} with {terms.confidence:.1%} confidence{shared}"
             if self.is_bound
             else f"ε ≈ {self.epsilon:.3f} at δ = {terms.delta:g}, an estimate and not a bound"
         )

@@ -20,6 +20,7 @@ curve has an error of its own, a fifth of that.
 from collections.abc import Callable
 from typing import Literal
 
+from dptrain.rounding import down
 from evaluation import metrics
 from evaluation.audit import fdp, one_run
 from evaluation.audit.bound import AuditError, LowerBound, Terms
@@ -72,7 +73,7 @@ def judge(
     )
     error = OF_THE_CURVE * (1 - confidence) / comparisons
     bounds, against = _many_runs(game, terms, error, names) if game.many_runs else _one_run(game, terms, error, claimed, names)
-    found = [f"{one.method} gives ε ≥ {one.epsilon:.3f}" for one in bounds if one.contradicts(claimed)]
+    found = [f"{one.method} gives ε ≥ {down(one.epsilon)}" for one in bounds if one.contradicts(claimed)]
     found += against
     found += [f"the {check.name} is not what the plan states: {check.what}, and it is" for check in checks if not check.ok]
     return AuditResult(

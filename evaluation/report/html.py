@@ -25,6 +25,7 @@ import jinja2
 from markupsafe import Markup
 
 from dptrain.files import write_file
+from dptrain.rounding import down, up
 from evaluation.report import bought, figures, guards, sections, wording
 from evaluation.result import ComparisonResult
 
@@ -99,7 +100,13 @@ def fill(template: str, **given: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"interval": wording.interval, "number": wording.number, "budget": wording.budget}
+    environment.filters |= {
+        "interval": wording.interval,
+        "number": wording.number,
+        "budget": wording.budget,
+        "up": up,
+        "down": down,
+    }
     script = (PAGE / "page.js").read_text(encoding="utf-8")
     shared = {
         "wording": wording,

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dptrain.files import write_file
+from dptrain.rounding import up
 from evaluation.budget import Outlook, Point
 from evaluation.report import figures, html
 
@@ -38,7 +39,7 @@ def text(outlook: Outlook, width: int = 110) -> str:
         blocks += [_wrapped(" ".join(outlook.advice), width)]
     blocks += ["What an attacker gains at most", _aligned([("", "by guessing", "at most"), *gains(outlook)])]
     if outlook.households:
-        rows = [(f"{one.people} people together", f"ε = {one.epsilon:.2f}") for one in outlook.households]
+        rows = [(f"{one.people} people together", f"ε = {up(one.epsilon)}") for one in outlook.households]
         blocks += [f"Of a household, at δ = {outlook.plan.delta:g} (PLD; Ganesh 2024)", _aligned(rows)]
     blocks += [_wrapped(note, width) for note in outlook.notes]
     blocks += ["Into a recipe", toml(outlook), "Or as flags", flags(outlook), "Or in a script", python(outlook)]
@@ -49,7 +50,7 @@ def headline(outlook: Outlook) -> str:
     """The plan in a line."""
     plan, found = outlook.plan, outlook.guarantee
     return (
-        f"ε = {found.epsilon:.3f} at δ = {plan.delta:g}, σ = {plan.noise_multiplier:.4g}, {plan.steps:,} steps, "
+        f"ε = {up(found.epsilon, 3)} at δ = {plan.delta:g}, σ = {plan.noise_multiplier:.4g}, {plan.steps:,} steps, "
         f"q = {plan.sampling_rate:.4g}, expected batch size {plan.expected_batch_size:,.6g}"
     )
 
@@ -74,7 +75,7 @@ def choices(outlook: Outlook) -> list[tuple[str, ...]]:
 
 def gains(outlook: Outlook) -> list[tuple[str, str, str]]:
     """What, by guessing, at most."""
-    return [(gain.what, f"{gain.guessing:.3g}", f"{gain.permitted:.3f}") for gain in outlook.gains]
+    return [(gain.what, f"{gain.guessing:.3g}", up(gain.permitted, 3)) for gain in outlook.gains]
 
 
 def toml(outlook: Outlook) -> str:
@@ -130,7 +131,7 @@ def _bars(title: str, name: str, points: tuple[Point, ...], own: float, style: s
     labels = [f"{name} {style.format(point.at)}" for point in points]
     wide = max(map(len, labels))
     lines = [
-        f"  {label:>{wide}}  {'█' * max(1, round(BAR * point.epsilon / most)):<{BAR}}  ε = {point.epsilon:.2f}"
+        f"  {label:>{wide}}  {'█' * max(1, round(BAR * point.epsilon / most)):<{BAR}}  ε = {up(point.epsilon)}"
         + ("  ← this plan" if point.at == own else "")
         for label, point in zip(labels, points, strict=True)
     ]

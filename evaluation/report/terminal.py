@@ -6,6 +6,7 @@ print(render(result))
 import shutil
 import textwrap
 
+from dptrain.rounding import up
 from evaluation.report import bought, guards, wording
 from evaluation.result import AuditResult, ComparisonResult, Exchange
 
@@ -54,7 +55,7 @@ def render(result: ComparisonResult, width: int | None = None) -> str:
 def audit(found: AuditResult) -> str:
     """One audit: its bounds, each with its ceiling, and what was seen of the mechanism."""
     where = f", step {found.step} of {found.steps}" if found.step != found.steps else ""
-    lines = [f"{found.about}, claimed ε = {found.epsilon:.3f} at δ = {found.delta:g}{where}"]
+    lines = [f"{found.about}, claimed ε = {up(found.epsilon, 3)} at δ = {found.delta:g}{where}"]
     lines += [f"  {bound.text}" for bound in found.bounds]
     lines += [f"  {check.name}: {check.what}; {wording.seen(check)}" for check in found.checks]
     return "\n".join(lines)

@@ -27,6 +27,7 @@ from dptrain.recipe import (
     SplitConfig,
     TrainingConfig,
 )
+from dptrain.rounding import up
 from dptrain.stopping import EarlyStopping, public_loss
 from dptrain.trainer import Checkpoint, Trainer, build_model, build_training
 
@@ -144,7 +145,7 @@ def test_what_was_spent_is_what_was_taken_and_the_card_says_both(
     assert card["guarantee"]["epsilon"] == pytest.approx(training.plan.guarantee(12).epsilon)
     whole = training.plan.guarantee().epsilon
     assert card["guarantee"]["epsilon"] < whole
-    assert f"all {STEPS} updates of the plan, {whole:.4f}" in card["guarantee"]["statement"]
+    assert f"all {STEPS} updates of the plan, {up(whole, 4)}" in card["guarantee"]["statement"]
     ledger = [json.loads(line) for line in (tmp_path / "private" / "ledger.jsonl").read_text().splitlines()]
     assert any(12 in entry.values() for entry in ledger)
 

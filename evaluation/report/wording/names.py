@@ -3,6 +3,7 @@
 import math
 import re
 
+from dptrain.rounding import significant
 from evaluation.result import Bought, FrontPoint, Measure, RunResult, Standing, Summary
 
 Row = Summary | RunResult | Bought | Standing | FrontPoint
@@ -216,7 +217,7 @@ TABLES_ALONE = (
 
 
 def budget(epsilon: float) -> str:
-    return "∞" if math.isinf(epsilon) else f"{epsilon:g}"
+    return "∞" if math.isinf(epsilon) else significant(epsilon)
 
 
 def variant_name(item: Row) -> str:

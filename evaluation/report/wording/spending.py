@@ -1,5 +1,6 @@
 """What a data set has spent over every run that read it, a sentence each; the figures are those of its ledger."""
 
+from dptrain.rounding import up
 from evaluation.report.wording.names import budget
 from evaluation.result import ComparisonResult, LedgerShown, SpentShown
 
@@ -37,12 +38,12 @@ def of_account(account: LedgerShown) -> list[str]:
         said.append(f"{_runs(account.unfinished)} did not end; what they may have used is in the sums.")
     for item in account.selected:
         said.append(
-            f"{item.name}: the choice costs ε = {item.epsilon:.3f} at δ = {item.delta:g}, where the number of trainings was "
+            f"{item.name}: the choice costs ε = {up(item.epsilon, 3)} at δ = {item.delta:g}, where the number of trainings was "
             f"drawn at random ({item.distribution}, mean {item.mean:g}; Papernot & Steinke 2022) and the chosen one alone is "
             f"released{f': {item.chosen}' if item.chosen else ''}."
         )
     said += [
-        f"If of each selection the chosen model alone is ever released, all that was released has ε = {item.epsilon:.3f} at "
+        f"If of each selection the chosen model alone is ever released, all that was released has ε = {up(item.epsilon, 3)} at "
         f"δ = {item.delta:g} for one {item.unit} ({item.relation.replace('_', ' ')})."
         for item in account.only_selected
     ]
@@ -56,13 +57,13 @@ def of_account(account: LedgerShown) -> list[str]:
 
 def spent(item: SpentShown) -> str:
     """What all runs with one unit of privacy have spent together."""
-    return f"Together they have spent {_figure(item)}; the largest single one ε = {item.largest:.3f}."
+    return f"Together they have spent {_figure(item)}; the largest single one ε = {up(item.largest, 3)}."
 
 
 def _figure(item: SpentShown) -> str:
     relation = item.relation.replace("_", " ")
     return (
-        f"ε = {item.epsilon:.3f} at δ = {item.delta:g} for one {item.unit} ({relation}), over {_runs(item.runs)} and "
+        f"ε = {up(item.epsilon, 3)} at δ = {item.delta:g} for one {item.unit} ({relation}), over {_runs(item.runs)} and "
         f"{item.steps} updates, composed"
     )
 
