@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from recipes.comparison import load
 from tests.dptrain.published import LINES, publish
+from tests.recipes.test_cli import here
 
 SMALL = ["--data.sequence-length", "40", "--training.steps", "6", "--epsilons", "8", "--data.secrets.each", "2"]
 
@@ -28,8 +29,9 @@ def test_a_folder_becomes_absolute_and_is_the_tokenizers_too(tmp_path: Path, mon
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_lora_runs_from_a_folder_to_a_report(tmp_path: Path):
-    """Training, every attack of the recipe, the report; and a second look at the same run."""
+    """Training, every attack of the recipe, the report; and a second look at the same run, whose page is not drawn again."""
     publish(tmp_path / "model")
     (tmp_path / "mine.txt").write_text("\n".join(LINES * 300))
     command = [sys.executable, "-m", "recipes.cli"]
@@ -50,12 +52,5 @@ def test_lora_runs_from_a_folder_to_a_report(tmp_path: Path):
         assert {attack["status"] for attack in found["attacks"]} == {"ok"}, [attack["reason"] for attack in found["attacks"]]
         weights = load_file(tmp_path / "run" / path / "release" / "model.safetensors")
         assert all("lora_" in name or name == "base" for name in weights)
-    again = subprocess.run(
-        [*command, "evaluate", "run", "--attacks", "membership.min_k"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    again = here("evaluate", "run", "--attacks", "membership.min_k", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
