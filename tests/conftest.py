@@ -23,6 +23,36 @@ import torch  # noqa: E402  after the hook
 torch.set_num_threads(1)
 
 
+LONGEST = (
+    "recipes/test_sweeps.py",
+    "faults/test_kills.py",
+    "conformance/test_digits.py",
+    "evaluation/test_final_model.py",
+    "recipes/test_launch.py",
+    "conformance/test_membership.py",
+    "recipes/test_cli.py",
+    "recipes/test_select.py",
+    "evaluation/test_report.py",
+    "recipes/test_adding.py",
+    "recipes/test_examples.py",
+    "conformance/test_faces.py",
+    "evaluation/test_defences.py",
+    "conformance/test_fleet.py",
+    "conformance/test_audit.py",
+    "recipes/test_tensorboard_seen.py",
+    "recipes/test_lora.py",
+    "recipes/test_audit.py",
+    "recipes/test_release.py",
+    "test_readme.py",
+)
+"""Files that take longest, whose tests come first: one that is begun last leaves all other processes without work."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    turns = {Path(__file__).parent / name: turn for turn, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: turns.get(item.path, len(turns)))  # each file's tests stay together, in their order
+
+
 @pytest.fixture(scope="session", autouse=True)
 def ledgers_of_fixtures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """No test writes into anyone's home: what fixtures of a whole module train is accounted for here."""

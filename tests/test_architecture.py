@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONGEST
+
 ROOT = Path(__file__).parents[1]
 ALLOWED = {"dptrain": {"dptrain"}, "evaluation": {"dptrain", "evaluation"}, "recipes": {"dptrain", "evaluation", "recipes"}}
 OURS = set(ALLOWED)
@@ -53,3 +55,8 @@ def test_a_recipe_cannot_import_code():
         if "import_module(" in path.read_text(encoding="utf-8")
     ]
     assert sorted(users) == ["dptrain/__init__.py", "dptrain/registry.py", "evaluation/__init__.py"]
+
+
+def test_the_files_whose_tests_come_first_are_there():
+    assert all((Path(__file__).parent / name).is_file() for name in LONGEST)
+    assert len(set(LONGEST)) == len(LONGEST)
