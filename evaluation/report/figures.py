@@ -382,6 +382,7 @@ def as_svg(figure: Figure, name: str) -> str:
     which can be read aloud and found; its coordinates have two decimals."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        _lay_out(figure)
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
@@ -391,6 +392,18 @@ def as_svg(figure: Figure, name: str) -> str:
     text = re.sub(r"\n\s*", "\n", text)
     text = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text)
     return re.sub(r'(href="#|url\(#)', rf"\1{name}-", text)
+
+
+def _lay_out(figure: Figure) -> None:
+    """Finds the places of a figure's parts for SVG. Left to ``savefig``, all is drawn once more, and thrown away."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        FigureCanvasSVG(figure)
+        figure.set_dpi(72)  # as it is drawn
+        engine.execute(figure)
+        figure.set_layout_engine(None)
 
 
 def strip_uri(pictures: Float[np.ndarray, "classes height width *channels"]) -> str:
