@@ -18,6 +18,7 @@ from dptrain.errors import PlanError
 from dptrain.plain import as_plain, from_plain
 from dptrain.plan import PrivacyPlan, _halved, _narrowed, _searched
 from dptrain.recipe import PrivacyConfig
+from dptrain.rounding import up
 
 PLAN = PrivacyPlan(sampling_rate=0.1, expected_batch_size=100, steps=50, clipping_norm=1.0, delta=1e-5)
 
@@ -93,7 +94,7 @@ def test_the_unit_and_both_accountants_are_in_the_statement():
     """Sharp edges 20 and 22."""
     stated = PLAN.calibrate(epsilon=3.0).guarantee()
     assert stated.unit == "example"
-    for words in ("one example", "PRV", "PLD", f"{stated.cross_check:.4f}", "1e-05", "expected batch size"):
+    for words in ("one example", "PRV", "PLD", up(stated.cross_check, 4), "1e-05", "expected batch size"):
         assert words in stated.statement
 
 
@@ -157,7 +158,7 @@ def test_calibration_and_two_accountants_serve_every_kind_of_plan(kind: str):
         assert spent.cross_check_accountant.startswith("RDP")
         assert spent.epsilon < spent.cross_check < 2.2 * spent.epsilon
         assert "PLD accountant" in spent.statement
-        assert f"bounded from above by RDP ({spent.cross_check:.4f})" in spent.statement
+        assert f"bounded from above by RDP ({up(spent.cross_check, 4)})" in spent.statement
     else:
         assert spent.accountant.startswith("PRV")
         assert spent.cross_check_accountant.startswith("PLD")
