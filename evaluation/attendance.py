@@ -35,6 +35,7 @@ from dptrain.errors import ConfigError, DataError
 from dptrain.files import write_file
 from dptrain.private import PrivateTraining, Saved
 from dptrain.replay import Replay
+from dptrain.rounding import significant
 from dptrain.trainer import IDENTITY, commitment_of
 from evaluation import scripted
 from evaluation.plan import EvaluationPlan
@@ -160,7 +161,7 @@ class _Attendant:
         plan = self._private.plan
         identity: dict[str, object] = {"label": folder.name, "seed": self._split.seed or 0}
         if plan.is_private:
-            identity["epsilon"] = float(f"{plan.guarantee().epsilon:.3g}")
+            identity["epsilon"] = float(significant(plan.guarantee().epsilon, 3))
         return identity
 
     def _note(self, result: RunResult, folder: Path) -> None:

@@ -26,6 +26,7 @@ def test_what_has_few_digits_is_written_as_it_is():
     assert [up(8.0), up(0.07), up(1.1, 4), down(2.3), significant(8.0), significant(0.1)] == [
         *("8.00", "0.07", "1.1000", "2.300", "8", "0.1")
     ]
+    assert (significant(3.004, 3), significant(3.9972, 3), significant(12.31, 3)) == ("3.01", "4", "12.4")
     assert (up(math.inf), down(math.inf), significant(math.inf), significant(0.0)) == ("inf", "inf", "inf", "0")
 
 
