@@ -11,8 +11,10 @@ a look at private data that no ε of a single run counts.
 
 *Which attack.* Of those that gave a figure on that row, by verdict first (above the plan, then those that found something,
 then those that found nothing, and last those whose success says nothing of members: withheld, nothing beyond public, of the
-population) and within a verdict by how far beyond chance it gets. The strongest of many is a little too large by the luck of
-the draw; that errs on the side of caution, and the number of attacks is said beside it.
+population) and within a verdict by how far beyond chance it gets; of those that found nothing, by how far the lower end of its
+interval gets, so that two classes out of two, [0.16, 1], do not stand before an AUC of 0.54, [0.48, 0.60]. The strongest
+of many is a little too large by the luck of the draw; that errs on the side of caution, and the number of attacks is said
+beside it.
 
 *Beyond chance.* Of a share v with chance c, (v − c) / (1 − c): of an AUC it is 2 v − 1. Of an exposure of v bits, where c is
 that of a secret which was never seen, 1 − 2^−(v − c): a secret with v bits ranks among the first 2^−v of all that it might be
@@ -24,6 +26,7 @@ the same seeds are tested on the same examples and tend to err together, so that
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 
 from evaluation.exchange import RATE, ratio
@@ -35,6 +38,8 @@ from evaluation.verdicts import IN_GRAPH
 ENOUGH = 0.95
 LEAKED = "train_minus_held_out"
 """Of an attribute inference: the part of its success that is about who was trained on."""
+MOST_BITS = 1000.0
+"""Below chance, so that the power of two is a number."""
 ORDER = ("above the plan", "leak", "within the plan", "found nothing", "no signal")
 """Verdicts, the gravest first; the second and the third are equally grave, and others come last."""
 
@@ -131,9 +136,18 @@ def strongest(item: Summary, runs: Sequence[RunResult], twin: Summary | None = N
     found = rated(item, runs)
     if not found:
         return None
-    best = max(found, key=lambda one: (_gravity(one.verdict), one.beyond_chance or 0.0))
+    best = max(found, key=_strength)
     beside = None if twin is None or twin is item else _measure(twin, f"{best.attack}/{best.metric}")
     return dataclasses.replace(_with_rate(best, item), of=len(found), on_non_private=beside)
+
+
+def _strength(one: Strongest) -> tuple[float, float, float]:
+    """By which attacks are ordered: the verdict, of those that found nothing the interval's lower end, the figure."""
+    gravity, shown = _gravity(one.verdict), 0.0
+    if gravity == _gravity("found nothing") and one.chance is not None:
+        low = -math.inf if one.value.low is None else one.value.low
+        shown = _unclipped(low, one.chance, one.metric)
+    return gravity, shown, one.beyond_chance or 0.0
 
 
 def _with_rate(best: Strongest, item: Summary) -> Strongest:
@@ -192,9 +206,14 @@ def beyond_chance(value: float, chance: float | None, metric: str) -> float | No
     """How far a figure lies beyond chance, from 0 to 1; see the module. None where chance is not known."""
     if chance is None:
         return None
+    return max(0.0, _unclipped(value, chance, metric))
+
+
+def _unclipped(value: float, chance: float, metric: str) -> float:
+    """The same, and below 0 where a figure lies below chance."""
     if in_bits(metric):
-        return max(0.0, 1 - 2.0 ** -(value - chance))
-    return 0.0 if chance >= 1 else max(0.0, (value - chance) / (1 - chance))
+        return 1 - 2.0 ** min(chance - value, MOST_BITS)
+    return 0.0 if chance >= 1 else (value - chance) / (1 - chance)
 
 
 def _gravity(verdict: str) -> int:

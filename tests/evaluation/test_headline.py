@@ -157,6 +157,21 @@ def test_of_two_attacks_that_find_something_the_stronger_is_named(tmp_path: Path
     assert found.non_private.strongest.attack == LIRA
 
 
+def test_of_two_attacks_that_find_nothing_the_one_nearest_to_being_shown_is_named(tmp_path: Path):
+    """Two classes out of two are a share of 1, with an interval from 0.16: that is no more than an AUC of 0.54 from 0.48."""
+
+    def nothing(run, attack: AttackResult) -> AttackResult:
+        found = (1.0, 0.158, 1.0, 0.5) if attack.name == INVERSION else (0.54, 0.48, 0.6, 0.5)
+        named = dict(zip(("value", "low", "high", "chance"), found, strict=True))
+        return dataclasses.replace(attack, **named, verdict="found nothing", metrics=())
+
+    shown = changed(small(tmp_path, attacks=(INVERSION, LIRA)), nothing).headline
+    assert shown is not None
+    assert shown.chosen is not None
+    assert shown.chosen.strongest is not None
+    assert shown.chosen.strongest.attack == LIRA
+
+
 def test_values_texts_columns_and_links_are_said_in_their_units(tmp_path: Path):
     def as_metric(
         name: str,
