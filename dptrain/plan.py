@@ -231,7 +231,8 @@ class PrivacyPlan:
             message = (
                 f"expected_batch_size is {self.expected_batch_size:g} and {drawn:.4g} examples are drawn on average, "
                 f"sampling_rate {self.sampling_rate:g} of {units}: sums are divided by it, so that every step is "
-                f"{drawn / self.expected_batch_size:.2g} times as long as it should be; give a public number near what is drawn"
+                f"{drawn / self.expected_batch_size:.2g} times as long as it should be; give a public, round number near "
+                f"what is drawn, such as {float(f'{drawn:.1g}'):g}"
             )
         warnings.warn(message, stacklevel=3)
 

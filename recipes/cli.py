@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dptrain.errors import ConfigError, ElsewhereError, RankError, UserError, nearest, unknown_name
+from recipes.notes import as_sentences
 
 if TYPE_CHECKING:
     from evaluation.result import ComparisonResult
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given[0] not in COMMANDS:
             raise unknown_name("command", given[0], COMMANDS)
-        with _stopped_by_signals(given[0]):
+        with _stopped_by_signals(given[0]), as_sentences():
             return COMMANDS[given[0]][0](given[1:])
     except UserError as error:
         if not (_is_quiet() and isinstance(error, ElsewhereError)):

@@ -49,11 +49,12 @@ class Display:
         """A job in this process begins."""
         self._bar.set_postfix_str(label)
 
-    def ended(self, label: str, error: str | None, stopped: bool, seconds: float) -> None:
-        """A job has ended, this way or that."""
+    def ended(self, label: str, error: str | None, stopped: bool, seconds: float | None) -> None:
+        """A job has ended, this way or that. Seconds are None where it was complete beforehand."""
         self._done += not stopped
         self._bar.update(not stopped)
-        how = "stopped" if stopped else f"FAILED: {error}" if error is not None else f"done in {seconds:.1f} s"
+        done = "was complete" if seconds is None else f"done in {seconds:.1f} s"
+        how = "stopped" if stopped else f"FAILED: {error}" if error is not None else done
         if self._terminal and error is not None:
             self._bar.write(f"{label}: {how}", file=sys.stderr)
         elif self._shown and not self._terminal:

@@ -29,6 +29,7 @@ from evaluation import runner
 from evaluation.plan import ATTACKS, EvaluationPlan
 from evaluation.result import read_run
 from recipes.comparison import Comparison, Job, from_toml
+from recipes.notes import as_sentences
 
 PATIENCE = 120.0
 """Seconds that a job waits for another process at the same one: of a sweep whose first process was killed, they end by
@@ -91,18 +92,19 @@ def labelled(comparison: Comparison, labels: list[str]) -> list[Job]:
     return [job for job in jobs if wanted & {job.label, job.label.partition("/")[0]}]
 
 
-def run_job(job: Job, comparison: Comparison, root: Path, data: DataSet, split: Split, progress: bool) -> None:
-    """Trains and attacks one model, unless that was done."""
+def run_job(job: Job, comparison: Comparison, root: Path, data: DataSet, split: Split, progress: bool) -> bool:
+    """Trains and attacks one model, unless that was done; and whether it was not."""
     folder = root / job.label
     ranks = distributed.current()
     if ranks.first(job.label, lambda: is_complete(job, folder, comparison.evaluation, data)):
-        return
+        return False
     if not ranks.is_first:
         _train(job, comparison, root, data, split, progress)
-        return
+        return True
     busy = f"{job.label} is being trained by {{by}}; wait until it has ended, or end it"
     with held(folder / ".lock", busy=lambda by: ConfigError(busy.format(by=by)), wait=PATIENCE):
         _train(job, comparison, root, data, split, progress)
+    return True
 
 
 def _train(job: Job, comparison: Comparison, root: Path, data: DataSet, split: Split, progress: bool) -> None:
@@ -189,4 +191,5 @@ def warm() -> None:
 
 
 if __name__ == "__main__":
-    worker.serve(run_one, board, warm=warm)
+    with as_sentences():
+        worker.serve(run_one, board, warm=warm)

@@ -32,14 +32,14 @@ def here(
     with Display(name, len(jobs), shown=progress) as display:
         for job in jobs:
             display.begins(job.label)
-            began = time.monotonic()
+            began, is_new = time.monotonic(), True
             try:
-                run_job(job, comparison, root, data, splits[job.seed], progress)
+                is_new = run_job(job, comparison, root, data, splits[job.seed], progress)
             except (RankError, DiskError):  # the next job would spend of its budget and could not be saved either
                 raise
             except Exception as error:  # one broken job must not lose the others' hours
                 failures[job.label] = described(error)
-            display.ended(job.label, failures.get(job.label), False, time.monotonic() - began)
+            display.ended(job.label, failures.get(job.label), False, time.monotonic() - began if is_new else None)
 
 
 def elsewhere(
