@@ -327,21 +327,23 @@ def check_flags(flags: Sequence[str]) -> set[str]:
             continue
         key = flag[2:].split("=", 1)[0].replace("-", "_")
         if key not in known:
-            raise ConfigError(f"there is no flag {flag.split('=', 1)[0]}; {_hint(key, known)}")
+            raise ConfigError(f"there is no flag {flag.split('=', 1)[0]}; {_hint(key, known, is_flag=True)}")
         given.append(key)
     if "privacy.epsilon" in given and "epsilons" in given:
         raise ConfigError("both --privacy.epsilon and --epsilons are given; give one budget, or several, not both")
     return set(given)
 
 
-def _hint(key: str, known: Mapping[str, Any]) -> str:
+def _hint(key: str, known: Mapping[str, Any], is_flag: bool = False) -> str:
     last = key.split(".")[-1]
     by_last = {name.split(".")[-1]: name for name in known}
     guess = by_last.get(last) or nearest(key, known)
     if guess is None:
         close = nearest(last, by_last)
         guess = by_last[close] if close else None
-    return f"did you mean {guess!r}?" if guess else "type `dptrain run --help` for all of them"
+    if guess is None:
+        return "type `dptrain run --help` for all of them"
+    return f"did you mean --{guess.replace('_', '-')}?" if is_flag else f"did you mean {guess!r}?"
 
 
 def parse(flags: Sequence[str], default_output: str = "") -> Comparison:
@@ -401,16 +403,31 @@ def seeds_of(text: str) -> list[str]:
     return [str(seed) for seed in range(first, last + 1)]
 
 
+READ = (
+    (r"invalid literal for int\(\) with base 10: (.*)", "a whole number, such as 5"),
+    (r"could not convert string to float: (.*)", "a number, such as 0.5 or 1e-5"),
+    (r"Could not find valid parse for arguments: \[(.*)\]", "numbers with spaces between them, such as 8 4 2"),
+)
+"""What the parser says of a value that it could not read, and what is to be given."""
+
+
 def _one_sentence(printed: str) -> str:
     """The parser's message without its frame, its help text and its list of every type that it tried."""
     lines = [line.strip("│╭╮╰╯─- ") for line in printed.splitlines()]
     text = " ".join(line for line in lines if line).split("Argument helptext:")[0].split("For full helptext")[0].strip()
     found = re.search(r"Error parsing ([\w.-]+): (.*)", text)
+    if found is None and (missing := re.search(r"Missing value for argument '([^']+)'", text)):
+        return f"{missing[1]} is the last word, or another flag comes after it; give a value behind it"
+    if found is None and (other := re.search(r"nvalid choice '(.*)' for argument '([^']+)'. Expected one of \((.*)\)", text)):
+        return f"{other[2]} is {other[1]!r}; accepted: {other[3].replace(chr(39), '')}"
     if found is None:
         return re.sub(r"^(Parsing error|Invalid choice|Missing value|Value error)\s+", "", text) or "a flag could not be read"
     where, message = found.groups()
     if not where.startswith("--"):
         return message
+    for pattern, accepted in READ:
+        if value := re.search(pattern, message):
+            return f"{where} is {value[1]}; give {accepted}"
     tried = re.search(r"no type matching (.+?) could be instantiated from (\[.*?\])", message)
     message = f"{tried[2]} is none of {tried[1]}" if tried else message
     return f"{where} could not be read: {message}"

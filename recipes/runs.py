@@ -216,6 +216,11 @@ def write_tensorboard(result: ComparisonResult, root: Path) -> None:
         tensorboard.write(result, root)
 
 
+def titled(recipe: str, data: str) -> str:
+    """Of a comparison that has none of its own: its recipe, and the data where they are not those that it is called after."""
+    return recipe if data.split(".")[0].replace("-", "_") in recipe else f"{data}, by the recipe {recipe}"
+
+
 def gather(root: Path) -> ComparisonResult:
     """The comparison's result from the results of its runs; the data set itself is not needed.
 
@@ -236,7 +241,7 @@ def gather(root: Path) -> ComparisonResult:
     audited, unread = audits.read(root)
     result = ComparisonResult(
         name=about["name"],
-        title=comparison.title or about["name"],
+        title=comparison.title or titled(about["name"], about["data"]["name"]),
         runs=runs,
         summary=summarize(runs),
         exchanges=exchanged(runs),

@@ -71,7 +71,7 @@ def test_help_and_list_import_no_torch(tmp_path: Path):
     [
         (["run"], "needs a recipe"),
         (["run", "digit"], "did you mean 'digits'"),
-        (["run", "digits", "--privacy.epsilom", "4"], "did you mean 'privacy.epsilon'"),
+        (["run", "digits", "--privacy.epsilom", "4"], "did you mean --privacy.epsilon?"),
         (["run", "gone.toml"], "no file gone.toml"),
         (["run", "digits", "--data.name", "table", "--data.path", "gone.csv"], "no file"),
         (["run", "digits", "--privacy.epsilon", "0"], "above 0"),

@@ -52,11 +52,11 @@ def test_the_resolved_comparison_comes_back_from_its_toml(tmp_path: Path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--privacy.epsilom", "4"], r"did you mean 'privacy\.epsilon'"),
-        (["--steps", "4"], r"did you mean 'training\.steps'"),
+        (["--privacy.epsilom", "4"], r"did you mean --privacy\.epsilon\?"),
+        (["--steps", "4"], r"did you mean --training\.steps\?"),
         (["--optimizer.lr", "4"], "no flag"),
-        (["--privacy.epsilon", "four"], r"--privacy\.epsilon could not be read.*four"),
-        (["--training.steps", "1.5"], r"--training\.steps could not be read"),
+        (["--privacy.epsilon", "four"], r"--privacy\.epsilon is 'four'; give a number"),
+        (["--training.steps", "1.5"], r"--training\.steps is '1\.5'; give a whole number"),
         (["--privacy.epsilon", "0"], "above 0"),
         (["--epsilons", "8", "0"], "above 0"),
         (["--epsilons", "8", "8"], "each budget once"),
@@ -75,12 +75,12 @@ def test_the_resolved_comparison_comes_back_from_its_toml(tmp_path: Path):
         (["stray"], "before any flag"),
         (["--data.split.members", "0.9"], r"data\.split"),
         (["--performance.max-physical-batch", "0"], "max_physical_batch"),
-        (["--regularization.mix-up", "0.2"], r"did you mean 'regularization\.mixup'"),
-        (["--regularization.relax-by", "exampel"], "'exampel'.*relax-by.*'example', 'batch'"),
+        (["--regularization.mix-up", "0.2"], r"did you mean --regularization\.mixup\?"),
+        (["--regularization.relax-by", "exampel"], r"relax-by is 'exampel'; accepted: example, batch"),
         (["--regularized.mixup", "0.2"], "label_smoothing and mixup"),
-        (["--regularization.early-stopping", "1.5"], r"early-stopping could not be read"),
-        (["--regularizers", "alnoe"], r"'alnoe'.*'together', 'alone'"),
-        (["--regularizer", "alone"], r"did you mean 'regularizers'"),
+        (["--regularization.early-stopping", "1.5"], r"early-stopping is '1\.5'; give a whole number"),
+        (["--regularizers", "alnoe"], r"--regularizers is 'alnoe'; accepted: together, alone"),
+        (["--regularizer", "alone"], r"did you mean --regularizers\?"),
         (
             [
                 "--regularizers",
@@ -107,7 +107,7 @@ def test_a_mistyped_flag_is_one_clear_sentence(flags: list[str], message: str):
         ("epsilons = 8", "a list"),
         ("[training]\nsteps = [8]", "one value"),
         ("[training]\nsteps = true", "no key takes"),
-        ("[training]\nsteps = 'many'", r"--training\.steps could not be read"),
+        ("[training]\nsteps = 'many'", r"--training\.steps is 'many'; give a whole number"),
         ("[model\nname = 1", "not TOML"),
         ("[privacy]\nsampling = 'fixed_size'\nrelation = 'replace_one'\nmax_examples = 898", r"give 'poisson'.*make_private"),
         ("import = 'os'", "unknown key 'import'"),
@@ -225,6 +225,20 @@ def test_a_title_is_of_its_own_data_and_model():
     assert load("digits").title
     assert load("digits", ["--model.name", "mlp"]).title == ""
     assert load("digits", ["--model.name", "mlp", "--title", "Mine"]).title == "Mine"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "data", "title"),
+    [
+        ("digits", "patients.csv", "patients.csv, by the recipe digits"),
+        ("digits", "digits", "digits"),
+        ("mnist_small", "mnist", "mnist_small"),
+    ],
+)
+def test_a_comparison_of_other_data_is_not_called_after_its_recipe_alone(recipe: str, data: str, title: str):
+    from recipes.runs import titled
+
+    assert titled(recipe, data) == title
 
 
 def test_text_that_is_not_utf8_is_refused():

@@ -386,7 +386,7 @@ def test_public_scores_cost_nothing(three: None, tmp_path: Path):
     (["--epsilon", "4", "--candidates", "optimizer.learning_rat=1,2"], "did you mean 'optimizer.learning_rate'"),
     (["--epsilon", "4", "--candidates", "optimizer.learning_rate"], "is not KEY=VALUE"),
     (["--epsilon", "4", "--candidates", "optimizer.learning_rate=1,,2"], "is not KEY=VALUE"),
-    (["--epsilon", "4", "--candidates", "optimizer.learning_rate=1,fast"], "could not be read"),
+    (["--epsilon", "4", "--candidates", "optimizer.learning_rate=1,fast"], "is 'fast'; give a number"),
     (["--epsilon", "4", "--candidates", "optimizer.learning_rate=1,1"], "twice"),
     (["--epsilon", "4", "--candidates", "privacy.delta=1e-4,1e-5"], "privacy.delta cannot differ"),
     (["--epsilon", "4", "--candidates", "data.name=digits,mnist"], "data.name cannot differ"),
