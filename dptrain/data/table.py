@@ -270,7 +270,10 @@ def numbers_of(column: Column, cells: Cells, lines: list[int], path: Path) -> Fl
     unreadable = ~missing & ~np.isfinite(values)
     if unreadable.any():
         first, place = _place(path, lines, unreadable)
-        raise DataError(f"{place}: {column.name!r} holds {cells[first]!r}, which is no finite number; mend the cells")
+        raise DataError(
+            f"{place}: {column.name!r} holds {cells[first]!r}, which is no finite number; mend the cells, or "
+            "leave the column out, as one of names or numbers of people should be"
+        )
     outside = ~missing & ((values < low) | (values > high))
     if outside.any() and not column.clip:
         first, place = _place(path, lines, outside)
@@ -291,9 +294,12 @@ def _categories(
     unknown = ~missing & (numbers < 0)
     if unknown.any():
         first, place = _place(path, lines, unknown)
+        cell = str(cells[first])
+        quoted = f' (in double quotes, as it holds a comma: "{cell}")' if "," in cell else ""
+        accepted = ", ".join(f'"{name}"' if "," in name else name for name in column.categories)
         raise DataError(
-            f"{place}: {column.name!r} holds {cells[first]!r}, which is none of {', '.join(column.categories)}; add it to "
-            "the list, or add * for any other"
+            f"{place}: {column.name!r} holds {cell!r}, which is none of {accepted}; add it to the list{quoted}, or add * for "
+            "any other"
         )
     block = np.zeros((len(cells), len(column.categories)))
     present = np.flatnonzero(~missing)
