@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import json
 import math
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -29,10 +30,20 @@ WHOLE = ("max_examples_per_unit", "max_batch_size", "max_examples", "bands", "ma
 FLOATS = ("aggregation_noise", "automatic_stability")
 
 
+UNREAD = r"argument (\S+): invalid (?:(float|int) value|choice): ('[^']*')(?: \(choose from (.*)\))?"
+"""How argparse says that it could not read a value."""
+
+
 class Parser(argparse.ArgumentParser):
     """One that says what is wrong as every command does, with the nearest flag."""
 
     def error(self, message: str) -> NoReturn:
+        told = re.fullmatch(UNREAD, message)
+        if told is not None:
+            flag, kind, value, choices = told.groups()
+            accepted = f"accepted: {choices.replace(chr(39), '')}" if choices else f"give a {'whole ' * (kind == 'int')}number"
+            sigma = ", and --noise-multiplier takes the noise over the sensitivity" if flag == "--noise" else ""
+            raise ConfigError(f"{flag} is {value}; {accepted}{sigma}")
         raise ConfigError(f"{message}; `{self.prog} --help` lists every flag")
 
 
@@ -177,6 +188,8 @@ def _batches(given: argparse.Namespace) -> tuple[float, float]:
     for name, value in there.items():
         if not (math.isfinite(value) and value > 0):
             raise ConfigError(f"{name} is {value:g}; give a number above 0")
+    if given.examples is not None and given.examples != round(given.examples):
+        raise ConfigError(f"--examples is {given.examples:g}; give a whole number, such as {max(1, round(given.examples))}")
     if len(there) < 2:
         raise ConfigError(
             f"{', '.join(there) or 'none'} of {', '.join(three)} is given; give two, such as --examples 60000 --batch 1024"
