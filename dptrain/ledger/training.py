@@ -101,7 +101,10 @@ def announced(plan: PrivacyPlan, first: int, last: int, draw: str = "", block: s
 def blocks_of(entries: Iterable[Entry], where: str) -> list[Block]:
     """The blocks that these entries announce, in their order, as later entries settle them."""
     entries = list(entries)
-    settled = {str(entry["block"]): int(entry["last"]) for entry in entries if entry["kind"] == "settle"}
+    settled: dict[str, int] = {}
+    for entry in entries:
+        if entry["kind"] == "settle":  # said twice, the one that counts more holds
+            settled[str(entry["block"])] = max(int(entry["last"]), settled.get(str(entry["block"]), 0))
     blocks = []
     for entry in entries:
         if entry["kind"] != "reserve":

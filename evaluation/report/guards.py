@@ -131,7 +131,7 @@ def _cell(cost: GuardCost | None) -> Cell:
     beyond = said if cost.change == "is the label" or not _known(cost.beyond_label) else signed(cost.beyond_label)
     if said and beyond != said:
         beyond = f"{said}: {beyond}"
-    permitted = "" if cost.permitted is None else wording.number(cost.permitted)
+    permitted = "" if cost.permitted is None else wording.ceiling(cost.permitted)
     attack = wording.attack_name(cost.attack)
     return Cell(
         wording.interval(cost.value), beyond, f"{attack}, on what {cost.behind} shows" if cost.behind else attack, permitted

@@ -118,7 +118,7 @@ def _rows(name: str, result: ComparisonResult) -> list[dict[str, Any]]:
                 "metric": "" if front is None else wording.metric_name(front.metric),
                 "gets": "–" if point is None else wording.interval(point.leak),
                 "gets_key": "" if point is None or point.leak.value is None else point.leak.value,
-                "permitted": "–" if point is None or point.permitted is None else wording.number(point.permitted),
+                "permitted": "–" if point is None or point.permitted is None else wording.ceiling(point.permitted),
                 "verdict": "–" if point is None else item.verdicts.get(point.attack, "–"),
             }
         )

@@ -193,7 +193,7 @@ def compact(result: ComparisonResult) -> dict[str, Any]:
                     "ends": _ends(measure),
                     "sort": measure.value if measure is not None and known else "",
                     "verdict": item.verdicts.get(attack, ""),
-                    "permitted": "" if permitted is None else wording.number(permitted),
+                    "permitted": "" if permitted is None else wording.ceiling(permitted),
                 }
             )
         rows.append(

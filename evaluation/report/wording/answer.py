@@ -4,6 +4,7 @@ The figures are those of :mod:`evaluation.headline`; here are their words. An AU
 that is given one of each kind tells which is which.
 """
 
+from dptrain.rounding import up
 from evaluation.report.wording.names import attack_name, budget, metric_name, row_name
 from evaluation.report.wording.troubles import contradicted
 from evaluation.result import ComparisonResult, Headline, Measure, Standing, Strongest
@@ -138,12 +139,12 @@ def _beside(best: Strongest, item: Standing) -> str:
     """Chance, and what the plan permits, in the unit of the figure."""
     if best.metric.startswith("exposure"):
         chance = "" if best.chance is None else f"one that was never seen has {best.chance:.1f}"
-        permitted = None if best.permitted is None else f"{best.permitted:.1f}"
+        permitted = None if best.permitted is None else up(best.permitted, 1)
     elif best.metric == "train_minus_held_out":
-        chance, permitted = "0 would be no leak", None if best.permitted is None else f"{100 * best.permitted:.1f}%"
+        chance, permitted = "0 would be no leak", None if best.permitted is None else f"{up(100 * best.permitted, 1)}%"
     else:
         chance = "" if best.chance is None else f"guessing gets {100 * best.chance:.3g}%"
-        permitted = None if best.permitted is None else f"{100 * best.permitted:.1f}%"
+        permitted = None if best.permitted is None else f"{up(100 * best.permitted, 1)}%"
     hides = f", which hides one {item.unit}," if item.unit else ""
     none = f"no limit of the plan{hides} on it is known" if item.variant == "dp" else "no guarantee limits it"
     limit = none if permitted is None else f"the plan permits at most {permitted}"
@@ -172,7 +173,7 @@ def _few(best: Strongest | None) -> str:
     """An average says little of the few who leak most: what is found of members at few false alarms."""
     if best is None or best.at_rate is None or best.rate is None or best.at_rate.value is None:
         return ""
-    limit = "" if best.rate_permitted is None else f", of at most {100 * best.rate_permitted:.1f}% that the plan permits"
+    limit = "" if best.rate_permitted is None else f", of at most {up(100 * best.rate_permitted, 1)}% that the plan permits"
     return f" With false alarms for {100 * best.rate:g}% of others it finds {percent(best.at_rate)} of members{limit}."
 
 
