@@ -185,7 +185,14 @@ def foreign(comparison: Comparison) -> list[Foreign]:
 
 def warm() -> None:
     """Imports what jobs and reports import where they first need it."""
-    for name in ("sklearn.ensemble", "torch.utils.tensorboard", "evaluation.report.figures", "evaluation.report.tensorboard"):
+    for name in (
+        "sklearn.ensemble",
+        "opacus.accountants",
+        "dp_accounting.pld.pld_privacy_accountant",
+        "torch.utils.tensorboard",
+        "evaluation.report.figures",
+        "evaluation.report.tensorboard",
+    ):
         importlib.import_module(name)
     importlib.import_module("recipes.runs")
 

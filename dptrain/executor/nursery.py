@@ -18,6 +18,7 @@ nursery ends with its channel.
 """
 
 import contextlib
+import gc
 import json
 import os
 import random
@@ -202,6 +203,8 @@ class Nursery:
 def tend(channel: int, warm: Callable[[], object]) -> None:
     """Forks for whoever holds the other end of the channel; comes back in each of the forks, and never in the nursery."""
     warm()
+    gc.collect()
+    gc.freeze()  # what is imported stays: no fork looks through all of it again, and copies its pages for that
     for number in (signal.SIGINT, signal.SIGTERM):  # to a whole group of processes: others go by it, and this one tells of them
         signal.signal(number, signal.SIG_IGN)
     os.set_inheritable(channel, False)

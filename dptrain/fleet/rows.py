@@ -17,8 +17,8 @@ from torch import Tensor
 
 from dptrain.fleet.layers import squares
 
-VALUES = 2**21
-"""How many numbers an activation may hold: 8 MB, which stay near a core. Rows beyond are computed in chunks."""
+VALUES = 2**19
+"""How many numbers an activation may hold: 2 MB, which stay near a core. Rows beyond are computed in chunks."""
 LEAST_ROWS = 64
 
 
