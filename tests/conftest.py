@@ -74,7 +74,7 @@ def leave_undrawn(patch: pytest.MonkeyPatch) -> None:
     """Results are gathered and written, and neither their page nor TensorBoard's pictures are drawn."""
     patch.setattr("evaluation.report.html.write", lambda *given: None)
     patch.setattr("evaluation.report.tensorboard.write", lambda *given: None)
-    patch.setattr("recipes.runs._beside", lambda root: contextlib.nullcontext())  # nor by a process of their own
+    patch.setattr("recipes.runs._beside", lambda *given: contextlib.nullcontext(lambda: True))  # nor by a process of their own
 
 
 @pytest.fixture
