@@ -138,7 +138,9 @@ def strongest(item: Summary, runs: Sequence[RunResult], twin: Summary | None = N
         return None
     best = max(found, key=_strength)
     beside = None if twin is None or twin is item else _measure(twin, f"{best.attack}/{best.metric}")
-    return dataclasses.replace(_with_rate(best, item), of=len(found), on_non_private=beside)
+    there = "" if beside is None or twin is None else twin.verdicts.get(best.attack, "")
+    rate = _with_rate(best, item)
+    return dataclasses.replace(rate, of=len(found), on_non_private=beside, verdict_on_non_private=there)
 
 
 def _strength(one: Strongest) -> tuple[float, float, float]:

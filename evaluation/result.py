@@ -475,6 +475,8 @@ class Strongest:
     """Of how many attacks that gave a figure it is the strongest."""
     on_non_private: Measure | None = None
     """The same figure on the non-private models."""
+    verdict_on_non_private: str = ""
+    """Of the same attack there: it may be shown by another of its figures."""
     beyond_chance: float | None = None
     """From 0, no better than an attack without signal, to 1; by it attacks of different metrics are ordered."""
     rate: float | None = None

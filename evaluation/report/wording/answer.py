@@ -111,6 +111,7 @@ def whom(chosen: Standing, found: Headline) -> str:
     if best.verdict.startswith("found nothing"):
         shown = best.on_non_private
         blind = shown is not None and best.chance is not None and (shown.low is None or shown.low <= best.chance)
+        blind = blind and not best.verdict_on_non_private.startswith(FOUND)
         little = "; without privacy it is not shown to get anything either, so that this shows little" if blind else ""
         return f"no attack is shown to get anything of its members: {got}{little}"
     return f"no attack is shown to get anything of its members: {got} ({best.verdict})"
