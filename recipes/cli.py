@@ -148,10 +148,11 @@ def run_command(arguments: list[str]) -> int:
     _check_one_way(processes, how)
     if processes:
         return _launch(["run", *typed], processes)
-    from recipes import runs
+    with sweep.begun(how, wanted):
+        from recipes import runs
 
-    with _joined():
-        result = runs.run(wanted, Path(name).stem, runs.command_line(["run", *typed]), sweep=how)
+        with _joined():
+            result = runs.run(wanted, Path(name).stem, runs.command_line(["run", *typed]), sweep=how)
     return _show(result, Path(wanted.output))
 
 

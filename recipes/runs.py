@@ -39,7 +39,7 @@ from recipes import audits
 from recipes.comparison import Comparison, Job
 from recipes.folder import ABOUT, about_run, claim, load_run, locked, read_json
 from recipes.jobs import CALIBRATIONS, board, insecure_seed_of, is_complete, labelled, run_one, twin_of
-from recipes.sweep import Sweep
+from recipes.sweep import RESULTS, Sweep
 from recipes.sweeping import elsewhere, executor_of, here, way_on
 from recipes.total import check_total
 
@@ -100,7 +100,7 @@ def run(
 
 def has_results(folder: Path) -> bool:
     """Whether a job has some: a first guess at whether it is complete."""
-    return any((folder / "evaluation").glob("step=*/result.json"))
+    return any(folder.glob(RESULTS))
 
 
 def _run(

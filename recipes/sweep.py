@@ -6,12 +6,19 @@ Imports no torch.
 """
 
 import dataclasses
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dptrain.errors import ConfigError
 from dptrain.registry import EXECUTORS
 
+if TYPE_CHECKING:
+    from recipes.comparison import Comparison
+
+RESULTS = "evaluation/step=*/result.json"
+"""Of a job, below its folder."""
 FLAGS = {
     "--jobs": int,
     "--executor": str,
@@ -69,6 +76,18 @@ class Sweep:
         own = {item.name for item in dataclasses.fields(Options)}
         given = {name: value for name, value in dataclasses.asdict(self).items() if name in own}
         return Options(threads=threads, **given)
+
+
+def begun(sweep: Sweep, comparison: "Comparison") -> AbstractContextManager[None]:
+    """Lets the processes of a sweep on this machine import what they need while this one imports for itself; nothing where no
+    job is left to do."""
+    root = Path(comparison.output).resolve()
+    jobs = comparison.jobs()
+    if sweep.executor != "local" or sweep.jobs == 1 or all(any((root / one.label).glob(RESULTS)) for one in jobs):
+        return nullcontext()
+    from dptrain.executor import nursery, threads_of
+
+    return nursery.begun("recipes.jobs", root, threads_of(sweep.options(comparison.performance.threads)))
 
 
 def split_flags(arguments: list[str], *, only: bool = False) -> tuple[Sweep, list[str]]:

@@ -29,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -195,6 +195,33 @@ class Nursery:
         self._listener.join(PATIENCE)
         self._channel.close()
         self.errors.close()
+
+
+_begun: dict[tuple[str, Path, int], Nursery] = {}
+
+
+@contextlib.contextmanager
+def begun(module: str, root: Path, threads: int) -> Iterator[None]:
+    """A nursery that begins to import now, for whoever asks for the same one by :func:`taken` in the block; it ends with the
+    block where nobody did."""
+    wanted = module, root, threads
+    if is_possible():
+        _begun[wanted] = Nursery(*wanted)
+    try:
+        yield
+    finally:
+        if (nursery := _begun.pop(wanted, None)) is not None:
+            nursery.close()
+
+
+def taken(module: str, root: Path, threads: int) -> Nursery:
+    """The one that was begun; or a new one. Whoever takes it closes it."""
+    nursery = _begun.pop((module, root, threads), None)
+    if nursery is not None and nursery.ended() is None:
+        return nursery
+    if nursery is not None:
+        nursery.close()
+    return Nursery(module, root, threads)
 
 
 # -- the nursery's own process ----------------------------------------------------------------------------------------

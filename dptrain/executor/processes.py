@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Generator, Sequence
 from typing import IO, Any
 
+from dptrain.executor import nursery
 from dptrain.executor.interrupt import asked_to_stop
 from dptrain.executor.nursery import Born, Nursery, environment, is_possible
 from dptrain.executor.work import STOPPED, Finished, Options, Work, threads_of
@@ -139,7 +140,7 @@ class Local:
         for _ in range(min(self._options.jobs, count) - len(self._workers)):
             if is_possible() and (self._nursery is None or self._nursery.ended() is not None):
                 self._dismiss()
-                self._nursery = Nursery(work.function.__module__, work.root, self._threads)
+                self._nursery = nursery.taken(work.function.__module__, work.root, self._threads)
             self._workers.append(_Worker(work, self._threads, self._nursery, self._found))
 
     def _dismiss(self) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dptrain.executor import EXECUTORS, Options, Work
+from dptrain.executor import EXECUTORS, Options, Work, nursery
 from dptrain.executor.nursery import Nursery, is_possible
 from dptrain.executor.work import cores
 from tests.dptrain import executed_with_a_thread, executed_with_torch
@@ -52,6 +52,27 @@ def test_beside_a_thread_nothing_is_forked_and_a_fresh_interpreter_does_the_job(
     work = Work(executed_with_a_thread.compute, tmp_path)
     finished(EXECUTORS["local"](Options(jobs=2, threads=1)), work, ["0", "1"])
     assert {(tmp_path / f"{label}.txt").read_text() for label in "01"} == {"3"}  # its own, the module's, and the input's
+
+
+def test_one_that_was_begun_is_taken_by_who_asks_for_the_same_and_ends_otherwise(tmp_path: Path):
+    module, work = executed_with_torch.__name__, Work(executed_with_torch.compute, tmp_path)
+    with nursery.begun(module, tmp_path, 1):
+        (early,) = nursery._begun.values()
+        with nursery.begun(module, tmp_path / "another", 1):
+            (_, unused) = nursery._begun.values()
+            executor = EXECUTORS["local"](Options(jobs=2, threads=1))
+            finished(executor, work, ["0"])
+            (parent, *_) = ast.literal_eval((tmp_path / "0.txt").read_text())
+            assert parent == early._process.pid
+            assert unused.ended() is None
+        assert unused.ended() is not None
+    assert early.ended() is not None
+    assert not nursery._begun
+    with nursery.begun(module, tmp_path, 1):
+        (early,) = nursery._begun.values()
+        early._process.kill()
+        early._process.wait()
+        finished(EXECUTORS["local"](Options(jobs=1, threads=1)), work, ["1"])  # by a new one
 
 
 def test_what_was_prepared_serves_one_work_after_the_other_until_it_is_closed(tmp_path: Path):
