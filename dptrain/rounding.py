@@ -9,16 +9,17 @@ A millionth of the last digit is let go, so that what a computer holds of 8.0 is
 """
 
 import math
+from typing import Literal
 
 LET_GO = 1e-6
 """Of the last digit that is written."""
 
 
-def up(bound: float, digits: int = 2) -> str:
-    """An upper bound with so many digits behind the point."""
+def up(bound: float, digits: int = 2, grouped: Literal["", ","] = "") -> str:
+    """An upper bound with so many digits behind the point, and with what is ``grouped`` between thousands."""
     if not math.isfinite(bound):
         return f"{bound:g}"
-    return f"{math.ceil(bound * 10**digits - LET_GO) / 10**digits:.{digits}f}"
+    return f"{math.ceil(bound * 10**digits - LET_GO) / 10**digits:{grouped}.{digits}f}"
 
 
 def down(bound: float, digits: int = 3) -> str:

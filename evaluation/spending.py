@@ -11,8 +11,9 @@ from evaluation.result import LedgerShown, SelectedShown, SpentShown
 
 T = TypeVar("T")
 UNTOLD: dict[str, Any] = {"entries": 0, "runs": 0, "failed": 0, "unfinished": 0, "without_guarantee": 0, "spent": ()}
-NO_NUMBERS: dict[str, Any] = {"runs": 0, "steps": 0}
 """In the place of what tells how many trainings a private selection had. `dptrain ledger` tells it to the data's owner."""
+NO_NUMBERS: dict[str, Any] = {"runs": 0, "steps": 0}
+"""The same, of a line of what was spent."""
 
 
 def shown(fingerprint: str) -> tuple[LedgerShown, ...]:

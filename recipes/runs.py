@@ -39,7 +39,7 @@ from recipes import audits
 from recipes.comparison import Comparison, Job
 from recipes.folder import ABOUT, about_run, claim, load_run, locked, read_json
 from recipes.jobs import CALIBRATIONS, board, insecure_seed_of, is_complete, labelled, run_one, twin_of
-from recipes.sweep import RESULTS, Sweep
+from recipes.sweep import Sweep, has_results
 from recipes.sweeping import elsewhere, executor_of, here, way_on
 from recipes.total import check_total
 
@@ -96,11 +96,6 @@ def run(
         if executor is not None:  # its processes import what they need while the plans are checked here
             executor.prepare(Work(run_one, root), sum(not has_results(root / job.label) for job in jobs))
         return _run(comparison, name, command, progress, sweep, jobs, root, executor)
-
-
-def has_results(folder: Path) -> bool:
-    """Whether a job has some: a first guess at whether it is complete."""
-    return any(folder.glob(RESULTS))
 
 
 def _run(

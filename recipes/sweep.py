@@ -17,8 +17,6 @@ from dptrain.registry import EXECUTORS
 if TYPE_CHECKING:
     from recipes.comparison import Comparison
 
-RESULTS = "evaluation/step=*/result.json"
-"""Of a job, below its folder."""
 FLAGS = {
     "--jobs": int,
     "--executor": str,
@@ -78,12 +76,17 @@ class Sweep:
         return Options(threads=threads, **given)
 
 
+def has_results(folder: Path) -> bool:
+    """Whether a job has some: a first guess at whether it is complete."""
+    return any((folder / "evaluation").glob("step=*/result.json"))
+
+
 def begun(sweep: Sweep, comparison: "Comparison") -> AbstractContextManager[None]:
     """Lets the processes of a sweep on this machine import what they need while this one imports for itself; nothing where no
     job is left to do."""
     root = Path(comparison.output).resolve()
     jobs = comparison.jobs()
-    if sweep.executor != "local" or sweep.jobs == 1 or all(any((root / one.label).glob(RESULTS)) for one in jobs):
+    if sweep.executor != "local" or sweep.jobs == 1 or all(has_results(root / one.label) for one in jobs):
         return nullcontext()
     from dptrain.executor import nursery, threads_of
 

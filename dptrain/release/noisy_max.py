@@ -88,7 +88,7 @@ class NoisyMax(Guard):
 
 
 def _says(epsilon: float, sensitivity: float) -> str:
-    costs = ", ".join(f"{count:,} cost {up(spent(epsilon, count, STATED_DELTA), 3)}" for count in STATED)
+    costs = ", ".join(f"{count:,} cost {up(spent(epsilon, count, STATED_DELTA), 3, grouped=',')}" for count in STATED)
     return (
         f"One class is shown, drawn by report noisy max: each answer has ε = {epsilon:g} for any one training example that "
         f"changes no score by more than {sensitivity:g}. Distinct queries add up: {costs} (ε at δ = {STATED_DELTA:g}); a "

@@ -5,6 +5,7 @@ The figures are those of :mod:`evaluation.guard_costs` and of each row's summary
 
 from dataclasses import dataclass
 
+from dptrain.rounding import up
 from evaluation.guard_costs import BY_MODEL
 from evaluation.report import wording
 from evaluation.report.bought import signed
@@ -131,7 +132,7 @@ def _cell(cost: GuardCost | None) -> Cell:
     beyond = said if cost.change == "is the label" or not _known(cost.beyond_label) else signed(cost.beyond_label)
     if said and beyond != said:
         beyond = f"{said}: {beyond}"
-    permitted = "" if cost.permitted is None else wording.ceiling(cost.permitted)
+    permitted = "" if cost.permitted is None else up(cost.permitted, 3)
     attack = wording.attack_name(cost.attack)
     return Cell(
         wording.interval(cost.value), beyond, f"{attack}, on what {cost.behind} shows" if cost.behind else attack, permitted

@@ -103,7 +103,6 @@ def fill(template: str, **given: Any) -> str:
     environment.filters |= {
         "interval": wording.interval,
         "number": wording.number,
-        "ceiling": wording.ceiling,
         "budget": wording.budget,
         "up": up,
         "down": down,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dptrain.files import write_file
+from dptrain.rounding import up
 from evaluation.joined import Group, Joined
 from evaluation.report import figures, html, terminal, wording
 from evaluation.result import ComparisonResult, Front, FrontPoint, Measure, Summary
@@ -118,7 +119,7 @@ def _rows(name: str, result: ComparisonResult) -> list[dict[str, Any]]:
                 "metric": "" if front is None else wording.metric_name(front.metric),
                 "gets": "–" if point is None else wording.interval(point.leak),
                 "gets_key": "" if point is None or point.leak.value is None else point.leak.value,
-                "permitted": "–" if point is None or point.permitted is None else wording.ceiling(point.permitted),
+                "permitted": "–" if point is None or point.permitted is None else up(point.permitted, 3),
                 "verdict": "–" if point is None else item.verdicts.get(point.attack, "–"),
             }
         )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from dptrain.rounding import up
 from evaluation.headline import speaks_of_members
 from evaluation.report import figures, wording
 from evaluation.result import VERDICTS, ComparisonResult, Front, Kind, Measure
@@ -193,7 +194,7 @@ def compact(result: ComparisonResult) -> dict[str, Any]:
                     "ends": _ends(measure),
                     "sort": measure.value if measure is not None and known else "",
                     "verdict": item.verdicts.get(attack, ""),
-                    "permitted": "" if permitted is None else wording.ceiling(permitted),
+                    "permitted": "" if permitted is None else up(permitted, 3),
                 }
             )
         rows.append(

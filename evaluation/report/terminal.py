@@ -111,7 +111,8 @@ def _attack(result: ComparisonResult, attack: str, width: int) -> list[str]:
     for summary in result.summary:
         cells = [wording.interval(wording.find(summary, name)) for name in names if wording.is_rate(name)]
         if permitted:
-            cells.append(" / ".join(wording.ceiling(summary.permitted.get(name)) for name in names if wording.is_rate(name)))
+            most = [summary.permitted.get(name) for name in names if wording.is_rate(name)]
+            cells.append(" / ".join("–" if value is None else up(value, 3) for value in most))
         rows.append([wording.row_name(summary), *cells, summary.verdicts.get(attack, "–")])
     chance = chances.get(headline)
     title = wording.attack_name(attack) + (f" (chance {chance:.3g})" if chance is not None else "")

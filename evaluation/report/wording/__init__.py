@@ -21,7 +21,6 @@ from evaluation.report.wording.names import ATTACK_NAMES as ATTACK_NAMES
 from evaluation.report.wording.names import METRIC_NAMES as METRIC_NAMES
 from evaluation.report.wording.names import attack_name as attack_name
 from evaluation.report.wording.names import budget as budget
-from evaluation.report.wording.names import ceiling as ceiling
 from evaluation.report.wording.names import interval as interval
 from evaluation.report.wording.names import is_rate as is_rate
 from evaluation.report.wording.names import measure_name as measure_name

@@ -3,7 +3,7 @@
 import math
 import re
 
-from dptrain.rounding import significant, up
+from dptrain.rounding import significant
 from evaluation.result import Bought, FrontPoint, Measure, RunResult, Standing, Summary
 
 Row = Summary | RunResult | Bought | Standing | FrontPoint
@@ -240,11 +240,6 @@ def variant_key(item: Summary | RunResult) -> str:
 
 def number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
-
-
-def ceiling(value: float | None, digits: int = 3) -> str:
-    """What a plan permits at most: an upper bound, rounded up."""
-    return "–" if value is None else up(value, digits)
 
 
 def interval(measure: Measure | None) -> str:

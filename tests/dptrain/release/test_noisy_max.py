@@ -133,7 +133,7 @@ def test_nothing_asked_costs_nothing_one_answer_its_epsilon_and_without_delta_al
 def test_of_an_epsilon_whose_exponential_is_no_number_the_answers_add_up():
     assert spent(800.0, 100, 1e-5) == 80_000.0
     assert composed(LARGEST, 3, 1e-5) == pytest.approx(3 * LARGEST)
-    assert "1 cost 1000.000, 100 cost 100000.000" in stated("noisy_max1000")
+    assert "1 cost 1,000.000, 100 cost 100,000.000" in stated("noisy_max1000")
 
 
 def test_the_owner_s_sensitivity_makes_the_noise_and_the_statement_gives_the_cost():
