@@ -9,7 +9,6 @@ one that is complete is not run again, one that was cut goes on from its checkpo
 """
 
 import functools
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,16 +184,14 @@ def foreign(comparison: Comparison) -> list[Foreign]:
 
 def warm() -> None:
     """Imports what jobs and reports import where they first need it."""
-    for name in (
-        "sklearn.ensemble",
-        "opacus.accountants",
-        "dp_accounting.pld.pld_privacy_accountant",
-        "torch.utils.tensorboard",
-        "evaluation.report.figures",
-        "evaluation.report.tensorboard",
-    ):
-        importlib.import_module(name)
-    importlib.import_module("recipes.runs")
+    import dp_accounting.pld.pld_privacy_accountant  # noqa: F401
+    import opacus.accountants  # noqa: F401
+    import sklearn.ensemble  # noqa: F401
+    import torch.utils.tensorboard  # noqa: F401
+
+    import evaluation.report.figures
+    import evaluation.report.tensorboard  # noqa: F401
+    import recipes.runs  # noqa: F401
 
 
 if __name__ == "__main__":

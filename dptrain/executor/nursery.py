@@ -92,8 +92,11 @@ class Born:
 
     def wait(self) -> int | None:
         """Until it is over, or its nursery is, and it is known how it ended."""
-        if self._handle is not None:
-            select.select([self._handle], [], [])
+        with self._lock:  # of its own, since another thread may close the other one meanwhile
+            handle = None if self._handle is None else os.dup(self._handle)
+        if handle is not None:
+            select.select([handle], [], [])
+            os.close(handle)
         self._told.wait(PATIENCE)
         return self.returncode
 
@@ -140,6 +143,11 @@ class Nursery:
         self._over = False
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
+
+    def has_borne(self) -> bool:
+        """Whether there has been a worker of it, so that another nursery would do as well."""
+        with self._lock:
+            return any(child.is_born for child in self._children.values())
 
     def ended(self) -> int | None:
         """Exit code of the nursery itself, where it has ended before its time."""

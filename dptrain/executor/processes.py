@@ -77,6 +77,13 @@ class _Worker:
             self.process.stdin.write(line(work, label))
             self.process.stdin.flush()
 
+    def is_replaced(self) -> bool:
+        """Of one that has ended: whether another one would do better. It had a job, which its death is told of; or it was asked
+        of a nursery that was about to end, and had worked."""
+        if self.label is not None or self._nursery is None:
+            return self.label is not None
+        return isinstance(self.process, Born) and not self.process.is_born and self._nursery.has_borne()
+
     def interrupt(self) -> None:
         self.process.send_signal(signal.SIGINT)
 
@@ -178,6 +185,7 @@ class Local:
                         workers.remove(worker)
                         if worker.label is not None:
                             yield work.ended(worker.label, STOPPED if stopping else worker.obituary())
+                        if worker.is_replaced():
                             self._hire(work, len(waiting) + len(workers))
                         elif not workers:  # it never began: nor would another one
                             while waiting:

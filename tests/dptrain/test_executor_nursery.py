@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -103,7 +104,8 @@ def test_a_worker_goes_on_with_the_seeds_of_what_it_did_before(tmp_path: Path):
     assert len(one & other) <= 1  # the last of all is shared out
 
 
-def test_a_nursery_that_is_killed_takes_no_job_along_and_another_one_takes_its_place(tmp_path: Path):
+@pytest.mark.parametrize("when", ["before it is asked", "after it was asked"])
+def test_a_nursery_that_is_killed_takes_no_job_along_and_another_one_takes_its_place(when: str, tmp_path: Path):
     executor = EXECUTORS["local"](Options(jobs=2, threads=1))
     running = executor.run(Work(do, tmp_path), ["waits-0", "dies", "done-1", "done-2"])
     died = next(running)
@@ -112,12 +114,17 @@ def test_a_nursery_that_is_killed_takes_no_job_along_and_another_one_takes_its_p
     (begun,) = (tmp_path / "begun").glob("waits-0.*")
     status = Path(f"/proc/{begun.suffix[1:]}/status").read_text()
     nursery = int(status.partition("PPid:")[2].split()[0])
-    os.kill(nursery, signal.SIGKILL)
-    until(lambda: not Path(f"/proc/{nursery}/cmdline").exists() or not Path(f"/proc/{nursery}/cmdline").read_bytes())
-    assert next(running).error is None  # by a worker that was born before
+    if when == "before it is asked":
+        os.kill(nursery, signal.SIGKILL)
+        until(lambda: not Path(f"/proc/{nursery}/cmdline").exists() or not Path(f"/proc/{nursery}/cmdline").read_bytes())
+    else:  # for another worker, which it will not bear any more
+        os.kill(nursery, signal.SIGSTOP)
+        threading.Timer(1.0, os.kill, [nursery, signal.SIGKILL]).start()
+    done = next(running)
+    assert (done.label, done.error, done.stopped) == ("done-1", None, False)
     os.kill(int(begun.suffix[1:]), signal.SIGINT)
     rest = {job.label: (job.error, job.stopped) for job in running}
-    assert rest["waits-0"] == (None, True)
+    assert rest == {"waits-0": (None, True), "done-2": (None, False)}
     assert (tmp_path / "waits-0.checkpoint").exists()
 
 
