@@ -44,10 +44,10 @@ def run_one(root: Path, label: str) -> None:
         UserError: the folder holds no such job, or the data are not those of the run.
         KeyboardInterrupt: after Ctrl-C, with a checkpoint on disk.
     """
-    comparison, data = _opened(root, (root / "comparison.toml").stat().st_mtime_ns)
+    begun = (root / "comparison.toml").stat().st_mtime_ns
+    comparison, data = _opened(root, begun)
     job = labelled(comparison, [label])[0]
-    split = split_of(data, comparison.recipe.data.split, job.seed, comparison.recipe.privacy.unit)
-    run_job(job, comparison, root, data, split, progress=False)
+    run_job(job, comparison, root, data, _split(root, begun, job.seed), progress=False)
 
 
 def board(root: Path, label: str) -> None:
@@ -74,6 +74,13 @@ def _opened(root: Path, stamp: int) -> tuple[Comparison, DataSet]:
     if (root / CALIBRATIONS).is_file():
         take_up_calibrations(unpack_json((root / CALIBRATIONS).read_bytes(), root / CALIBRATIONS))
     return comparison, data
+
+
+@functools.lru_cache(maxsize=32)
+def _split(root: Path, stamp: int, seed: int) -> Split:
+    """Of a seed, the same object for all budgets: what is computed of a split, such as its blind baseline, is kept by it."""
+    comparison, data = _opened(root, stamp)
+    return split_of(data, comparison.recipe.data.split, seed, comparison.recipe.privacy.unit)
 
 
 def labelled(comparison: Comparison, labels: list[str]) -> list[Job]:

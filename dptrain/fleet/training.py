@@ -1,20 +1,23 @@
 """Trains a fleet by the way that its first steps show to be the fastest.
 
 Stacked models, over all examples or over each one's own batch, and models one after the other take a few steps each; the
-fastest goes on from there, and what the others began is forgotten. The choice is a matter of speed alone: each way draws models
-from the same distribution. Where there are more models than are trained at once, and the first ones show that it pays, other
-processes on the other cores take part.
+fastest goes on from there, and what the others began is forgotten. What was found holds for the process's further fleets of the
+same training, whatever their noise. The choice is a matter of speed alone: each way draws models from the same distribution.
+Where there are more models than are trained at once, and the first ones show that it pays, other processes on the other cores
+take part.
 
 ``torch.func.vmap`` over models is not among the ways: for convolutions it was slower than one model after the other, where it
 was tried. Nor is ``torch.compile``, which needs a compiler that may not be there.
 """
 
+import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -304,10 +307,24 @@ def _bar(total: int, unit: str, progress: bool) -> tqdm:
     return tqdm(total=total, desc="shadow models", unit=unit, disable=None if progress else True, leave=False)
 
 
+_known: dict[tuple[Any, ...], Way] = {}
+"""The fastest way, by what a fleet's speed depends on."""
+
+
+def _kind_of(job: Job, missing: list[int]) -> tuple[Any, ...]:
+    """What a fleet's speed depends on: of a budget, that there is one."""
+    privacy = job.recipe.privacy
+    if privacy.epsilon is not None and math.isfinite(privacy.epsilon):
+        privacy = dataclasses.replace(privacy, epsilon=1.0)
+    recipe = dataclasses.replace(job.recipe, privacy=privacy).digest()
+    return recipe, job.performance, job.data.fingerprint, len(missing), torch.get_num_threads()
+
+
 def _fastest(job: Job, missing: list[int], bar: tqdm) -> tuple[Way, Block]:
     """The way that takes the least time for a step of a model, and the models that it has begun."""
-    wanted = job.performance.fleet
-    if wanted != "measured":
+    kind = _kind_of(job, missing)
+    wanted = job.performance.fleet if job.performance.fleet != "measured" else _known.get(kind)
+    if wanted is not None:
         try:
             return wanted, job.begin(wanted, missing)
         except Unstackable:
@@ -325,7 +342,7 @@ def _fastest(job: Job, missing: list[int], bar: tqdm) -> tuple[Way, Block]:
         except (RuntimeError, MemoryError) as error:
             if way == "one by one" or not is_out_of_memory(error):
                 raise
-    fastest = min(times, key=lambda way: times[way])
+    fastest = _known[kind] = min(times, key=lambda way: times[way])
     bar.update(blocks[fastest].taken * blocks[fastest].models)
     return fastest, blocks[fastest]
 

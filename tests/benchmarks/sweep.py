@@ -2,16 +2,17 @@
 
     python -m tests.benchmarks.sweep [--json FILE] [--rounds 3] [--jobs 2] [--epsilons inf 8 4 2 1] [--seeds 0..2] [-- FLAGS]
 
-Each round runs ``dptrain run digits`` into a fresh folder with ``--jobs 1``, and then with ``--jobs 2``, so that whatever else
-the machine does meets both. Baselines are left out: 5 budgets × 3 seeds are 15 models, with their attacks and 64 shadow models
-each. Three times are taken, of the whole command and of what a round is about:
+Each round runs ``dptrain run digits`` into a fresh folder with ``--jobs 1``, once with all of torch's threads, which is what a
+user gets who types nothing, and once with one, which is what each of several jobs has; and then with ``--jobs 2``, so that
+whatever else the machine does meets all of them. Baselines are left out: 5 budgets × 3 seeds are 15 models, with their attacks
+and 64 shadow models each. Three times are taken, of the whole command and of what a round is about:
 
 * ``jobs``: from the first job's beginning to the last one's end, as the run's own files say; with it goes the throughput
 * ``before``: imports, data, and the check of all plans before anything is written
 * ``after``: the reports
 
 Printed are medians, the median ratio of a round, and half the spread between its quartiles (of few rounds: between its ends).
-``--jobs 1`` has all of torch's threads, which is what a user gets who types nothing.
+The ratio of one thread to all of them says what several jobs could gain at most over one that has all cores to itself.
 """
 
 import argparse
@@ -23,8 +24,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 NAMES = ("command", "before", "jobs", "after")
+SINGLE = {"one": [], "one thread": ["--performance.threads", "1"]}
+"""Runs of one job at a time, and their flags."""
 
 
 def once(arguments: list[str], jobs: int) -> dict[str, float]:
@@ -59,21 +63,22 @@ def main(arguments: list[str] | None = None) -> int:
     given = ["--baselines", "--epsilons", *options.epsilons, "--seeds", *options.seeds, *options.rest]
     rounds: list[dict[str, dict[str, float]]] = []
     for number in range(options.rounds):
-        rounds.append({"one": once(given, 1), "several": once(given, options.jobs)})
-        print(f"round {number + 1} of {options.rounds}: ", end="")
-        print(
-            ", ".join(f"{name} {rounds[-1]['one'][name]:.1f} / {rounds[-1]['several'][name]:.1f} s" for name in NAMES),
-            flush=True,
-        )
-    report: dict[str, object] = {"jobs": options.jobs, "arguments": given, "cores": os.cpu_count(), "rounds": rounds}
+        rounds.append({kind: once([*given, *flags], 1) for kind, flags in SINGLE.items()})
+        rounds[-1]["several"] = once(given, options.jobs)
+        seconds = {name: " / ".join(f"{part[name]:.1f}" for part in rounds[-1].values()) for name in NAMES}
+        told = ", ".join(f"{name} {text} s" for name, text in seconds.items())
+        print(f"round {number + 1} of {options.rounds}: {told}", flush=True)
+    report: dict[str, Any] = {"jobs": options.jobs, "arguments": given, "cores": os.cpu_count(), "rounds": rounds}
     for name in NAMES:
-        ratios = [each["one"][name] / each["several"][name] for each in rounds]
-        one, several = (statistics.median(each[kind][name] for each in rounds) for kind in ("one", "several"))
-        report[name] = {"ratio": round(statistics.median(ratios), 3), "spread": round(spread(ratios), 3)}
-        print(
-            f"{name:<8}{one:8.1f} s, with --jobs {options.jobs} {several:8.1f} s: "
-            f"{statistics.median(ratios):.2f} ± {spread(ratios):.2f} times as fast"
-        )
+        several = statistics.median(each["several"][name] for each in rounds)
+        print(f"{name:<8}with --jobs {options.jobs} {several:8.1f} s")
+        report[name] = {}
+        for kind in SINGLE:
+            ratios = [each[kind][name] / each["several"][name] for each in rounds]
+            one = statistics.median(each[kind][name] for each in rounds)
+            report[name][kind] = {"ratio": round(statistics.median(ratios), 3), "spread": round(spread(ratios), 3)}
+            what = "one job at a time" if kind == "one" else "the same with one thread"
+            print(f"    {what:<26}{one:8.1f} s, {statistics.median(ratios):.2f} ± {spread(ratios):.2f} times as long")
     if options.json:
         options.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0

@@ -53,6 +53,10 @@ def digits() -> DataSet:
     return dataclasses.replace(whole, inputs=whole.inputs[:300], targets=whole.targets[:300])
 
 
+def clipped_at(norm: float) -> Recipe:
+    return dataclasses.replace(QUIET, privacy=dataclasses.replace(QUIET.privacy, clipping_norm=norm))
+
+
 def train(data: DataSet, recipe: Recipe = QUIET, way: Any = "measured", **options: Any) -> Fleet:
     options = {"models": 5, "rate": 0.5, "progress": False, **options}
     return train_fleet(recipe, data, performance=Performance(fleet=way), **options)
@@ -120,11 +124,26 @@ def test_what_the_first_steps_show_to_be_the_fastest_trains_them_all(
     monkeypatch.setattr(Job, "begin", begun)
     monkeypatch.setattr(Job, "finish", ended)
     monkeypatch.setattr(training, "_seconds", seconds)
+    monkeypatch.setattr(training, "_known", {})
     fleet = train(digits)
     assert set(way_of.values()) == set(WAYS)
     assert finished == [fastest] * (5 if fastest == "one by one" else 3)
+    for recipe, ways in ((QUIET, {fastest}), (clipped_at(0.5), set(WAYS))):  # what is known is not measured again; all else is
+        before = len(way_of)
+        train(digits, recipe)
+        assert set(list(way_of.values())[before:]) == ways
     monkeypatch.undo()
     assert np.allclose(fleet.logits, train(digits, way="one by one").logits, atol=1e-4)
+
+
+def test_a_budget_is_no_reason_to_measure_again_and_none_at_all_is(digits: DataSet):
+    def kind(epsilon: float) -> tuple[Any, ...]:
+        recipe = dataclasses.replace(QUIET, privacy=PrivacyConfig(epsilon=epsilon))
+        job = Job(recipe, digits, draw_membership(5, 300, 0.5), STEPS, "", Performance())
+        return training._kind_of(job, [0, 1, 2, 3, 4])
+
+    assert kind(8.0) == kind(0.5)
+    assert kind(8.0) != kind(float("inf"))
 
 
 def test_a_way_that_two_models_show_to_be_hopeless_is_not_tried_with_more(digits: DataSet, monkeypatch: pytest.MonkeyPatch):
@@ -137,6 +156,7 @@ def test_a_way_that_two_models_show_to_be_hopeless_is_not_tried_with_more(digits
 
     monkeypatch.setattr(Job, "begin", begun)
     monkeypatch.setattr(training, "_seconds", lambda block, steps: 1.0 if block.models == 1 else 9.0)
+    monkeypatch.setattr(training, "_known", {})
     train(digits)
     assert sizes[:3] == [("one by one", 5), ("gathered", 2), ("masked", 2)]
     assert all(way == "one by one" for way, _ in sizes[3:])

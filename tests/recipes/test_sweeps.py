@@ -15,10 +15,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from dptrain.errors import ConfigError
+from evaluation import analysis
 from evaluation.result import read_run
 from recipes.comparison import load
 from recipes.display import Display, described
-from recipes.jobs import foreign, labelled
+from recipes.jobs import foreign, labelled, run_one
 from recipes.sweep import Sweep, split_flags
 from tests.conftest import leave_undrawn
 from tests.recipes.test_cli import dptrain, here
@@ -193,6 +194,22 @@ def test_a_complete_sweep_starts_nothing_and_a_part_of_it_can_be_repeated(by_eac
     assert (tmp_path / "mine" / LABELS[1] / "release" / "card.json").exists()
     assert not (tmp_path / "mine" / LABELS[0]).exists()
     assert f"dptrain resume mine --only {LABELS[0]}" in part.stderr
+
+
+@pytest.mark.slow
+def test_a_process_computes_once_what_all_budgets_of_a_seed_share(
+    by_each: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    root, seen = tmp_path / "mine", []
+    shutil.copytree(by_each / "here", root)
+    for label in LABELS:
+        shutil.rmtree(root / label)
+    blind = analysis.blind_scores
+    monkeypatch.setattr(analysis, "blind_scores", lambda *given: seen.append(given) or blind(*given))
+    for label in LABELS:
+        run_one(root, label)
+        assert read_run(root / label / "evaluation" / "step=000004" / "result.json").attacks[0].status == "ok"
+    assert len(seen) == 1
 
 
 # -- what goes wrong ------------------------------------------------------------------------------------------------
