@@ -9,13 +9,15 @@ Every other field of a privacy plan is a flag as well. No data are read, and not
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
 import re
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -28,8 +30,8 @@ PLAIN = {"unit": Unit, "relation": Relation, "sampling": Sampling, "clipping": C
          "edge_release": EdgeRelease}  # fmt: skip
 WHOLE = ("max_examples_per_unit", "max_batch_size", "max_examples", "bands", "max_degree", "aggregations", "occurrences")
 FLOATS = ("aggregation_noise", "automatic_stability")
-
-
+PATIENCE = 8.0
+"""Seconds after which it is said that counting goes on."""
 UNREAD = r"argument (\S+): invalid (?:(float|int) value|choice): ('[^']*')(?: \(choose from (.*)\))?"
 """How argparse says that it could not read a value."""
 
@@ -57,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     from evaluation import budget
     from evaluation.report import outlook as views
 
-    with warnings.catch_warnings(record=True) as said:
+    with _told_that_it_lasts(), warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         plan = planned(given)
         found = budget.look_ahead(plan, tuple(given.household))
@@ -72,6 +74,19 @@ def main(arguments: Sequence[str]) -> int:
     if given.output is not None and given.format == "text":
         print(f"\n{given.output}")
     return 0
+
+
+@contextlib.contextmanager
+def _told_that_it_lasts() -> Iterator[None]:
+    """Says so, once, where the block takes longer than one waits for without a word."""
+    said = "dptrain: still counting; it takes a minute or more where there are many steps, or little noise in each"
+    timer = threading.Timer(PATIENCE, print, [said], {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def parser() -> Parser:

@@ -91,9 +91,13 @@ def show(word: str, as_json: bool = False) -> int:
 
 def limit(words: list[str], flags: dict[str, str]) -> int:
     """States a total."""
-    if len(words) != 1 or not {"--epsilon", "--delta"} <= flags.keys():
+    missing = " and ".join(flag for flag in ("--epsilon", "--delta") if flag not in flags)
+    said = f"{missing} {'are' if ' and ' in missing else 'is'} not given" if missing else ""
+    if len(words) != 1:
+        said = f"{len(words)} data sets are named" if words else "no data set is named"
+    if said:
         raise ConfigError(
-            "type `dptrain ledger limit DATA --epsilon 10 --delta 1e-5`, with a data set or a recipe, such as digits"
+            f"{said}; type `dptrain ledger limit DATA --epsilon 10 --delta 1e-5`, with a data set or a recipe, such as digits"
         )
     found = find(words[0])
     if len(found) > 1:

@@ -64,6 +64,8 @@ def _parsed(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
         raise ConfigError("`dptrain report` needs a run, such as runs/digits, as its first word")
     if flags.setdefault("--format", FORMATS[0]) not in FORMATS:
         raise unknown_name("format", flags["--format"], FORMATS)
+    if "--output" in flags and not flags["--output"].endswith(".html"):
+        raise ConfigError(f"--output is {flags['--output']!r}; give a name that ends in .html, such as {OUTPUT}")
     if "--with-leaks" in flags and "--shared" not in flags:
         raise ConfigError("--with-leaks goes with --shared; report.html has them without it")
     return folders, flags

@@ -122,6 +122,14 @@ def test_a_delta_that_is_larger_than_customary_is_said_once(
     assert capsys.readouterr().err.count("above 1/(10 N)") == 1
 
 
+@pytest.mark.parametrize("patience", [0.0, 60.0])
+def test_counting_that_lasts_is_said(patience: float, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("recipes.budget.PATIENCE", patience)
+    plan = ["--noise-multiplier", "3", "--delta", "1e-6", "--examples", "10000", "--batch", "500", "--steps", "20"]
+    assert main(["budget", *plan]) == 0
+    assert capsys.readouterr().err.count("still counting") == (patience == 0)
+
+
 def test_it_says_what_guessing_gets_that_n_is_public_and_where_this_plan_stands(page: tuple[str, Path]):
     printed, path = page
     assert "N = 500 was taken as public" in printed

@@ -109,9 +109,23 @@ def test_a_data_set_that_nothing_read_and_a_name_that_there_is_not(
     assert "did you mean 'digits'?" in capsys.readouterr().err
     assert main(["ledger", "sms"]) == 0
     assert "0 runs" in capsys.readouterr().out
-    for wrong in (["ledger", "--epsilon", "3"], ["ledger", "digits", "--fromat", "json"], ["ledger", "limit", "digits"]):
+    for wrong in (["ledger", "--epsilon", "3"], ["ledger", "digits", "--fromat", "json"]):
         assert main(wrong) == 2
         assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["digits"], "--epsilon and --delta are not given; type `dptrain ledger limit DATA"),
+        (["digits", "--epsilon", "10"], "--delta is not given; type"),
+        (["--epsilon", "10", "--delta", "1e-5"], "no data set is named; type"),
+        (["digits", "sms", "--epsilon", "10", "--delta", "1e-5"], "2 data sets are named; type"),
+    ],
+)
+def test_what_a_limit_lacks_is_said(typed: list[str], said: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["ledger", "limit", *typed]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_before_the_first_run_it_says_where_ledgers_will_be(ledgers: Path, capsys: pytest.CaptureFixture[str]):
