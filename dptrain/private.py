@@ -15,11 +15,10 @@ nothing.
 import dataclasses
 import functools
 import math
-import secrets
 import threading
 import warnings
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +39,7 @@ from dptrain.data.split import Split
 from dptrain.data.split import save as save_split
 from dptrain.errors import CheckpointError, PlanError, ProtocolError, UserError, is_out_of_memory
 from dptrain.guards import BITS_EVERY, BITS_FIRST, OptimizerWatch, StateWatch, check_augment, claim
-from dptrain.ledger import Account, Block, Ledger, Spending, named
+from dptrain.ledger import Account, Announcements, Ledger, Spending, named
 from dptrain.noise import noise_for, secret_generator
 from dptrain.optimizers import NoiseAware
 from dptrain.plain import as_plain, from_plain
@@ -255,17 +254,10 @@ class PrivateTraining:
         self.ranks.start(model, facts)
         self._average = None if average is None else WeightAverage(model, average)
         self._noise = self.ranks.noise(lambda: noise_for(plan, insecure_seed))
-        self._ledger = Ledger(ledger, examples.fingerprint) if ledger is not None and self.ranks.is_first else None
-        self.spending = spending if self.ranks.is_first else None
-        """Private: the way to the data set's account; None where this run stands in none, or another process keeps it."""
+        own = Ledger(ledger, examples.fingerprint) if ledger is not None and self.ranks.is_first else None
+        self._announced = Announcements(plan, own, spending if self.ranks.is_first else None)
         self._earlier: tuple[tuple[int, int], ...] = ()
         """Ranges of steps that were drawn, each in one go, before this object took over."""
-        self._announced = 0
-        """No step from here on may be taken: wherever account is kept, it is told of a step before that is taken."""
-        self._open: Block | None = None
-        """What was announced last, while an iterator is at it."""
-        self._blocks: tuple[Block, ...] = ()
-        """All that was announced for these weights, before a resume too; kept with them, so that it is known where they go."""
         self._first = 0
         self._taken = 0
         """This object's own range ends here. The one number in which a step is counted, always before it is released."""
@@ -310,6 +302,11 @@ class PrivateTraining:
         return self._examples
 
     @property
+    def spending(self) -> Spending | None:
+        """Private: the way to the data set's account; None where this run stands in none, or another process keeps it."""
+        return self._announced.spending
+
+    @property
     def steps_taken(self) -> int:
         """Updates released so far, those before a resume included."""
         return self._taken
@@ -340,8 +337,8 @@ class PrivateTraining:
         walk = self._walk = object()
         if self._taken >= last:
             return
-        self._settle()  # what an older iterator left open
-        if self._announced < last:
+        self._announced.settle(self._paid)  # what an older iterator left open
+        if self._announced.until < last:
             self._announce(last)
         try:
             self._begin()
@@ -357,7 +354,7 @@ class PrivateTraining:
                     )
         finally:
             if walk is self._walk:
-                self._settle()
+                self._announced.settle(self._paid)
 
     def _begin(self) -> None:
         """What is released before the first update; once, and anew only where an interrupt cut it off."""
@@ -422,7 +419,7 @@ class PrivateTraining:
                 "step() takes the batch that batches() gave last, once: ε holds only for batches that the plan drew; "
                 "write `for batch in private.batches(): private.step(batch)`"
             )
-        if batch.step >= self._announced:
+        if batch.step >= self._announced.until:
             raise ProtocolError(f"step {batch.step} was not announced; go on with `for batch in private.batches()`")
         if self._average is not None and self._average.is_shown:
             raise ProtocolError("step() was called inside of averaged(), where the model does not hold its trained weights")
@@ -565,36 +562,13 @@ class PrivateTraining:
 
     def _announce(self, last: int) -> None:
         """Says on the disk, to whoever keeps account, that the steps up to ``last`` are about to be taken."""
-        first = max(self._taken, self._announced)
-        block = self.ranks.first(f"steps {first} to {last}", lambda: self._reserve(first, last))
-        self._open = Block(block or secrets.token_hex(8), self._draw_name, self.plan, first, last)
-        self._announced = last
-
-    @property
-    def _draw_name(self) -> str:
-        """Of this object's own range: its batches are drawn in one go."""
-        return f"{id(self):x}/{self._first}"
-
-    def _reserve(self, first: int, last: int) -> str | None:
-        """Announces steps: to the data set's account, and then to the run's own ledger. None where neither is kept."""
-        block = ""
-        if self.spending is not None:
-            self.open_account()
-            block = self.spending.reserve(self.plan, first, last, self._draw_name)
-        if self._ledger is not None and self.plan.is_private:
-            try:
-                block = self._ledger.reserve(self.plan, first, last, self._draw_name, block)
-            except UserError:
-                if self.spending is not None:
-                    with suppress(UserError):
-                        self.spending.settle(block, first)
-                raise
-        return block or None
+        first, draw = max(self._taken, self._announced.until), f"{id(self):x}/{self._first}"
+        block = self.ranks.first(f"steps {first} to {last}", lambda: self._announced.reserve(first, last, draw))
+        self._announced.opens(block, draw, first, last)
 
     def open_account(self) -> None:
         """Says in the data set's account that this training reads the data, unless that was said."""
-        if self.spending is not None:
-            self.spending.begin(self.plan, self._ledger, self._blocks)
+        self._announced.open_account()
 
     @property
     def _paid(self) -> int:
@@ -602,35 +576,6 @@ class PrivateTraining:
         released before the first update."""
         end = self._taken + (self._pending is not None)
         return max(end, self._first + 1) if self._began else end
-
-    def _end(self, block: Block) -> int:
-        return max(block.first, min(block.last, self._paid))
-
-    @property
-    def _all_blocks(self) -> tuple[Block, ...]:
-        """Those of before, and of the open one what is paid for by now."""
-        block = self._open
-        if block is None or self._end(block) == block.first:
-            return self._blocks
-        return (*self._blocks, dataclasses.replace(block, last=self._end(block)))
-
-    def _settle(self) -> None:
-        """Says that of what was announced the rest was not taken. Where that cannot be said, all of it counts."""
-        block, self._blocks = self._open, self._all_blocks
-        self._open = None
-        if block is None:
-            return
-        end = self._announced = self._end(block)  # from here on nothing more is taken under this block
-        try:
-            if self._ledger is not None and self.plan.is_private and end < block.last:
-                self._ledger.settle(block.name, end)
-            if self.spending is not None:
-                if end < block.last:
-                    self.spending.settle(block.name, end)
-                if self.spending.closes_itself and (end < block.last or end == self.plan.steps):
-                    self.spending.close("done" if end == self.plan.steps else "stopped")
-        except UserError as error:
-            warnings.warn(f"steps that were announced and not taken count as taken: {error}", stacklevel=3)
 
     def again(self, model: nn.Module, optimizer: Optimizer, examples: Examples) -> "PrivateTraining":
         """Another training of the same kind, not yet begun: the same plan and loss, other examples, noise of its own. It is in
@@ -726,8 +671,7 @@ class PrivateTraining:
         average, kept = ({}, None) if self._average is None else self._average.pack()
         state = {"steps_taken": self.steps_taken, "drawn": self._drawn, "plan": as_plain(self.plan), "optimizer": plain}
         state |= {"insecure_randomness": self.insecure, "average": kept}
-        state |= {"blocks": [(block.name, block.draw, block.first, block.last) for block in self._all_blocks]}
-        state |= {"account": None, "run": ""} if self.spending is None else self.spending.where()
+        state |= self._announced.pack(self._paid)
         weights = {f"model/{name}": value for name, value in self._model.state_dict().items()}
         packed = checkpoint.pack_tensors({**weights, **tensors, **average})
         checkpoint.write_folder(
@@ -773,25 +717,14 @@ class PrivateTraining:
         checkpoint.unpack_optimizer(self._optimizer, tensors, state["optimizer"])
         self._optimizer_watch.record()
         self._earlier = tuple((int(first), int(last)) for first, last in state["drawn"])
-        self._first = self._taken = self._announced = int(state["steps_taken"])
-        self._blocks = tuple(Block(name, draw, self.plan, first, last) for name, draw, first, last in _blocks_in(state))
-        if self.spending is not None:
-            self.spending.run = self.spending.run or str(state.get("run", ""))
+        self._first = self._taken = int(state["steps_taken"])
+        self._announced.unpack(state)
         self._noise = self.ranks.noise(lambda: noise_for(self.plan, self._insecure_seed, self._first))
         self.insecure = self.insecure or bool(state["insecure_randomness"])
         claim(self._model.parameters(), self._owner, all_replaced=True)
         if self._watch is not None:
             self._watch.renew(self._model)
         return self.steps_taken
-
-
-def _blocks_in(state: dict[str, Any]) -> Iterator[tuple[str, str, int, int]]:
-    """What a checkpoint says was announced; one of an earlier version says which steps were drawn."""
-    kept = state.get("blocks")
-    if kept is None:
-        run = str(state.get("run", "")) or secrets.token_hex(8)  # of no run: each resume counts what is known of none
-        kept = [(f"{run}/{first}-{last}", "", first, last) for first, last in state["drawn"]]
-    yield from ((str(name), str(draw) or str(name), int(first), int(last)) for name, draw, first, last in kept)
 
 
 def check_sensitivity(clipped: ClippedSum, plan: PrivacyPlan) -> None:

@@ -7,10 +7,13 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-from jaxtyping import install_import_hook
+for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # for what tests start, too; a worker a core has no more than that
+    os.environ.setdefault(name, "1")
 
-import tests.typechecker  # noqa: F401  the hook finds it by name
+import pytest  # noqa: E402  after the number of threads
+from jaxtyping import install_import_hook  # noqa: E402
+
+import tests.typechecker  # noqa: E402, F401  the hook finds it by name
 
 # The modules whose signatures state shapes. Plans and recipes refuse wrong types in words of their own, which tests read.
 SHAPED = ["dptrain.clipping", "dptrain.fleet", "dptrain.data.dataset", "dptrain.data.split"]

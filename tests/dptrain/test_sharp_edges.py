@@ -63,7 +63,8 @@ def test_sharp_edge_13_nothing_but_batches_reads_the_private_examples(kind: str,
             private.step(batch)
             schedule.step()
         assert not torch.equal(weights(private), before)
-        private._blocks = tuple(dataclasses.replace(block, name="random", draw="random") for block in private._blocks)
+        blocks = private._announced.blocks
+        private._announced.blocks = tuple(dataclasses.replace(block, name="random", draw="random") for block in blocks)
         private.save(tmp_path / str(seed))
         files = sorted(path for path in (tmp_path / str(seed)).rglob("*") if path.is_file())
         ends.append({path.relative_to(tmp_path / str(seed)).as_posix(): path.read_bytes() for path in files})

@@ -133,7 +133,7 @@ def _counted(steps: list[int]) -> Any:
     real = PrivateTraining.step
 
     def step(self: PrivateTraining, batch: Any) -> None:
-        if self._ledger is not None:  # no shadow model
+        if self._announced.ledger is not None:  # no shadow model
             steps.append(batch.step)
         real(self, batch)
 
