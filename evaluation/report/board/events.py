@@ -50,7 +50,7 @@ class Events:
         self._add(Summary(value=text_summary.text_pb(f"{tag}/text_summary", markdown).value), 0)
 
     def image(self, tag: str, pixels: np.ndarray, about: str = "") -> None:
-        """A picture ``[height, width, 3]`` of bytes; ``about`` is Markdown, and stands behind the picture's sign ⓘ."""
+        """A picture ``[height, width, 3]`` of bytes; ``about`` is Markdown, and stands behind the picture's dot with an i."""
         content = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(pixels)).save(content, format="PNG", optimize=True)
         height, width, _ = pixels.shape

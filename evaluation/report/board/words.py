@@ -37,7 +37,8 @@ def how_to_read(result: ComparisonResult) -> dict[str, str]:
         "and each attack, smaller ε at the left, without privacy behind the break at the right. *Closer*: ROC of all budgets, "
         "axes logarithmic, so that few members found with hardly any false alarm can be seen; bars are 95% intervals at the "
         "rates that were measured, dotted lines the most that each plan permits. Reconstructions: the same classes under each "
-        "ε side by side, beside what members look like and what is public. The sign ⓘ has the picture in words.",
+        "ε side by side, beside what members look like and what is public. The dot with an i, in "
+        "**Images**, has the picture in words.",
         "**Custom Scalars**: one chart a measure. The axis is TensorBoard's step, here 1000·ε: 1k is ε = 1, 8k is ε = 8. The "
         "band is the 95% interval over seeds; untick *Ignore outliers in chart scaling* to see all of a wide one. Without "
         "privacy there is no ε, so that figure stands in the title. A second chart has the same line in a band that reaches "
