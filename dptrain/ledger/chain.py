@@ -30,7 +30,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -219,37 +219,84 @@ def _read(chain: Chain, content: bytes, head: _State | None) -> _State:
     Raises:
         LedgerError: a line was changed or removed.
     """
-    path = chain.path
-    *lines, rest = content.split(b"\n")
-    entries: list[Entry] = []
-    unread, previous, time, chained = 0, "", "", False
-    before, hashes = hashlib.sha256(), [""]
-    for number, line in enumerate(lines, 1):
-        entry = _parse(line)
-        if entry is None:
-            unread = unread or number
-        else:
-            stated = str(entry.pop("hash", ""))
-            if "previous" in entry:
-                chained = True
-                _check(path, number, line, {**entry, "hash": stated}, previous, unread)
-            elif stated != _hash(entry, before) or bool(unread) != entry["follows_torn"]:
-                raise LedgerError(f"{path}: line {unread or number} was changed, or one before it; {RESTORE}")
-            entries.append(entry)
-            unread, previous, time = 0, stated, str(entry.get("time", ""))
-        hashes.append(previous)
-        before.update(line + b"\n")
-    if head is None and chained:
+    path, walk = chain.path, _taken_up(chain.path, content)
+    *lines, rest = content[walk.size :].split(b"\n")
+    for line in lines:
+        walk.on(path, line)
+    _walks[path] = walk
+    if head is None and walk.chained:
         raise LedgerError(
             f"{path} lacks {chain.head.name}, without which lines that were removed at its end would not be noticed; restore "
             "both from a copy"
         )
     counted = 0 if head is None else head.lines
     if head is not None:
-        _check_end(path, len(lines), bool(rest), hashes, head)
-    if unread and (head is None or unread <= counted):
-        raise LedgerError(f"{path}: line {unread} was changed; {RESTORE}")
-    return _State(len(lines), previous, len(content), time, bool(rest or unread), bool(rest), entries)
+        _check_end(path, walk.number, bool(rest), walk.hashes, head)
+    if walk.unread and (head is None or walk.unread <= counted):
+        raise LedgerError(f"{path}: line {walk.unread} was changed; {RESTORE}")
+    torn = bool(rest or walk.unread)
+    return _State(walk.number, walk.previous, len(content), walk.time, torn, bool(rest), list(walk.entries))
+
+
+@dataclass
+class _Walk:
+    """How far a file was read, each line against the one before it."""
+
+    number: int = 0
+    """Of the last line."""
+    size: int = 0
+    """In bytes, up to that line's end."""
+    before: Any = field(default_factory=hashlib.sha256)
+    """Hash of all of them."""
+    entries: list[Entry] = field(default_factory=list)
+    hashes: list[str] = field(default_factory=lambda: [""])
+    """Of the last entry up to each line."""
+    unread: int = 0
+    """The first of the last lines that are no entries; 0 where there are none."""
+    time: str = ""
+    chained: bool = False
+
+    @property
+    def previous(self) -> str:
+        return self.hashes[-1]
+
+    def copy(self) -> "_Walk":
+        return replace(self, before=self.before.copy(), entries=list(self.entries), hashes=list(self.hashes))
+
+    def on(self, path: Path, line: bytes) -> None:
+        """One line further.
+
+        Raises:
+            LedgerError: it was changed, or is not the one that follows.
+        """
+        self.number += 1
+        entry, stated = _parse(line), self.previous
+        if entry is None:
+            self.unread = self.unread or self.number
+        else:
+            stated = str(entry.pop("hash", ""))
+            if "previous" in entry:
+                self.chained = True
+                _check(path, self.number, line, {**entry, "hash": stated}, self.previous, self.unread)
+            elif stated != _hash(entry, self.before) or bool(self.unread) != entry["follows_torn"]:
+                raise LedgerError(f"{path}: line {self.unread or self.number} was changed, or one before it; {RESTORE}")
+            self.entries.append(entry)
+            self.unread, self.time = 0, str(entry.get("time", ""))
+        self.hashes.append(stated)
+        self.before.update(line + b"\n")
+        self.size += len(line) + 1
+
+
+_walks: dict[Path, _Walk] = {}
+"""Files that this process has read to some line, by their path: only what was added since is checked line by line."""
+
+
+def _taken_up(path: Path, content: bytes) -> _Walk:
+    """The walk through a file as far as it is byte by byte what was checked before; or one from its beginning."""
+    known = _walks.get(path)
+    if known is not None and hashlib.sha256(content[: known.size]).digest() == known.before.digest():
+        return known.copy()
+    return _Walk()
 
 
 RESTORE = "restore it from a copy: what it counted can be known in no other way"

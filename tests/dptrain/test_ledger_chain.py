@@ -68,6 +68,27 @@ def test_an_entry_is_added_without_the_file_being_read(tmp_path: Path, monkeypat
     assert [entry["number"] for entry in chain.entries()] == [1, 2, 3, 4]
 
 
+def test_what_was_read_is_not_parsed_again_and_an_edit_in_it_is_noticed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    chain, parsed, parse = chain_of(tmp_path, 5), [], module._parse
+    before = chain.entries()
+    monkeypatch.setattr(module, "_parse", lambda line: parsed.append(line) or parse(line))
+    assert chain.entries() == before
+    assert not parsed
+    chain.append({"kind": "test", "number": 6})
+    assert [entry["number"] for entry in chain.entries()] == [1, 2, 3, 4, 5, 6]
+    assert len(parsed) == 1
+    content = chain.path.read_bytes()
+    chain.path.write_bytes(content.replace(b'"number": 2', b'"number": 7', 1))
+    with pytest.raises(LedgerError, match="line 2 was changed"):
+        chain.entries()
+    with pytest.raises(LedgerError, match="line 2 was changed"), chain.held() as held:
+        held.entries()
+    chain.path.write_bytes(content)
+    assert [entry["number"] for entry in chain.entries()] == [1, 2, 3, 4, 5, 6]
+
+
 @pytest.mark.parametrize("line", [1, 4, 7])
 def test_an_edited_line_is_named_first_middle_and_last(tmp_path: Path, line: int):
     chain = chain_of(tmp_path, 7)
