@@ -64,8 +64,6 @@ def _parsed(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
         raise ConfigError("`dptrain report` needs a run, such as runs/digits, as its first word")
     if flags.setdefault("--format", FORMATS[0]) not in FORMATS:
         raise unknown_name("format", flags["--format"], FORMATS)
-    if "--output" in flags and not flags["--output"].endswith(".html"):
-        raise ConfigError(f"--output is {flags['--output']!r}; give a name that ends in .html, such as {OUTPUT}")
     if "--with-leaks" in flags and "--shared" not in flags:
         raise ConfigError("--with-leaks goes with --shared; report.html has them without it")
     return folders, flags
@@ -107,6 +105,11 @@ def _several(folders: list[str], flags: dict[str, str]) -> int:
     from evaluation.result import to_json
     from recipes import runs
 
+    output = Path(flags.get("--output", OUTPUT))
+    if "--output" in flags and flags["--format"] == "json":
+        raise ConfigError(f"--output is of a page, and --format json writes to standard output; type > {output} behind it")
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--output is {flags['--output']!r}; give a name that ends in .html, such as {OUTPUT}")
     found: list[tuple[str, ComparisonResult]] = []
     not_read: list[str] = []
     for folder in dict.fromkeys(str(Path(folder)) for folder in folders):
@@ -121,7 +124,6 @@ def _several(folders: list[str], flags: dict[str, str]) -> int:
     if flags["--format"] == "json":
         sys.stdout.write(to_json(document(together, not_read)))
     else:
-        output = Path(flags.get("--output", OUTPUT))
         output.parent.mkdir(parents=True, exist_ok=True)
         view.write(together, output, not_read)
         if flags["--format"] == "table":

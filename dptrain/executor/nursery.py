@@ -95,8 +95,10 @@ class Born:
         with self._lock:  # of its own, since another thread may close the other one meanwhile
             handle = None if self._handle is None else os.dup(self._handle)
         if handle is not None:
-            select.select([handle], [], [])
-            os.close(handle)
+            try:
+                select.select([handle], [], [])
+            finally:
+                os.close(handle)
         self._told.wait(PATIENCE)
         return self.returncode
 
@@ -148,6 +150,10 @@ class Nursery:
         """Whether there has been a worker of it, so that another nursery would do as well."""
         with self._lock:
             return any(child.is_born for child in self._children.values())
+
+    def is_over(self) -> bool:
+        """Whether it bears nobody any more, as far as is known."""
+        return self._over or self._process.poll() is not None
 
     def ended(self) -> int | None:
         """Exit code of the nursery itself, where it has ended before its time."""
@@ -225,7 +231,7 @@ def begun(module: str, root: Path, threads: int) -> Iterator[None]:
 def taken(module: str, root: Path, threads: int) -> Nursery:
     """The one that was begun; or a new one. Whoever takes it closes it."""
     nursery = _begun.pop((module, root, threads), None)
-    if nursery is not None and nursery.ended() is None:
+    if nursery is not None and not nursery.is_over():
         return nursery
     if nursery is not None:
         nursery.close()

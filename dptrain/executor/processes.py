@@ -64,11 +64,13 @@ class _Worker:
 
     def _listen(self, found: "queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]]") -> None:
         assert self.process.stdout is not None
-        for said in self.process.stdout:
-            with contextlib.suppress(ValueError):  # half a line of one that died
-                found.put((self, json.loads(said)))
-        self.process.wait()
-        found.put((self, None))
+        try:
+            for said in self.process.stdout:
+                with contextlib.suppress(ValueError):  # half a line of one that died
+                    found.put((self, json.loads(said)))
+            self.process.wait()
+        finally:
+            found.put((self, None))
 
     def give(self, work: Work, label: str) -> None:
         assert self.process.stdin is not None
@@ -145,7 +147,7 @@ class Local:
 
     def _hire(self, work: Work, count: int) -> None:
         for _ in range(min(self._options.jobs, count) - len(self._workers)):
-            if is_possible() and (self._nursery is None or self._nursery.ended() is not None):
+            if is_possible() and (self._nursery is None or self._nursery.is_over()):
                 self._dismiss()
                 self._nursery = nursery.taken(work.function.__module__, work.root, self._threads)
             self._workers.append(_Worker(work, self._threads, self._nursery, self._found))

@@ -1,10 +1,10 @@
 """Trains a fleet by the way that its first steps show to be the fastest.
 
 Stacked models, over all examples or over each one's own batch, and models one after the other take a few steps each; the
-fastest goes on from there, and what the others began is forgotten. What was found holds for the process's further fleets of the
-same training, whatever their noise. The choice is a matter of speed alone: each way draws models from the same distribution.
-Where there are more models than are trained at once, and the first ones show that it pays, other processes on the other cores
-take part.
+fastest goes on from there, and what the others began is forgotten. What was found holds for the process's further fleets of as
+many models and the same training, however much noise there is. The choice is a matter of speed alone: each way draws models
+from the same distribution. Where there are more models than are trained at once, and the first ones show that it pays, other
+processes on the other cores take part.
 
 ``torch.func.vmap`` over models is not among the ways: for convolutions it was slower than one model after the other, where it
 was tried. Nor is ``torch.compile``, which needs a compiler that may not be there.
@@ -308,27 +308,48 @@ def _bar(total: int, unit: str, progress: bool) -> tqdm:
 
 
 _known: dict[tuple[Any, ...], Way] = {}
-"""The fastest way, by what a fleet's speed depends on."""
+"""The fastest way, by what the speed of a step depends on."""
 
 
 def _kind_of(job: Job, missing: list[int]) -> tuple[Any, ...]:
-    """What a fleet's speed depends on: of a budget, that there is one."""
+    """What the speed of a step depends on. Of a budget, that there is one; of who is in which model, the share."""
     privacy = job.recipe.privacy
     if privacy.epsilon is not None and math.isfinite(privacy.epsilon):
         privacy = dataclasses.replace(privacy, epsilon=1.0)
     recipe = dataclasses.replace(job.recipe, privacy=privacy).digest()
-    return recipe, job.performance, job.data.fingerprint, len(missing), torch.get_num_threads()
+    share = round(float(job.membership.mean()), 1)
+    return recipe, job.performance, job.data.fingerprint, share, len(missing), torch.get_num_threads()
+
+
+def _remembered(job: Job, kind: tuple[Any, ...], missing: list[int], bar: tqdm) -> tuple[Way, Block] | None:
+    """The way that an earlier fleet of this kind showed to be the fastest, with its models begun; None where there was none,
+    and where there is not the memory for it now."""
+    way = _known.get(kind)
+    if way is None or job.steps < 1:
+        return None
+    try:
+        block = job.begin(way, missing)
+        block.step()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        del _known[kind]
+        return None
+    bar.update(block.models)
+    return way, block
 
 
 def _fastest(job: Job, missing: list[int], bar: tqdm) -> tuple[Way, Block]:
     """The way that takes the least time for a step of a model, and the models that it has begun."""
-    kind = _kind_of(job, missing)
-    wanted = job.performance.fleet if job.performance.fleet != "measured" else _known.get(kind)
-    if wanted is not None:
+    wanted = job.performance.fleet
+    if wanted != "measured":
         try:
             return wanted, job.begin(wanted, missing)
         except Unstackable:
             return "one by one", job.begin("one by one", missing)
+    kind = _kind_of(job, missing)
+    if (remembered := _remembered(job, kind, missing, bar)) is not None:
+        return remembered
     blocks: dict[Way, Block] = {}
     times: dict[Way, float] = {}
     for way in WAYS:
@@ -342,7 +363,9 @@ def _fastest(job: Job, missing: list[int], bar: tqdm) -> tuple[Way, Block]:
         except (RuntimeError, MemoryError) as error:
             if way == "one by one" or not is_out_of_memory(error):
                 raise
-    fastest = _known[kind] = min(times, key=lambda way: times[way])
+    fastest = min(times, key=lambda way: times[way])
+    if job.steps > 1:  # of one alone, what only a first step costs would be taken for the way's
+        _known[kind] = fastest
     bar.update(blocks[fastest].taken * blocks[fastest].models)
     return fastest, blocks[fastest]
 

@@ -28,6 +28,7 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -60,7 +61,13 @@ class _State:
     """Whether what a crash cut off follows the last entry."""
     unended: bool = False
     """Whether that has no line end."""
-    entries: list[Entry] = field(default_factory=list, repr=False)
+    kept: list[bytes] = field(default_factory=list, repr=False)
+    """The lines that are entries."""
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Each call makes its own: whoever changes one changes no other's."""
+        return [_entry(line)[0] for line in self.kept]
 
 
 @dataclass(frozen=True)
@@ -214,7 +221,8 @@ def _write_head(chain: Chain, at: _State) -> None:
 
 
 def _read(chain: Chain, content: bytes, head: _State | None) -> _State:
-    """Reads a file from its beginning, each line against the one before it, and its end against the head.
+    """Reads a file from where this process last saw it unchanged, each line against the one before it, and its end against the
+    head.
 
     Raises:
         LedgerError: a line was changed or removed.
@@ -223,7 +231,7 @@ def _read(chain: Chain, content: bytes, head: _State | None) -> _State:
     *lines, rest = content[walk.size :].split(b"\n")
     for line in lines:
         walk.on(path, line)
-    _walks[path] = walk
+    _keep(path, walk)
     if head is None and walk.chained:
         raise LedgerError(
             f"{path} lacks {chain.head.name}, without which lines that were removed at its end would not be noticed; restore "
@@ -235,7 +243,7 @@ def _read(chain: Chain, content: bytes, head: _State | None) -> _State:
     if walk.unread and (head is None or walk.unread <= counted):
         raise LedgerError(f"{path}: line {walk.unread} was changed; {RESTORE}")
     torn = bool(rest or walk.unread)
-    return _State(walk.number, walk.previous, len(content), walk.time, torn, bool(rest), list(walk.entries))
+    return _State(walk.number, walk.previous, len(content), walk.time, torn, bool(rest), list(walk.kept))
 
 
 @dataclass
@@ -248,7 +256,8 @@ class _Walk:
     """In bytes, up to that line's end."""
     before: Any = field(default_factory=hashlib.sha256)
     """Hash of all of them."""
-    entries: list[Entry] = field(default_factory=list)
+    kept: list[bytes] = field(default_factory=list)
+    """Those of them that are entries."""
     hashes: list[str] = field(default_factory=lambda: [""])
     """Of the last entry up to each line."""
     unread: int = 0
@@ -261,7 +270,7 @@ class _Walk:
         return self.hashes[-1]
 
     def copy(self) -> "_Walk":
-        return replace(self, before=self.before.copy(), entries=list(self.entries), hashes=list(self.hashes))
+        return replace(self, before=self.before.copy(), kept=list(self.kept), hashes=list(self.hashes))
 
     def on(self, path: Path, line: bytes) -> None:
         """One line further.
@@ -270,25 +279,35 @@ class _Walk:
             LedgerError: it was changed, or is not the one that follows.
         """
         self.number += 1
-        entry, stated = _parse(line), self.previous
-        if entry is None:
+        stated = self.previous
+        if _parse(line) is None:
             self.unread = self.unread or self.number
         else:
-            stated = str(entry.pop("hash", ""))
+            entry, stated = _entry(line)
             if "previous" in entry:
                 self.chained = True
                 _check(path, self.number, line, {**entry, "hash": stated}, self.previous, self.unread)
             elif stated != _hash(entry, self.before) or bool(self.unread) != entry["follows_torn"]:
                 raise LedgerError(f"{path}: line {self.unread or self.number} was changed, or one before it; {RESTORE}")
-            self.entries.append(entry)
+            self.kept.append(line)
             self.unread, self.time = 0, str(entry.get("time", ""))
         self.hashes.append(stated)
         self.before.update(line + b"\n")
         self.size += len(line) + 1
 
 
+_MOST_WALKS = 16
+_walking = threading.Lock()
 _walks: dict[Path, _Walk] = {}
-"""Files that this process has read to some line, by their path: only what was added since is checked line by line."""
+"""The latest files that this process has read, by their path: only what was added since is checked line by line."""
+
+
+def _keep(path: Path, walk: _Walk) -> None:
+    with _walking:
+        _walks.pop(path, None)
+        _walks[path] = walk
+        while len(_walks) > _MOST_WALKS:
+            del _walks[next(iter(_walks))]
 
 
 def _taken_up(path: Path, content: bytes) -> _Walk:
@@ -342,6 +361,12 @@ def _hash(entry: Entry, before: Any = None) -> str:
 
 def _line(entry: Entry) -> bytes:
     return json.dumps(entry, sort_keys=True).encode()
+
+
+def _entry(line: bytes) -> tuple[Entry, str]:
+    """What a line that is an entry says, and the hash that it states of itself."""
+    entry = json.loads(line)
+    return entry, str(entry.pop("hash", ""))
 
 
 def _parse(line: bytes) -> Entry | None:

@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         seconds = {name: " / ".join(f"{part[name]:.1f}" for part in rounds[-1].values()) for name in NAMES}
         told = ", ".join(f"{name} {text} s" for name, text in seconds.items())
         print(f"round {number + 1} of {options.rounds}: {told}", flush=True)
-    report: dict[str, Any] = {"jobs": options.jobs, "arguments": given, "cores": os.cpu_count(), "rounds": rounds}
+    report: dict[str, Any] = {"at_a_time": options.jobs, "arguments": given, "cores": os.cpu_count(), "rounds": rounds}
     for name in NAMES:
         several = statistics.median(each["several"][name] for each in rounds)
         print(f"{name:<8}with --jobs {options.jobs} {several:8.1f} s")

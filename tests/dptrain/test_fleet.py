@@ -137,13 +137,30 @@ def test_what_the_first_steps_show_to_be_the_fastest_trains_them_all(
 
 
 def test_a_budget_is_no_reason_to_measure_again_and_none_at_all_is(digits: DataSet):
-    def kind(epsilon: float) -> tuple[Any, ...]:
+    def kind(epsilon: float, share: float = 0.5) -> tuple[Any, ...]:
         recipe = dataclasses.replace(QUIET, privacy=PrivacyConfig(epsilon=epsilon))
-        job = Job(recipe, digits, draw_membership(5, 300, 0.5), STEPS, "", Performance())
+        job = Job(recipe, digits, draw_membership(5, 300, share), STEPS, "", Performance())
         return training._kind_of(job, [0, 1, 2, 3, 4])
 
     assert kind(8.0) == kind(0.5)
     assert kind(8.0) != kind(float("inf"))
+    assert kind(8.0) != kind(8.0, share=0.05)
+
+
+def test_a_way_for_which_there_is_no_memory_any_more_is_measured_again(digits: DataSet, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(training, "_known", {})
+    monkeypatch.setattr(training, "_seconds", lambda block, steps: 1.0 if isinstance(block, Single) else 0.1)
+    train(digits)
+    (known,) = training._known.values()
+    assert known != "one by one"
+
+    def step(self: Any) -> None:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes")
+
+    monkeypatch.setattr("dptrain.fleet.stacked.Stack.step", step)
+    monkeypatch.setattr(training, "_seconds", lambda block, steps: block.step() or 1.0)
+    assert np.isfinite(train(digits, clipped_at(0.1)).logits).all()
+    assert list(training._known.values()) == ["one by one"]
 
 
 def test_a_way_that_two_models_show_to_be_hopeless_is_not_tried_with_more(digits: DataSet, monkeypatch: pytest.MonkeyPatch):

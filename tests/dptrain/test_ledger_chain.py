@@ -71,14 +71,21 @@ def test_an_entry_is_added_without_the_file_being_read(tmp_path: Path, monkeypat
 def test_what_was_read_is_not_parsed_again_and_an_edit_in_it_is_noticed_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    chain, parsed, parse = chain_of(tmp_path, 5), [], module._parse
+    chain, parsed, parse = Chain(tmp_path / "ledger.jsonl"), [], module._parse
+    for number in range(1, 6):
+        chain.append({"kind": "test", "number": number, "nested": {"deep": 1}})
     before = chain.entries()
     monkeypatch.setattr(module, "_parse", lambda line: parsed.append(line) or parse(line))
     assert chain.entries() == before
     assert not parsed
-    chain.append({"kind": "test", "number": 6})
+    chain.append({"kind": "test", "number": 6, "nested": {"deep": 1}})
     assert [entry["number"] for entry in chain.entries()] == [1, 2, 3, 4, 5, 6]
     assert len(parsed) == 1
+    for entry in chain.entries():
+        entry["number"] = 0
+        entry["nested"]["deep"] = 0
+    assert [entry["number"] for entry in chain.entries()] == [1, 2, 3, 4, 5, 6]  # whoever changes one changes no other's
+    assert [entry["nested"] for entry in chain.entries()] == [{"deep": 1}] * 6
     content = chain.path.read_bytes()
     chain.path.write_bytes(content.replace(b'"number": 2', b'"number": 7', 1))
     with pytest.raises(LedgerError, match="line 2 was changed"):
@@ -87,6 +94,15 @@ def test_what_was_read_is_not_parsed_again_and_an_edit_in_it_is_noticed_all_the_
         held.entries()
     chain.path.write_bytes(content)
     assert [entry["number"] for entry in chain.entries()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_the_latest_files_alone_are_remembered(tmp_path: Path):
+    chains = [Chain(tmp_path / str(number) / "ledger.jsonl") for number in range(module._MOST_WALKS + 4)]
+    for number, chain in enumerate(chains):
+        chain.append({"kind": "test", "number": number})
+        assert chain.entries()[0]["number"] == number
+    assert len(module._walks) <= module._MOST_WALKS
+    assert chains[-1].path in module._walks
 
 
 @pytest.mark.parametrize("line", [1, 4, 7])

@@ -62,6 +62,7 @@ def test_as_json_nothing_is_written(folder: Path, capsys: pytest.CaptureFixture[
         (["report", "a", "b", "--shared"], "--shared is of one run"),
         (["report", "a", "--output", "x.html"], "--output is of several"),
         (["report", "a", "b", "--output", "both"], "'both'; give a name that ends in .html, such as runs/joined.html"),
+        (["report", "a", "b", "--format", "json", "--output", "both.json"], "type > both.json behind it"),
         (["report", "a", "--share"], "did you mean --shared?"),
         (["report", "a", "--format"], "needs a value"),
     ],
