@@ -70,7 +70,7 @@ def test_noise_has_the_memory_order_of_the_gradient():
     sums = ClippedSum({"a": gradient, "b": expanded}, 1.0, Counts())
     noised = GaussianNoise(1.0).add(sums).gradients
     assert noised["a"].stride() == gradient.stride()
-    assert len(noised["a"].unique()) == gradient.numel()
+    assert len(noised["a"].unique()) > gradient.numel() - 10  # in float32 two may be alike
     assert len(noised["b"].unique()) == 12
 
 

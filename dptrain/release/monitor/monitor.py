@@ -115,7 +115,7 @@ class Monitor:
         self._alerts: deque[Alert] = deque(maxlen=SHOWN)
         self._lock, self._store = threading.RLock(), store
         if store is not None:
-            store.attach(thresholds.fingerprint, self._unsaved)
+            store.attach(thresholds.fingerprint, self._hand_over)
             self._alerts.extend(Alert(**row) for row in store.alerts(SHOWN)[::-1])
 
     def admit(self, client: str) -> Decision:
@@ -217,8 +217,9 @@ class Monitor:
                 self._store.add_alerts((alert,))
             return fresh
 
-    def _unsaved(self) -> Iterator[tuple[str, bytes]]:
-        """States that changed since they were last asked for; each is copied under the lock, one at a time."""
+    def _hand_over(self, put: Callable[[str, bytes], None]) -> None:
+        """Gives away the states that changed since this was last called. Each is copied and put under the lock, one at a time:
+        a client that fell out of memory in between would come back without what was on its way."""
         with self._lock:
             names = [name for name, seen in self._clients.items() if seen.dirty]
         for name in names:
@@ -226,8 +227,8 @@ class Monitor:
                 seen = self._clients.get(name)
                 if seen is None or not seen.dirty:
                     continue
-                seen.dirty, content = False, seen.state.to_bytes()
-            yield name, content
+                put(name, seen.state.to_bytes())
+                seen.dirty = False
 
     def save(self) -> None:
         """Writes everything to the store, and waits for it."""

@@ -18,7 +18,7 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -70,7 +70,8 @@ ALERTS = Table(
     Column("text", Text, nullable=False),
     Index("monitor_alerts_client", "client"),
 )
-Source = Callable[[], Iterable[tuple[str, bytes]]]
+Source = Callable[[Callable[[str, bytes], None]], None]
+"""Puts states, by client, into what it is given."""
 
 
 class Store:
@@ -109,7 +110,7 @@ class Store:
         self._thread.start()
 
     def attach(self, thresholds: str, source: Source) -> None:
-        """From here on asks a monitor's method for the states that changed; one that is gone is asked no more."""
+        """From here on has a monitor's method put the states that changed; one that is gone is asked no more."""
         self._sources = [kept for kept in self._sources if kept[1]() is not None]
         self._sources.append((thresholds, weakref.WeakMethod(source)))  # type: ignore[arg-type]
 
@@ -160,8 +161,8 @@ class Store:
         with self._writing:
             for thresholds, source in self._sources:
                 method = source()
-                for client, state in method() if method is not None else ():
-                    self.put(client, thresholds, state)
+                if method is not None:
+                    method(lambda client, state, thresholds=thresholds: self.put(client, thresholds, state))
             with self._lock:
                 states, alerts = dict(self._states), list(self._alerts)
             if not states and not alerts:

@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,26 @@ def test_a_client_that_fell_out_of_memory_comes_back_from_the_store():
     for number in range(5):
         observed(monitor, f"other {number}", points(3, number))
     assert "a" not in monitor.statistics()["clients"]
+    assert monitor.admit("a").action == "refuse"
+    assert monitor.statistics()["clients"]["a"]["queries"] == 60
+    store.close()
+
+
+def test_a_client_that_falls_out_of_memory_while_it_is_copied_keeps_what_it_did(monkeypatch: pytest.MonkeyPatch):
+    store = Store("sqlite://", interval=30)
+    monitor, put, begun = watched(store, clients=2), store.put, threading.Event()
+
+    def slowly(*given: Any) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+            time.sleep(1)
+        put(*given)
+
+    monkeypatch.setattr(store, "put", slowly)
+    assert observed(monitor, "a", probing(60)).alerts  # which wakes the writer
+    assert begun.wait(20)
+    for number in range(5):
+        observed(monitor, f"other {number}", points(3, number))
     assert monitor.admit("a").action == "refuse"
     assert monitor.statistics()["clients"]["a"]["queries"] == 60
     store.close()
