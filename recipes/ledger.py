@@ -91,10 +91,11 @@ def show(word: str, as_json: bool = False) -> int:
 
 def limit(words: list[str], flags: dict[str, str]) -> int:
     """States a total."""
-    missing = " and ".join(flag for flag in ("--epsilon", "--delta") if flag not in flags)
-    said = f"{missing} {'are' if ' and ' in missing else 'is'} not given" if missing else ""
+    missing, said = [flag for flag in ("--epsilon", "--delta") if flag not in flags], ""
     if len(words) != 1:
         said = f"{len(words)} data sets are named" if words else "no data set is named"
+    elif missing:
+        said = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not given"
     if said:
         raise ConfigError(
             f"{said}; type `dptrain ledger limit DATA --epsilon 10 --delta 1e-5`, with a data set or a recipe, such as digits"

@@ -67,7 +67,10 @@ class _State:
     @property
     def entries(self) -> list[Entry]:
         """Each call makes its own: whoever changes one changes no other's."""
-        return [_entry(line)[0] for line in self.kept]
+        made: list[Entry] = [json.loads(line) for line in self.kept]
+        for entry in made:
+            entry.pop("hash", None)
+        return made
 
 
 @dataclass(frozen=True)
@@ -279,11 +282,11 @@ class _Walk:
             LedgerError: it was changed, or is not the one that follows.
         """
         self.number += 1
-        stated = self.previous
-        if _parse(line) is None:
+        entry, stated = _parse(line), self.previous
+        if entry is None:
             self.unread = self.unread or self.number
         else:
-            entry, stated = _entry(line)
+            stated = str(entry.pop("hash", ""))
             if "previous" in entry:
                 self.chained = True
                 _check(path, self.number, line, {**entry, "hash": stated}, self.previous, self.unread)
@@ -361,12 +364,6 @@ def _hash(entry: Entry, before: Any = None) -> str:
 
 def _line(entry: Entry) -> bytes:
     return json.dumps(entry, sort_keys=True).encode()
-
-
-def _entry(line: bytes) -> tuple[Entry, str]:
-    """What a line that is an entry says, and the hash that it states of itself."""
-    entry = json.loads(line)
-    return entry, str(entry.pop("hash", ""))
 
 
 def _parse(line: bytes) -> Entry | None:

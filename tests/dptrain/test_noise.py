@@ -65,12 +65,14 @@ def test_a_noised_sum_may_be_kept_and_changed():
 
 def test_noise_has_the_memory_order_of_the_gradient():
     """A weight in channels_last gets a gradient in channels_last, with noise in every place."""
-    gradient = torch.zeros(16, 8, 5, 5).to(memory_format=torch.channels_last)
-    expanded = torch.zeros(1, 4).expand(3, 4)
-    sums = ClippedSum({"a": gradient, "b": expanded}, 1.0, Counts())
-    noised = GaussianNoise(1.0).add(sums).gradients
-    assert noised["a"].stride() == gradient.stride()
-    assert len(noised["a"].unique()) > gradient.numel() - 10  # in float32 two may be alike
+    for dtype in (torch.float32, torch.float64):
+        gradient = torch.zeros(16, 8, 5, 5, dtype=dtype).to(memory_format=torch.channels_last)
+        expanded = torch.zeros(1, 4, dtype=dtype).expand(3, 4)
+        sums = ClippedSum({"a": gradient, "b": expanded}, 1.0, Counts())
+        noised = GaussianNoise(1.0).add(sums).gradients
+        assert noised["a"].stride() == gradient.stride()
+        assert all((value != 0).all() for value in noised.values())
+    assert len(noised["a"].unique()) == gradient.numel()  # of float64: of so many rounded to float32 two may be alike
     assert len(noised["b"].unique()) == 12
 
 
