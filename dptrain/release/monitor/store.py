@@ -8,7 +8,8 @@ A request never waits for a write: what is to be written is handed to one thread
 transaction, every ``interval`` seconds and at once after an alert. So a crash loses the last ``interval`` seconds of states. A
 client that is not in memory is read when it asks first, and that a request does wait for. One process writes: two monitors over
 one store each know half of what a client asks. Where the database cannot be read the request fails: nobody is forgiven because
-a disk is full.
+a disk is full. A database in memory has one connection for all threads, which take turns, since whoever leaves a connection
+rolls back what another thread has begun on it: there a request waits for one write of what others asked, at most.
 
 States are made from queries (:mod:`~dptrain.release.monitor.sketch`): where queries are about people the store holds personal
 data. :meth:`Store.forget` takes a client out.
@@ -18,11 +19,14 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     Column,
+    Connection,
+    Engine,
     Float,
     Index,
     Integer,
@@ -38,7 +42,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from dptrain.errors import CheckpointError, UserError
 
@@ -84,13 +88,11 @@ class Store:
             CheckpointError: the tables are of another version.
         """
         try:
-            memory = url in ("sqlite://", "sqlite:///:memory:")
-            options: dict[str, Any] = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}} if memory else {}
-            self.engine = create_engine(url, hide_parameters=True, **options)  # errors are logged, and clients are parameters
+            self.engine, self._turn = _opened(url)
             if self.engine.dialect.name == "sqlite":
                 event.listen(self.engine, "connect", _for_sqlite)
             TABLES.create_all(self.engine)
-            with self.engine.begin() as connection:
+            with self._transaction() as connection:
                 version = connection.execute(select(META.c.version)).scalar()
                 if version is None:
                     connection.execute(insert(META).values(version=SCHEMA))
@@ -125,7 +127,7 @@ class Store:
             waiting = self._states.get(client)
         if waiting is not None:
             return waiting[1] if waiting[0] == thresholds else None
-        with self.engine.connect() as connection:
+        with self._transaction() as connection:
             wanted = (CLIENTS.c.client == client) & (CLIENTS.c.thresholds == thresholds)
             return connection.execute(select(CLIENTS.c.state).where(wanted)).scalar()
 
@@ -142,13 +144,13 @@ class Store:
         query = select(*columns).order_by(ALERTS.c.number.desc()).limit(most)
         if client is not None:
             query = query.where(ALERTS.c.client == client)
-        with self.engine.connect() as connection:
+        with self._transaction() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def forget(self, client: str) -> None:
         """Takes a client's state and alerts out of the database. A monitor that has it in memory keeps it there."""
         self.flush()
-        with self._writing, self.engine.begin() as connection:
+        with self._writing, self._transaction() as connection:
             for table in (CLIENTS, ALERTS):
                 connection.execute(delete(table).where(table.c.client == client))
 
@@ -167,7 +169,7 @@ class Store:
                 states, alerts = dict(self._states), list(self._alerts)
             if not states and not alerts:
                 return
-            with self.engine.begin() as connection:
+            with self._transaction() as connection:
                 names = list(states)
                 for start in range(0, len(names), 500):
                     connection.execute(delete(CLIENTS).where(CLIENTS.c.client.in_(names[start : start + 500])))
@@ -194,6 +196,12 @@ class Store:
         self.flush()
         self.engine.dispose()
 
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        """Committed at the end, and rolled back where there is an error."""
+        with self._turn, self.engine.begin() as connection:
+            yield connection
+
     def _run(self) -> None:
         while not self._closed:
             self._wake.wait(self._interval)
@@ -203,6 +211,16 @@ class Store:
             except SQLAlchemyError as error:
                 LOG.error("the monitor's store cannot be written to, and is tried again: %s", error)
                 time.sleep(self._interval)
+
+
+def _opened(url: str) -> tuple[Engine, AbstractContextManager[Any]]:
+    """The engine, and what is held while a connection of it is in use."""
+    engine = create_engine(url, hide_parameters=True)  # errors are logged, and clients are parameters
+    if not isinstance(engine.pool, SingletonThreadPool):
+        return engine, nullcontext()
+    engine.dispose()  # SQLite in memory, where each thread would have a database of its own
+    options: dict[str, Any] = {"poolclass": StaticPool, "connect_args": {"check_same_thread": False}}
+    return create_engine(url, hide_parameters=True, **options), threading.Lock()
 
 
 def _for_sqlite(connection: Any, _: object) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load, save
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from dptrain.errors import CheckpointError, UserError
@@ -120,6 +120,27 @@ def test_a_client_that_falls_out_of_memory_while_it_is_copied_keeps_what_it_did(
         observed(monitor, f"other {number}", points(3, number))
     assert monitor.admit("a").action == "refuse"
     assert monitor.statistics()["clients"]["a"]["queries"] == 60
+    store.close()
+
+
+@pytest.mark.parametrize("given", ["sqlite://", "sqlite:///:memory:", "sqlite+pysqlite://", "a file"])
+def test_who_reads_while_others_write_undoes_nothing(given: str, tmp_path: Path):
+    store = Store(url(tmp_path) if given == "a file" else given, interval=30)
+    readers: list[threading.Thread] = []
+    found: list[bytes | None] = []
+
+    def read(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("INSERT") and not readers:
+            readers.append(threading.Thread(target=lambda: found.append(store.get("nobody", "some"))))
+            readers[0].start()
+            readers[0].join(0.5)  # who has to wait for the write goes on after it
+
+    event.listen(store.engine, "after_cursor_execute", read)
+    store.put("a", "some", b"state")
+    store.flush()
+    readers[0].join()
+    assert found == [None]
+    assert store.get("a", "some") == b"state"
     store.close()
 
 
