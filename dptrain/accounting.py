@@ -30,6 +30,7 @@ tells members from non-members at false positive rate α has
 import functools
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -51,7 +52,7 @@ from dp_accounting.rdp import compute_epsilon
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from dptrain import dominating
+from dptrain import dominating, privacy_losses
 from dptrain.dominating import PairedDpEvent, PureDpEvent, TruncatedPoissonDpEvent
 from dptrain.errors import PlanError
 
@@ -235,42 +236,29 @@ class Profile(Protocol):
     def get_delta(self, epsilon: float, /) -> Any: ...
 
 
-@dataclass(frozen=True, eq=False)
-class _Profile:
-    """δ(ε) and back, of composed privacy losses."""
-
-    losses: PrivacyLossDistribution
-
-    def get_epsilon(self, delta: float) -> float:
-        return float(self.losses.get_epsilon_for_delta(delta))
-
-    def get_delta(self, epsilon: float) -> float:
-        return float(np.asarray(self.losses.get_delta_for_epsilon(epsilon)))
-
-
-def _pld(event: DpEvent, relation: str) -> PLDAccountant | _Profile:
-    if prv_can_count(event):
-        accountant = PLDAccountant(RELATIONS[relation])
-        accountant.compose(ComposedDpEvent([SelfComposedDpEvent(leaf, times) for leaf, times in _leaves(event, 1)]))
-        return accountant
-    return _paired_profile(merged(event), relation)
-
-
 def losses(event: DpEvent, relation: str = "add_or_remove_one") -> PrivacyLossDistribution:
     """Privacy losses of everything that an event consists of, composed, in both directions, rounded up."""
-    found = _pld(event, relation)
-    return found.losses if isinstance(found, _Profile) else found._pld  # the accountant has no other way to read them
+    if prv_can_count(event):
+        return _gaussian_losses(tuple(_leaves(event, 1)), relation)
+    return _paired_losses(merged(event), relation)
+
+
+@functools.lru_cache(maxsize=4)  # a guarantee is counted, and then what it permits; each may take megabytes
+def _gaussian_losses(parts: tuple[tuple[DpEvent, int], ...], relation: str) -> PrivacyLossDistribution:
+    accountant = PLDAccountant(RELATIONS[relation])
+    accountant.compose(ComposedDpEvent([SelfComposedDpEvent(leaf, times) for leaf, times in parts]))
+    return accountant._pld  # it has no other way to read them
 
 
 @functools.lru_cache(maxsize=64)
-def _paired_profile(parts: tuple[tuple[DpEvent, int], ...], relation: str) -> _Profile:
+def _paired_losses(parts: tuple[tuple[DpEvent, int], ...], relation: str) -> PrivacyLossDistribution:
     for leaf, _ in parts:
         proved = _proved(leaf)
         if relation not in proved:
             accepted = " or ".join(repr(name) for name in proved)
             raise PlanError(f"relation is {relation!r}, under which nothing is proved for {leaf}; give {accepted}")
     composed = [dominating.losses(leaf).self_compose(times) for leaf, times in parts]
-    return _Profile(functools.reduce(PrivacyLossDistribution.compose, composed))
+    return functools.reduce(PrivacyLossDistribution.compose, composed)
 
 
 def _proved(leaf: DpEvent) -> tuple[str, ...]:
@@ -289,7 +277,7 @@ def epsilon_pld(event: DpEvent, delta: float, relation: str = "add_or_remove_one
     """ε by privacy loss distributions, rounded up."""
     if _promises_nothing(event):
         return math.inf
-    return float(_pld(event, relation).get_epsilon(delta))
+    return float(losses(event, relation).get_epsilon_for_delta(delta))
 
 
 def epsilon_rdp(event: DpEvent, delta: float) -> float:
@@ -402,7 +390,7 @@ def tradeoff_curve(event: DpEvent, relation: str = "add_or_remove_one") -> Trade
     if _promises_nothing(event):
         return TradeoffCurve(np.empty(0), np.empty(0))
     if not prv_can_count(event):
-        return curve_of_profile(_pld(event, relation))
+        return curve_of_losses([losses(event, relation)])
     return _tradeoff_curve(tuple(sorted(steps_of(event) or ())), relation)
 
 
@@ -427,7 +415,7 @@ def _exchange_curve(steps: tuple[Steps, ...]) -> TradeoffCurve:
     if not steps:
         return TradeoffCurve(np.zeros(1), np.zeros(1))
     composed = [dominating.exchanged_in_poisson(rate, sigma).self_compose(count) for sigma, rate, count in steps]
-    return curve_of_profile(_Profile(functools.reduce(PrivacyLossDistribution.compose, composed)))
+    return curve_of_losses([functools.reduce(PrivacyLossDistribution.compose, composed)])
 
 
 @functools.lru_cache(maxsize=64)
@@ -437,12 +425,26 @@ def _tradeoff_curve(steps: tuple[Steps, ...], relation: str) -> TradeoffCurve:
     event = ComposedDpEvent(
         [SelfComposedDpEvent(PoissonSampledDpEvent(q, GaussianDpEvent(sigma)), count) for sigma, q, count in steps]
     )
-    return curve_of_profile(_pld(event, relation))
+    return curve_of_losses([losses(event, relation)])
+
+
+def curve_of_losses(each: Sequence[PrivacyLossDistribution]) -> TradeoffCurve:
+    """The curve of composed privacy losses; of several, the one that holds for whichever of them it is."""
+    epsilons = _supporting(max(float(one.get_epsilon_for_delta(SMALLEST)) for one in each))
+    return TradeoffCurve(epsilons, np.max([privacy_losses.deltas(one, epsilons) for one in each], axis=0))
 
 
 def curve_of_profile(profile: Profile) -> TradeoffCurve:
-    """The curve of anything whose δ(ε) is known, such as composed privacy losses."""
-    top = max(float(profile.get_epsilon(1e-9)), 1e-3)
-    epsilons = np.concatenate([[0.0], np.geomspace(top * 1e-4, top, 160)])
-    deltas = np.array([float(profile.get_delta(epsilon)) for epsilon in epsilons])
-    return TradeoffCurve(epsilons, deltas)
+    """The curve of anything else whose δ(ε) is known."""
+    epsilons = _supporting(float(profile.get_epsilon(SMALLEST)))
+    return TradeoffCurve(epsilons, np.array([float(profile.get_delta(epsilon)) for epsilon in epsilons]))
+
+
+SMALLEST = 1e-9
+"""The δ up to which a curve has its ε."""
+
+
+def _supporting(top: float) -> np.ndarray:
+    """The ε at which a curve is supported: fewer would only raise it."""
+    top = max(top, 1e-3)
+    return np.concatenate([[0.0], np.geomspace(top * 1e-4, top, 160)])

@@ -35,23 +35,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from dp_accounting import ComposedDpEvent, DpEvent, SelfComposedDpEvent
-from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution
 
 from dptrain import accounting
 from dptrain.accounting import TradeoffCurve
+from dptrain.privacy_losses import Losses, directions
 from dptrain.selection import Runs
 
 CELLS = 2000
 """Of u, between 0 and 1."""
-
-
-@dataclass(frozen=True, eq=False)
-class Losses:
-    """The privacy loss of one training in one direction."""
-
-    losses: np.ndarray
-    probabilities: np.ndarray
-    infinite: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,8 +108,8 @@ def profiles_of(events: Sequence[DpEvent], runs: Runs, relation: str = "add_or_r
 def _profile(events: tuple[tuple[tuple[DpEvent, int], ...], ...], runs: Runs, relation: str) -> SelectionProfile:
     each = [ComposedDpEvent([SelfComposedDpEvent(leaf, times) for leaf, times in parts]) for parts in events]
     distributions = [accounting.losses(event, relation) for event in each]
-    directions = tuple(direction for one in distributions for direction in _directions(one))
-    return from_losses(directions, _curve(distributions), runs)
+    each_way = tuple(direction for one in distributions for direction in directions(one))
+    return from_losses(each_way, accounting.curve_of_losses(distributions), runs)
 
 
 def from_losses(each: tuple[Losses, ...], curve: TradeoffCurve, runs: Runs) -> SelectionProfile:
@@ -152,22 +143,3 @@ def _upper_envelope(heights: np.ndarray, slopes: np.ndarray) -> list[int]:
 
 def _crossing(heights: np.ndarray, slopes: np.ndarray, steep: int, flat: int) -> float:
     return float((heights[steep] - heights[flat]) / (slopes[steep] - slopes[flat]))
-
-
-def _curve(distributions: list[PrivacyLossDistribution]) -> TradeoffCurve:
-    """T of the worst of them, by their δ at 160 ε: fewer would only make it larger."""
-    top = max(1e-3, *(float(one.get_epsilon_for_delta(1e-9)) for one in distributions))
-    epsilons = np.concatenate([[0.0], np.geomspace(top * 1e-4, top, 160)])
-    deltas = [np.asarray(one.get_delta_for_epsilon(epsilons.tolist())) for one in distributions]
-    return TradeoffCurve(epsilons, np.max(deltas, axis=0))
-
-
-def _directions(distribution: PrivacyLossDistribution) -> list[Losses]:
-    """Both of a composed distribution, which keeps them on a grid."""
-    found = []
-    for pmf in (distribution._pmf_remove, distribution._pmf_add):  # the library has no other way to read them
-        dense = pmf.to_dense_pmf()
-        probabilities = np.maximum(np.asarray(dense._probs), 0.0)  # a Fourier transform's rounding
-        losses = (dense._lower_loss + np.arange(len(probabilities))) * dense._discretization
-        found.append(Losses(losses, probabilities, float(dense._infinity_mass)))
-    return found if distribution._pmf_add is not distribution._pmf_remove else found[:1]

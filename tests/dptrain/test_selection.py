@@ -17,8 +17,9 @@ from dptrain.accounting import TradeoffCurve
 from dptrain.dominating import PureDpEvent
 from dptrain.errors import PlanError
 from dptrain.noise import secret_generator
+from dptrain.privacy_losses import Losses
 from dptrain.selection import ORDERS, Runs, epsilon_pure, epsilon_selected, renyi_selected
-from dptrain.selection_profiles import Losses, from_losses
+from dptrain.selection_profiles import from_losses
 
 KINDS = [
     Runs(distribution="geometric", mean=6),
