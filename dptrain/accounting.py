@@ -210,18 +210,17 @@ def epsilon_prv(event: DpEvent, delta: float, error: float | None = None) -> flo
 
 @functools.lru_cache(maxsize=4096)
 def _epsilon_prv(steps: tuple[Steps, ...], delta: float, error: float | None) -> float:
-    from opacus.accountants import PRVAccountant
-
     if not steps:
         return 0.0
-    accountant = PRVAccountant()
-    accountant.history = list(steps)
+
+    from dptrain import prv
+
     with warnings.catch_warnings(), np.errstate(all="ignore"):  # log 0 at q = 1 is meant; RDP only sizes the grid
         warnings.simplefilter("ignore")
         try:
-            epsilon = float(accountant.get_epsilon(delta, eps_error=0.01 if error is None else error))
+            epsilon = prv.epsilon(steps, delta, 0.01 if error is None else error)
             if error is None and epsilon < 0.5:
-                epsilon = float(accountant.get_epsilon(delta, eps_error=0.001))
+                epsilon = prv.epsilon(steps, delta, 0.001)
         except (ValueError, RuntimeError) as reason:
             raise PlanError(f"the PRV accountant cannot count at δ = {delta:g} ({reason}); give a larger δ") from None
     if not epsilon >= 0:
