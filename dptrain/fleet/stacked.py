@@ -121,7 +121,8 @@ class Stack:
         self._whole = masked if everyone else None
 
     def _build(self, seeds: list[int]) -> None:
-        models = [build_model(self._recipe, self._data, seed) for seed in seeds]
+        built = {seed: build_model(self._recipe, self._data, seed) for seed in dict.fromkeys(seeds)}
+        models = [built[seed] for seed in seeds]
         self._model = models[0]
         optimizer = OPTIMIZERS[self._recipe.optimizer.name](self._model, self._recipe.optimizer, self._recipe.regularization)
         follow_schedule(optimizer, self._recipe.optimizer, self._plan.steps, lambda: self.taken)

@@ -170,7 +170,7 @@ class Reconstructor:
         seen, wanted = features(weights), flat - mean
         network = _network(seen.shape[1], self.width, flat.shape[1], generator).to(weights.dtype)
         best, least = copy.deepcopy(network.state_dict()), float("inf")
-        adam = torch.optim.AdamW(network.parameters(), lr=self.step_size, weight_decay=1e-4)
+        adam = torch.optim.AdamW(network.parameters(), lr=self.step_size, weight_decay=1e-4, fused=True)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, self.epochs)
         for _ in range(self.epochs):
             for batch in rest[torch.randperm(len(rest), generator=generator)].split(BATCH):
