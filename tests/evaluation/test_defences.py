@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import dptrain.data
-from dptrain.data.split import draw
+from dptrain.data.dataset import DataSet
+from dptrain.data.split import Split, draw
 from dptrain.recipe import (
     DataConfig,
     ModelConfig,
@@ -30,10 +31,18 @@ MEMBERS = 140
 
 
 @functools.cache
-def defended(regularization: RegularizationConfig) -> tuple[float, float, float]:
-    """Accuracy on held-out images, and the share of 20 people identified by MI-Face and by the attack through logits."""
+def people() -> tuple[DataSet, Split, Recogniser]:
+    """The faces, whose are members, and who judges: the same for every defence."""
     data = dptrain.data.load(DATA)
     split = draw(len(data), DATA.split, 0, targets=data.targets)
+    held = torch.from_numpy(split.non_members)
+    return data, split, Recogniser.train(data.inputs[held], data.targets[held], len(data.classes))
+
+
+@functools.cache
+def defended(regularization: RegularizationConfig) -> tuple[float, float, float]:
+    """Accuracy on held-out images, and the share of 20 people identified by MI-Face and by the attack through logits."""
+    data, split, judge = people()
     recipe = Recipe(
         data=DATA,
         model=ModelConfig(name="mlp", hidden=(100,)),
@@ -47,7 +56,6 @@ def defended(regularization: RegularizationConfig) -> tuple[float, float, float]
     for batch in training.batches():
         training.step(batch)
     held = torch.from_numpy(split.non_members)
-    judge = Recogniser.train(data.inputs[held], data.targets[held], len(data.classes))
     target = Target(training.model, Access.GRADIENTS, bounds=data.bounds, classes=len(data.classes))
     right = float((torch.from_numpy(target.labels(data.inputs[held])) == data.targets[held]).double().mean())
     assert data.others is not None

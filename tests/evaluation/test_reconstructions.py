@@ -58,8 +58,14 @@ class Gives:
         return torch.rand(self.pictures.shape, generator=generator) - 0.5
 
 
+@lru_cache(maxsize=4)
+def split_of(data: DataSet) -> Split:
+    """The same for every test, whose jury is then trained once."""
+    return draw(len(data), SplitConfig(per_class=5), 0, targets=data.targets)
+
+
 def case_of(data: DataSet, folder: Path | None = None) -> tuple[Case, Split, nn.Module]:
-    split = draw(len(data), SplitConfig(per_class=5), 0, targets=data.targets)
+    split = split_of(data)
     model, other = (nn.Sequential(nn.Flatten(), nn.Linear(SIDE * SIDE, PEOPLE)) for _ in range(2))
     target, untrained = (Target(each, Access.WEIGHTS, bounds=data.bounds, classes=PEOPLE) for each in (model, other))
     plan = EvaluationPlan(attacks=("inversion.class",))
