@@ -15,7 +15,7 @@ def checked(function: Any) -> Any:
     """A function within a function is checked anew each time it is defined, in a training at every step: what checks the same
     annotations of the same arguments is written once. It is given arguments to check, and does nothing else."""
     code = getattr(function, "__code__", None)
-    if code is None or "<locals>" not in function.__qualname__:
+    if code is None or "<locals>" not in function.__qualname__ or function.__closure__:
         return _checked(function)
     counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
     optional = (len(function.__defaults__ or ()), tuple(function.__kwdefaults__ or ()))
