@@ -132,10 +132,11 @@ class Keys:
 
     def read(self) -> None:
         """Reads the keys in force from the database."""
+        began = self._clock()  # what is revoked from here on may be missing in what is read
         with self._engine.connect() as connection:
             rows = connection.execute(select(_keys).where(_keys.c.revoked.is_(None))).all()
         self._known = {row.id: _Stored(Holder(row.id, row.name, row.role), row.salt, row.hash) for row in rows}
-        self._read_at = self._clock()
+        self._read_at = began
 
     def holder(self, given: str) -> Holder | None:
         """Whose the key is; None where it is none in force."""

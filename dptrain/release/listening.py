@@ -5,7 +5,8 @@
 uvicorn waits for ever for the head of a first request, for the rest of a body whose request was already refused, and for a
 client that asks and does not read. Here a connection has ``timeout`` seconds for what it owes: a head, or the end of a refused
 body, which is read and thrown away so that the refusal arrives; and while an answer is not read to its end, for some of it to
-be read. The kernel keeps at most ``KEPT`` bytes of an answer. What is no HTTP gets an error in JSON as everything else does.
+be read. Where the server itself was held up meanwhile, the connection gets that time once more. The kernel keeps at most
+``KEPT`` bytes of an answer. What is no HTTP gets an error in JSON as everything else does.
 
 One address, or one /64 of version 6, has at most ``connections`` at a time, so that nobody alone takes all
 ``MOST_CONNECTIONS``; who has many addresses still can. Everyone behind one proxy has its address.
@@ -42,6 +43,8 @@ def protocol(patience: float, most: int) -> type[H11Protocol]:
 
     class Patient(H11Protocol):
         _timer: asyncio.TimerHandle | None = None
+        _is_second = False
+        """Whether the timer was set anew, since the server was held up when the one before ended."""
         _unread = 0
         """Bytes of answers that were not read when the timer was set."""
         _network = ""
@@ -109,6 +112,7 @@ def protocol(patience: float, most: int) -> type[H11Protocol]:
         def _wait(self) -> None:
             self._stop_waiting()
             self._unread = self.transport.get_write_buffer_size()
+            self._is_second = False
             self._timer = self.loop.call_later(patience, self._look)
 
         def _stop_waiting(self) -> None:
@@ -119,6 +123,10 @@ def protocol(patience: float, most: int) -> type[H11Protocol]:
         def _look(self) -> None:
             if self.transport.get_write_buffer_size() < self._unread:
                 self._wait()
+                return
+            late = 0.0 if self._timer is None else self.loop.time() - self._timer.when()
+            if late > patience / 4 and not self._is_second:
+                self._is_second, self._timer = True, self.loop.call_later(patience, self._look)
                 return
             self._timer = None
             self.transport.abort()

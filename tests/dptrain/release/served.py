@@ -1,14 +1,17 @@
 """Releases to serve, made at once and without training; and a real server for them on the loopback interface."""
 
+import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import uvicorn
+from httpx._config import DEFAULT_TIMEOUT_CONFIG
 from sqlalchemy import create_engine
 
 from dptrain import models
@@ -23,6 +26,9 @@ from dptrain.release.listening import server_of
 from dptrain.release.loading import Served
 from dptrain.release.server import create_app
 from dptrain.release.service import Settings
+
+for kind in ("connect", "read", "write", "pool"):  # of whoever asks a server here: how long it may take is the server's to say
+    setattr(DEFAULT_TIMEOUT_CONFIG, kind, 60.0)
 
 DIGITS = tuple(map(str, range(10)))
 STATEMENT = "(2.00, 1e-05)-differential privacy for one example, in a test."
@@ -115,5 +121,33 @@ def serving(app: Any, server: uvicorn.Server | None = None) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Waits for what a server does soon."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.01)
+
+
+@contextmanager
+def held_back(patch: pytest.MonkeyPatch, seconds: float) -> Iterator[threading.Event]:
+    """What the server holds back for exactly so many seconds is held back until the event, or until the block ends."""
+    go, sleep = threading.Event(), asyncio.sleep
+
+    async def held(given: float) -> None:
+        if given != seconds:
+            await sleep(given)
+            return
+        while not go.is_set():
+            await sleep(0.01)
+
+    with patch.context() as patched:
+        patched.setattr(asyncio, "sleep", held)
+        try:
+            yield go
+        finally:
+            go.set()

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, event
 
 from dptrain.errors import ConfigError
 from dptrain.release.keys import FRESH, Holder, Keys
@@ -74,6 +74,23 @@ def test_a_revoked_key_opens_nothing_also_elsewhere_after_a_moment(database: Pat
     clock.now += FRESH + 0.1
     assert there.holder(given) is None
     assert here.list()[0].revoked is not None
+
+
+def test_a_key_that_is_revoked_while_the_keys_are_read_opens_nothing_a_moment_after_that_began(database: Path):
+    """However long the reading takes, such as on a machine that stalls."""
+    clock = Clock()
+    here, there = keys_of(database), keys_of(database, clock)
+    given = here.add("clinic")
+
+    def stalled(*_: object) -> None:
+        if clock.now == 0.0:
+            clock.now = FRESH + 0.1
+            here.revoke(given.split("_")[1])
+
+    event.listen(there._engine, "checkin", stalled)  # what was read is there, and the reader goes on after a while
+    there.read()
+    assert clock.now > FRESH
+    assert there.holder(given) is None
 
 
 def test_what_cannot_be_added_or_revoked_is_said(database: Path):

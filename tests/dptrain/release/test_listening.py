@@ -19,6 +19,7 @@ from dptrain.release.listening import server_of
 from dptrain.release.service import Settings
 from tests.dptrain.release import served
 from tests.dptrain.release.test_server import ONE, Said, Watcher, is_refusal
+from tests.running_time import running_time
 
 PATIENCE = 0.8
 POST = b"POST /v1/predict HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\n"
@@ -64,13 +65,25 @@ def told(answer: bytes) -> dict[str, Any]:
     return json.loads(answer.partition(b"\r\n\r\n")[2])
 
 
+@pytest.fixture
+def crowded(tmp_path: Path) -> Iterator[str]:
+    """A server that leaves connections which say nothing alone for as long as a test counts them."""
+    settings = Settings(clients="addresses", timeout=60.0, max_body=200_000)
+    with served.serving(served.app_of(served.digits(tmp_path / "release"), settings=settings)) as found:
+        yield found
+
+
 def is_well(address: str) -> bool:
-    return httpx.post(f"{address}/v1/predict", json=ONE).status_code == 200
+    """Whether it answers; it may say a few times that it had not the time."""
+    for _ in range(5):
+        status = httpx.post(f"{address}/v1/predict", json=ONE).status_code
+        if status != 503:
+            return status == 200
+    return False
 
 
 def test_a_body_that_comes_slowly_is_given_up(address: str):
-    start = time.perf_counter()
-    with connected(address) as connection:
+    with running_time() as seconds, connected(address) as connection:
         connection.sendall(POST + b"content-length: 1000\r\nconnection: close\r\n\r\n")
         stopped = threading.Event()
 
@@ -82,21 +95,20 @@ def test_a_body_that_comes_slowly_is_given_up(address: str):
         thread = threading.Thread(target=drip)
         thread.start()
         answer = all_of(connection)
+        assert seconds() < 4 * PATIENCE
         stopped.set()
         thread.join()
     assert status_of(answer) == 408
     assert told(answer)["accepted"] == "a body that is sent at once"
-    assert time.perf_counter() - start < 4 * PATIENCE
     assert is_well(address)
 
 
 @pytest.mark.parametrize("said", [b"", b"POST /v1/predict HTTP/1.1\r\nhost: ", b"GET / HTTP/1.1\r\nhost: here\r\nx: "])
 def test_a_head_that_does_not_end_closes_the_connection(address: str, said: bytes):
-    start = time.perf_counter()
-    with connected(address) as connection:
+    with running_time() as seconds, connected(address) as connection:
         connection.sendall(said)
         assert all_of(connection) == b""
-    assert time.perf_counter() - start < 4 * PATIENCE
+        assert seconds() < 4 * PATIENCE
     assert is_well(address)
 
 
@@ -107,18 +119,41 @@ def test_hundreds_of_connections_that_say_nothing_do_not_stop_the_others(address
         assert is_well(address)
 
 
-def test_one_address_does_not_take_all_connections(address: str, monkeypatch: pytest.MonkeyPatch):
+def test_one_address_does_not_take_all_connections(crowded: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(listening, "MOST_CONNECTIONS", 100)
     with contextlib.ExitStack() as stack:
-        many = [stack.enter_context(connected(address, "127.0.0.2")) for _ in range(110)]
+        many = [stack.enter_context(connected(crowded, "127.0.0.2")) for _ in range(110)]
         answer = all_of(many[-1])
         assert status_of(answer) == 429
         assert told(answer)["accepted"] == "at most 64 at the same time"
-        assert is_well(address)
-    time.sleep(0.1)
-    with connected(address, "127.0.0.2") as connection:
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n")
-        assert status_of(all_of(connection)) == 200
+        assert is_well(crowded)
+
+    def is_answered() -> bool:
+        with connected(crowded, "127.0.0.2") as connection:
+            with contextlib.suppress(ConnectionError):
+                connection.sendall(b"GET /healthz HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n")
+            answer = all_of(connection)
+            return bool(answer) and status_of(answer) == 200
+
+    served.until(is_answered)  # soon after they have left
+
+
+def test_what_the_server_itself_was_held_up_for_is_held_against_nobody(tmp_path: Path):
+    """The machine stalls for longer than the patience, and the rest of a head comes after that; then it is as ever."""
+    settings = Settings(clients="addresses", timeout=PATIENCE)
+    app = served.app_of(served.digits(tmp_path / "release"), settings=settings)
+    server = server_of(app, "127.0.0.1", 0, settings)
+    with served.serving(app, server) as address, connected(address) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\n")
+        served.until(lambda: len(server.server_state.connections) == 1)
+        over = threading.Event()
+        server.servers[0].get_loop().call_soon_threadsafe(lambda: (time.sleep(2 * PATIENCE), over.set()))
+        assert over.wait(60)
+        time.sleep(PATIENCE / 4)
+        connection.sendall(b"host: here\r\n\r\n")
+        with running_time() as seconds:
+            assert status_of(all_of(connection)) == 200
+            assert seconds() < 4 * PATIENCE
 
 
 @pytest.mark.parametrize("last", [b"", b"GET /docs HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n"])
@@ -128,12 +163,14 @@ def test_a_client_that_asks_and_does_not_read_is_let_go(tmp_path: Path, last: by
     server = server_of(app, "127.0.0.1", 0, settings)
     with served.serving(app, server) as address, connected_with_small_buffer(address) as connection:
         connection.settimeout(PATIENCE / 2)
-        with contextlib.suppress(OSError):
-            connection.sendall(b"GET /docs HTTP/1.1\r\nhost: here\r\n\r\n" * 3000 + last)
-        time.sleep(PATIENCE / 4)
-        assert len(server.server_state.connections) == 1
-        time.sleep(4 * PATIENCE)
-        assert not server.server_state.connections
+        served.until(lambda: len(server.server_state.connections) == 1)
+        start = time.perf_counter()
+        with running_time() as seconds:
+            with contextlib.suppress(OSError):
+                connection.sendall(b"GET /docs HTTP/1.1\r\nhost: here\r\n\r\n" * 3000 + last)
+            served.until(lambda: not server.server_state.connections)
+            assert seconds() < 4.75 * PATIENCE
+        assert time.perf_counter() - start >= 0.75 * PATIENCE  # and not as soon as it did not read
 
 
 def test_a_client_that_reads_slowly_gets_all_of_its_answer(tmp_path: Path):
@@ -151,30 +188,27 @@ def test_a_client_that_reads_slowly_gets_all_of_its_answer(tmp_path: Path):
     assert len(told(b"".join(parts))["data"]["classes"]) == 40_000
 
 
-def test_more_connections_than_are_kept_are_told_so(address: str, monkeypatch: pytest.MonkeyPatch):
+def test_more_connections_than_are_kept_are_told_so(crowded: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(listening, "MOST_CONNECTIONS", 5)
     with contextlib.ExitStack() as stack:
         for _ in range(5):
-            stack.enter_context(connected(address))
-        time.sleep(0.1)
-        answer = all_of(stack.enter_context(connected(address)))
+            stack.enter_context(connected(crowded))
+        answer = all_of(stack.enter_context(connected(crowded)))
     assert status_of(answer) == 503
     assert set(told(answer)) == {"error", "accepted"}
-    time.sleep(0.1)
-    assert is_well(address)
+    served.until(lambda: httpx.post(f"{crowded}/v1/predict", json=ONE).status_code == 200)  # soon after they have left
 
 
 def test_a_hundred_megabytes_are_refused_by_their_stated_length(address: str):
     """At once, and however much of it is sent."""
-    start = time.perf_counter()
-    with connected(address) as connection:
+    with running_time() as seconds, connected(address) as connection:
         connection.sendall(POST + b"content-length: 104857600\r\n\r\n")
         answer = connection.recv(65536)
         while b"}" not in answer:
             answer += connection.recv(65536)
+        assert seconds() < PATIENCE
     assert status_of(answer) == 413
     assert "200000 bytes" in told(answer)["accepted"]
-    assert time.perf_counter() - start < PATIENCE
     answered = httpx.post(f"{address}/v1/predict", content=bytes(104_857_600), headers={"content-type": "application/x-npy"})
     assert answered.status_code == 413
     assert is_refusal(answered)
@@ -196,14 +230,13 @@ def test_a_flood_in_chunks_is_refused_once_it_is_too_much(address: str):
 
 
 def test_what_comes_after_a_refusal_is_thrown_away_for_a_moment_only(address: str):
-    start = time.perf_counter()
-    with connected(address) as connection:
+    with running_time() as seconds, connected(address) as connection:
         connection.sendall(POST + b"transfer-encoding: chunked\r\n\r\n")
         with contextlib.suppress(OSError):
-            while time.perf_counter() - start < 20:
+            while seconds() < 20:
                 connection.sendall(b"10000\r\n" + bytes(65536) + b"\r\n")
                 time.sleep(0.02)
-    assert time.perf_counter() - start < 6 * PATIENCE
+        assert seconds() < 6 * PATIENCE
 
 
 @pytest.mark.parametrize(
@@ -235,7 +268,7 @@ def test_a_client_that_leaves_within_its_body_leaves_no_trace(tmp_path: Path):
         for _ in range(40):
             with connected(address) as connection:
                 connection.sendall(POST + b"content-length: 1000\r\n\r\n{")
-        time.sleep(0.2)
+        served.until(lambda: app.state.service.metrics.registry.get_sample_value("dptrain_waiting_requests") == 0)
         assert is_well(address)
         assert app.state.service.metrics.registry.get_sample_value("dptrain_waiting_requests") == 0
 
@@ -250,14 +283,14 @@ def test_a_connection_serves_many_requests_also_slower_than_its_patience(address
 def test_an_answer_may_take_longer_than_the_patience_for_a_head(tmp_path: Path):
     """Held back by a monitor for as long as the timeout, and still sent."""
     watcher = Watcher(after=Said("slow", delay=60.0))
-    settings = Settings(clients="addresses", timeout=0.5)
+    settings = Settings(clients="addresses", timeout=1.0)
     with served.serving(served.app_of(served.digits(tmp_path / "release"), monitor=watcher, settings=settings)) as address:
         assert httpx.post(f"{address}/v1/predict", json=ONE).status_code == 200
 
 
-def test_requests_under_way_are_finished_when_the_server_is_asked_to_end(tmp_path: Path):
+def test_requests_under_way_are_finished_when_the_server_is_asked_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     watcher = Watcher(after=Said("slow", delay=0.6))
-    settings = Settings(clients="addresses", grace=5.0)
+    settings = Settings(clients="addresses", grace=60.0)
     app = served.app_of(served.digits(tmp_path / "release"), monitor=watcher, settings=settings)
     server = server_of(app, "127.0.0.1", 0, settings)
     thread = threading.Thread(target=server.run)
@@ -265,13 +298,14 @@ def test_requests_under_way_are_finished_when_the_server_is_asked_to_end(tmp_pat
     while not server.started:
         time.sleep(0.01)
     address = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(3) as pool, served.held_back(monkeypatch, 0.6) as go:
         asked = [pool.submit(httpx.post, f"{address}/v1/predict", json=ONE) for _ in range(3)]
-        while len(server.server_state.tasks) < 3:
-            time.sleep(0.01)
+        served.until(lambda: len(server.server_state.tasks) == len(watcher.seen) == 3)
         server.should_exit = True
+        served.until(lambda: not server.servers[0].is_serving())
+        go.set()
         assert [one.result().status_code for one in asked] == [200, 200, 200]
-    thread.join(5)
+    thread.join(60)
     assert not thread.is_alive()
     assert watcher.saved == 1
     with pytest.raises(httpx.ConnectError):

@@ -264,67 +264,77 @@ def test_a_degraded_client_gets_the_label_alone(tmp_path: Path, when: str):
     assert answer["top"] == [{"label": answer["label"]}]
 
 
-def test_a_slowed_client_waits_and_no_one_else_does(tmp_path: Path):
+def test_a_slowed_client_waits_and_no_one_else_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """While the answers before are held back, the next one is computed."""
     watcher = Watcher(after=Said("slow", delay=0.6))
     with served.serving(served.app_of(served.digits(tmp_path / "release"), monitor=watcher)) as address:
         start = time.perf_counter()
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda _: httpx.post(f"{address}/v1/predict", json=ONE), range(4)))
-        assert 0.6 <= time.perf_counter() - start < 1.8
+        assert httpx.post(f"{address}/v1/predict", json=ONE).status_code == 200
+        assert time.perf_counter() - start >= 0.6
+        with ThreadPoolExecutor(4) as pool, served.held_back(monkeypatch, 0.6) as go:
+            asked = [pool.submit(httpx.post, f"{address}/v1/predict", json=ONE) for _ in range(4)]
+            served.until(lambda: len(watcher.seen) == 5)
+            assert not any(one.done() for one in asked)
+            go.set()
+            assert [one.result().status_code for one in asked] == [200] * 4
 
 
 # -- load and change ------------------------------------------------------------------------------------------------
 
 
-def test_one_client_does_not_take_all_places(tmp_path: Path):
+def test_one_client_does_not_take_all_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     changes, client, owner = served.keyed(tmp_path, at_once=2)
     watcher = Watcher(after=Said("slow", delay=0.5))
-    with served.serving(served.app_of(served.digits(tmp_path / "release"), monitor=watcher, **changes)) as address:
+    app = served.app_of(served.digits(tmp_path / "release"), monitor=watcher, **changes)
+    with served.serving(app) as address:
 
         def ask(key: str) -> int:
             return httpx.post(f"{address}/v1/predict", json=ONE, headers={"authorization": f"Bearer {key}"}).status_code
 
-        with ThreadPoolExecutor(7) as pool:
+        def waiting() -> float | None:
+            return app.state.service.metrics.registry.get_sample_value("dptrain_waiting_requests")
+
+        with ThreadPoolExecutor(7) as pool, served.held_back(monkeypatch, 0.5) as go:
             crowd = [pool.submit(ask, client) for _ in range(6)]
-            time.sleep(0.2)
+            served.until(lambda: sum(one.done() for one in crowd) == 4)
             other = pool.submit(ask, owner)
+            served.until(lambda: waiting() == 3)
+            go.set()
             assert sorted(one.result() for one in crowd) == [200, 200, 429, 429, 429, 429]
             assert other.result() == 200
 
 
-def test_an_answer_that_is_not_ready_in_time_is_given_up(tmp_path: Path):
-    class Sleeper(Watcher):
-        def admit(self, client: str) -> Said:
-            time.sleep(0.6)
-            return Said()
+class Held(Watcher):
+    """Keeps whoever asks until it is told to go on."""
 
-    app = served.app_of(
-        served.digits(tmp_path / "release"), monitor=Sleeper(), settings=Settings(clients="addresses", timeout=0.3)
-    )
+    def __init__(self) -> None:
+        super().__init__()
+        self.go = threading.Event()
+
+    def admit(self, client: str) -> Said:
+        self.go.wait(60)
+        return Said()
+
+
+def test_an_answer_that_is_not_ready_in_time_is_given_up(tmp_path: Path):
+    held = Held()
+    app = served.app_of(served.digits(tmp_path / "release"), monitor=held, settings=Settings(clients="addresses", timeout=0.3))
     with served.serving(app) as address:
         answer = httpx.post(f"{address}/v1/predict", json=ONE)
+        held.go.set()
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert is_refusal(answer)
 
 
 def test_a_place_is_taken_until_what_is_computed_has_ended(tmp_path: Path):
     """A client that gives up waiting does not get more of the worker for it."""
-
-    class Held(Watcher):
-        def __init__(self) -> None:
-            super().__init__()
-            self.go = threading.Event()
-
-        def admit(self, client: str) -> Said:
-            self.go.wait(20)
-            return Said()
-
-    held, settings = Held(), Settings(clients="addresses", timeout=0.2, at_once=1)
-    with served.serving(served.app_of(served.digits(tmp_path / "release"), monitor=held, settings=settings)) as address:
+    held, settings = Held(), Settings(clients="addresses", timeout=1.0, at_once=1)
+    app = served.app_of(served.digits(tmp_path / "release"), monitor=held, settings=settings)
+    with served.serving(app) as address:
         assert httpx.post(f"{address}/v1/predict", json=ONE).status_code == 503
         assert httpx.post(f"{address}/v1/predict", json=ONE).status_code == 429
         held.go.set()
-        time.sleep(0.2)
+        served.until(lambda: app.state.service.metrics.registry.get_sample_value("dptrain_waiting_requests") == 0)
         assert httpx.post(f"{address}/v1/predict", json=ONE).status_code == 200
 
 
