@@ -86,13 +86,13 @@ def test_a_float64_sum_gets_float64_noise(others: torch.dtype):
 
 
 def test_two_steps_and_two_parameters_never_share_noise():
-    """Sharp edge 24."""
-    for size in (5000, 80_000):  # the longer one is drawn ahead
+    """Sharp edge 24. By chance one of the 30 pairs correlates so far in a million runs."""
+    for size in (6100, 97_000):  # the longer one is drawn ahead
         noise = GaussianNoise(1.0)
         steps = [noise.add(zeros({"a": (size,), "b": (size,)})).gradients for _ in range(3)]
         drawn = torch.stack([step[name] for step in steps for name in ("a", "b")])
         correlations = torch.corrcoef(drawn) - torch.eye(6)
-        assert float(correlations.abs().max()) < 5 / size**0.5
+        assert float(correlations.abs().max()) < 5.5 / size**0.5
 
 
 def test_entropy_comes_from_the_operating_system_by_default():

@@ -51,8 +51,8 @@ def test_an_insecure_seed_gives_the_same_with_and_without_drawing_ahead():
 
 
 def test_no_vector_comes_twice():
-    """Sharp edge 24."""
-    source = NormalSource(secret_generator())
+    """Sharp edge 24. Of the same numbers in each run: two of 80 float32 variates are alike by chance once in 25,000."""
+    source = NormalSource(secret_generator(1))
     sizes = [LONG, LONG, 9, LONG, LONG + 1, LONG, LONG, 9, 9]
     starts = np.concatenate([source.draw(size)[:9].numpy().copy() for size in sizes])
     assert len(np.unique(starts)) == len(starts)
@@ -60,7 +60,7 @@ def test_no_vector_comes_twice():
 
 def test_an_interrupt_while_waiting_repeats_nothing(monkeypatch: pytest.MonkeyPatch):
     """Ctrl-C anywhere in a draw: what was drawn ahead is given out once, afterwards, or never."""
-    source = NormalSource(secret_generator())
+    source = NormalSource(secret_generator(2))
     seen = [source.draw(LONG)[:9].numpy().copy()]
 
     def interrupted(*_: object) -> None:
@@ -76,7 +76,7 @@ def test_an_interrupt_while_waiting_repeats_nothing(monkeypatch: pytest.MonkeyPa
 
 
 def test_two_threads_never_draw_the_same():
-    source = NormalSource(secret_generator())
+    source = NormalSource(secret_generator(3))
     drawn: list[np.ndarray] = []
 
     def draw() -> None:

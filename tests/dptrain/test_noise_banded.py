@@ -115,14 +115,14 @@ def test_one_band_is_independent_noise():
 
 
 def test_the_covariance_between_updates_is_the_factorisation():
-    steps, size = 7, 200_000
+    steps, size = 7, 245_000
     noise = BandedNoise.over(steps, 3, 2.0)
     added, deviations = streamed(noise, steps, size, sensitivity=0.25)
     inverse = matrix(inverse_coefficients(noise.coefficients, steps), steps)
     expected = 0.25 * inverse @ inverse.T
     covariance = added @ added.T / size
     spread = np.sqrt((expected**2 + np.outer(np.diag(expected), np.diag(expected))) / size)
-    assert np.all(np.abs(covariance - expected) < 5 * spread)
+    assert np.all(np.abs(covariance - expected) < 5.5 * spread)  # one of 28: by chance once in a million runs
     assert deviations == pytest.approx(np.sqrt(np.diag(expected)), rel=1e-5)
 
 
@@ -188,8 +188,11 @@ def test_a_neighbouring_strategy_is_no_better_than_the_optimised():
 
 
 def test_the_noise_in_the_weights_is_as_small_as_expected():
-    """Prefix sums of what is streamed, against the matrix computation and against independent noise."""
-    steps, size = 60, 4000
+    """Prefix sums of what is streamed, against the matrix computation and against independent noise.
+
+    Those of one coordinate go together: their mean square has a standard error of 0.93 / √size, here of 0.0065.
+    """
+    steps, size = 60, 20_000
     noise = BandedNoise.over(steps, 6, 1.0)
     added, _ = streamed(noise, steps, size)
     measured = float(np.mean(np.cumsum(added, axis=0) ** 2))

@@ -11,6 +11,10 @@ from dptrain.noise import secret_generator
 from dptrain.noise.ahead import device_normals
 from dptrain.noise.stream import PAIRS, NormalFiller, SecretBits, box_muller, exponential
 
+LEVEL = 1e-7
+"""Of each test of a distribution of secret variates: by chance one of all of them fails in a million runs. Each has as
+many samples as find at this level what two thirds of them find at 1e-5."""
+
 
 def variates(count: int, dtype: type = np.float32) -> np.ndarray:
     out = np.empty(count, dtype)
@@ -87,28 +91,29 @@ def test_moments_are_those_of_a_normal():
 
 
 def test_the_distribution_is_normal_everywhere():
-    values = variates(1_000_000)
+    values = variates(1_500_000)
     counts, _ = np.histogram(values, norm.ppf(np.linspace(0, 1, 257)))
-    assert chisquare(counts).pvalue > 1e-5
-    assert kstest(values[:300_000], norm.cdf).pvalue > 1e-5
+    assert chisquare(counts).pvalue > LEVEL
+    assert kstest(values[:450_000], norm.cdf).pvalue > LEVEL
     near = np.abs(values[np.abs(values) < 1e-3])  # where angles and radii are closest to their grid
-    assert kstest(near, uniform(0, 1e-3).cdf).pvalue > 1e-5
+    assert kstest(near, uniform(0, 1e-3).cdf).pvalue > LEVEL
 
 
 def test_radius_and_angle_of_a_pair_are_what_they_should_be():
-    values = variates(2 * PAIRS)
-    first, second = values[:PAIRS].astype(np.float64), values[PAIRS:].astype(np.float64)
-    assert kstest((first**2 + second**2) / 2, expon.cdf).pvalue > 1e-5
-    assert kstest(np.arctan2(second, first), uniform(-np.pi, 2 * np.pi).cdf).pvalue > 1e-5
+    blocks = variates(4 * PAIRS).reshape(2, 2, PAIRS).astype(np.float64)
+    first, second = blocks[:, 0].ravel(), blocks[:, 1].ravel()
+    assert kstest((first**2 + second**2) / 2, expon.cdf).pvalue > LEVEL
+    assert kstest(np.arctan2(second, first), uniform(-np.pi, 2 * np.pi).cdf).pvalue > LEVEL
 
 
 def test_variates_are_independent_at_every_distance():
-    """Neighbours, partners of a pair, the same place of the next block; values, squares and signs."""
-    values = variates(2_000_000)
+    """Neighbours, partners of a pair, the same place of the next block; values, squares and signs. By chance one of the 18 is
+    as far from 0 in a million runs."""
+    values = variates(2_500_000)
     for distance in (1, 2, 4, PAIRS, 2 * PAIRS, 2 * PAIRS + 1):
         for change in (np.asarray, np.square, np.sign):
             first, second = change(values[:-distance]), change(values[distance:])
-            assert abs(np.corrcoef(first, second)[0, 1]) < 5 / np.sqrt(len(first)), (distance, change)
+            assert abs(np.corrcoef(first, second)[0, 1]) < 5.5 / np.sqrt(len(first)), (distance, change)
 
 
 @pytest.mark.slow
@@ -130,9 +135,9 @@ def test_tail_counts_are_those_of_a_normal():
 
 
 def test_float64_variates_have_bits_that_float32_lacks():
-    values = variates(100_000, np.float64)
+    values = variates(150_000, np.float64)
     assert float(np.mean(values.astype(np.float32) != values)) > 0.999
-    assert kstest(values, norm.cdf).pvalue > 1e-5
+    assert kstest(values, norm.cdf).pvalue > LEVEL
 
 
 def test_two_streams_are_independent():
