@@ -3,9 +3,11 @@
 import contextlib
 import csv
 import os
+import random
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # for what tests start, too; a worker a core has no more than that
     os.environ.setdefault(name, "1")
@@ -84,6 +86,19 @@ def leave_undrawn(patch: pytest.MonkeyPatch) -> None:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests that train, and read neither page nor pictures: drawing forty figures takes longer than a small training."""
     leave_undrawn(monkeypatch)
+
+
+def take_same_keys(patch: pytest.MonkeyPatch) -> None:
+    """Keys of noise, batches and coins come from one row of numbers, and no longer from the operating system."""
+    patch.setattr("dptrain.noise.stream.secrets", SimpleNamespace(randbits=random.Random(0).getrandbits))
+
+
+@pytest.fixture
+def same_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that judge what a secret training drew, by figures that chance alone passes once in some hundreds or thousands
+    of runs: they see the same draws in each run. Every key is another one, and nothing but its origin differs from a secret
+    training; under an ``insecure_seed`` the product would say and record that there is no guarantee."""
+    take_same_keys(monkeypatch)
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from tests.conftest import leave_undrawn
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Audits are kept below the folder that a command is given in."""
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_keys: None):
+    """Audits are kept below the folder that a command is given in; by chance one of 1,000 accuses what is sound."""
     monkeypatch.chdir(tmp_path)
 
 
