@@ -37,8 +37,9 @@ import dptrain
 
 LONGEST = 4096
 """Bytes of a message."""
-PATIENCE = 5.0
-"""Seconds that the nursery is waited for, to say how a worker ended that has ended."""
+PATIENCE = 30.0
+"""Seconds that the nursery is waited for, to say how a worker ended that has ended. It says it at once, or ends, which is seen;
+where a machine is overloaded its turn may take a while to come."""
 LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from dptrain.executor.work import cores
 from tests.dptrain import executed_with_a_thread, executed_with_torch
 from tests.dptrain.executed import do
 from tests.dptrain.test_executor import ROOT, until
+from tests.running_time import running_time
 
 pytestmark = pytest.mark.skipif(not is_possible(), reason="processes are not forked here")
 
@@ -163,6 +163,6 @@ def test_how_a_process_ended_is_told(tmp_path: Path):
         late = nursery.born()
         late.end()  # before it is there
     finally:
-        began = time.monotonic()
-        nursery.close()
-        assert time.monotonic() - began < 3
+        with running_time() as seconds:
+            nursery.close()
+        assert seconds() < 3

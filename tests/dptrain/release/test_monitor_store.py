@@ -34,7 +34,8 @@ monitor = Monitor(thresholds, actions="refuse", store=Store(sys.argv[1], interva
 observed(monitor, "prober", probing(60))
 observed(monitor, "halfway", probing(4, start=8))
 observed(monitor, "reader", points(30, 1))
-time.sleep(0.6)
+while any(seen.dirty for seen in monitor._clients.values()) or monitor._store._states or monitor._store._alerts:
+    time.sleep(0.01)  # until the store's thread has written
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
