@@ -527,7 +527,7 @@ def test_a_rank_that_dies_ends_the_others(tmp_path: Path):
 
 
 def test_a_rank_that_is_silent_ends_the_others(tmp_path: Path):
-    processes = Processes(2, tmp_path, timeout=3)
+    processes = Processes(2, tmp_path, timeout=10)  # in which they also have to meet first
     for pipe in processes.pipes:
         pipe.send((end_under_way, ("sleep",)))
     kind, text = processes._answer(processes.pipes[0])

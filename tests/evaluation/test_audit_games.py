@@ -21,7 +21,7 @@ from dptrain.recipe import DataConfig, ModelConfig, OptimizerConfig, PrivacyConf
 from evaluation.audit import black_box, canaries, mechanism, white_box
 from evaluation.metrics import area_under_roc
 
-pytestmark = pytest.mark.filterwarnings("ignore:delta is")
+pytestmark = [pytest.mark.filterwarnings("ignore:delta is"), pytest.mark.usefixtures("same_keys")]
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,7 @@ from evaluation.plan import ATTACKS, EvaluationPlan
 from evaluation.runner import run_attack
 from evaluation.target import Target
 
-pytestmark = pytest.mark.filterwarnings("ignore:delta is")
+pytestmark = [pytest.mark.filterwarnings("ignore:delta is"), pytest.mark.usefixtures("same_keys")]
 NAME = "inversion.reconstructor"
 SPLIT = SplitConfig(members=0.5, non_members=0.35, population=0.1, public=0.05)
 QUICK = Reconstructor(shadow_models=300, epochs=40, width=256)

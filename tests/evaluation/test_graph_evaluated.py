@@ -30,6 +30,7 @@ from evaluation.runner import callback, evaluate
 from evaluation.summary import summarize
 from evaluation.without_graph import FLOOR, GAINED, without_graph, worth
 
+pytestmark = pytest.mark.usefixtures("same_keys")  # one control of 1,000 withholds a verdict by chance
 NODES, CLASSES = 300, ("a", "b", "c")
 SHARES = SplitConfig(members=0.5, non_members=0.3, population=0.2, public=0.0)
 

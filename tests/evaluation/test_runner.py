@@ -387,6 +387,7 @@ def test_groups_that_differ_by_themselves_withhold_the_verdict(tmp_path: Path):
     assert "no model" in attack.reason
 
 
+@pytest.mark.usefixtures("same_keys")  # one control of 1,000 withholds a verdict by chance
 def test_the_plan_permits_what_is_found_under_it(tmp_path: Path, digits: DataSet, split: Split):
     """Rule 15: the permitted AUC is in the result, and the ordinary attack stays below it."""
     private = dataclasses.replace(
@@ -620,6 +621,7 @@ class Marked(_Broken):
         return np.where(np.isin(examples.indices, self.members[::5]), 10.0, scores)
 
 
+@pytest.mark.usefixtures("same_keys")
 def test_a_roc_above_its_plans_curve_is_above_the_plan_in_the_whole_evaluation(
     tmp_path: Path, digits: DataSet, split: Split, monkeypatch: pytest.MonkeyPatch
 ):
