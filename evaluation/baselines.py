@@ -7,7 +7,6 @@ themselves, and no membership attack on that split proves anything.
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
-from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor
 
 from dptrain.errors import DataError
@@ -42,6 +41,8 @@ def blind_scores(
             seen of their examples. With examples of one user in both halves the forest would know the user, not a difference
             between the groups.
     """
+    from sklearn.ensemble import RandomForestClassifier  # most commands never need it, and it takes a second
+
     features = _seen(inputs, targets, classes)
     features = features if owners is None else of_owners(features, owners)
     generator = _generator(seed, b"blind")

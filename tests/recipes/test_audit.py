@@ -121,6 +121,7 @@ def test_what_cannot_be_audited_is_told_what_to_type(given: list[str], said: str
 def test_audits_of_all_checkpoints_share_the_error_and_stand_in_the_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
+    monkeypatch.setattr("evaluation.report.tensorboard.write", lambda *given: None)  # whose own tests look at it
     root = tmp_path / "audited"
     small = [*QUICK[:-2], "--training.checkpoint-every", "10", "--output", str(root)]
     assert main(["audit", "digits", *small, "--canaries", "100"]) == 0

@@ -197,6 +197,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path):
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_evaluate_attacks_again(finished: Path):
     done = here(
         "evaluate",
@@ -326,6 +327,7 @@ def test_a_claim_that_was_killed_does_not_block_its_folder(tmp_path: Path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_data_that_changed_are_not_mixed_and_a_report_needs_none(tmp_path: Path):
     path = tmp_path / "mine.csv"
     rows = [f"{number % 50},{'yes' if number % 3 else 'no'}" for number in range(300)]

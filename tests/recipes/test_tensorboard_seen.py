@@ -34,13 +34,16 @@ SMALL += " --evaluation.shadow-models 4 --evaluation.attacks membership.lira inv
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two budgets and no privacy, two seeds, with an audit whose figures are made up."""
+    """Two budgets and no privacy, two seeds, with an audit whose figures are made up. The pages beside it are not drawn."""
     root = tmp_path_factory.mktemp("runs") / "digits"
-    assert main(["run", "digits", *SMALL.split(), "--output", str(root)]) == 0
-    (broken := root / "tradeoff" / "events.out.tfevents.1.other").write_bytes(b"\xff" * 999)
-    audits.save(audited(synthetic(tmp_path_factory.mktemp("audited"), budgets=(8.0,), seeds=(0,))).audits[0], root)
-    shutil.rmtree(root / "eps=02.00" / "seed=1" / "evaluation")
-    assert main(["resume", str(root)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        for page in ("html", "private"):
+            patch.setattr(f"evaluation.report.{page}.write", lambda *given: None)
+        assert main(["run", "digits", *SMALL.split(), "--output", str(root)]) == 0
+        (broken := root / "tradeoff" / "events.out.tfevents.1.other").write_bytes(b"\xff" * 999)
+        audits.save(audited(synthetic(tmp_path_factory.mktemp("audited"), budgets=(8.0,), seeds=(0,))).audits[0], root)
+        shutil.rmtree(root / "eps=02.00" / "seed=1" / "evaluation")
+        assert main(["resume", str(root)]) == 0
     assert broken.exists()
     return root
 
