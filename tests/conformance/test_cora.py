@@ -21,7 +21,7 @@ from evaluation.runner import evaluate
 from evaluation.without_graph import FLOOR
 from recipes.comparison import load
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_data")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_data", "same_keys")]
 
 
 def run(name: str, epsilon: float, seed: int, folder: Path, attacks: tuple[str, ...]) -> RunResult:

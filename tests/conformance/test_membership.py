@@ -19,6 +19,7 @@ from evaluation.target import Target
 from recipes import comparison
 from tests.benchmarks import reference_models
 from tests.benchmarks.reference_models import interval
+from tests.conftest import take_same_keys
 
 TARGETS = 8
 
@@ -62,7 +63,10 @@ def non_private() -> Bench:
 
 @pytest.fixture(scope="module")
 def private() -> Bench:
-    return Bench(1.0, 32)
+    """With the same noise in each run."""
+    with pytest.MonkeyPatch.context() as patch:
+        take_same_keys(patch)
+        return Bench(1.0, 32)
 
 
 @pytest.mark.slow
@@ -102,7 +106,7 @@ def test_a_budget_of_one_hides_it_from_every_attack(private: Bench):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("shared_data")
+@pytest.mark.usefixtures("shared_data", "same_keys")
 def test_with_few_reference_models_rmia_finds_no_less_than_lira(tmp_path: Path):
     """MNIST with 2,000 members. Zarifzadeh et al. 2024 state it for 1 to 4 models."""
     bench = reference_models.Bench.of("mnist_small", 12, tmp_path)
@@ -118,7 +122,7 @@ def test_with_few_reference_models_rmia_finds_no_less_than_lira(tmp_path: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("shared_data")
+@pytest.mark.usefixtures("shared_data", "same_keys")
 def test_on_cifar10_each_attack_that_knows_more_finds_more_at_few_false_positives(tmp_path: Path):
     """A smaller network than the recipe's, since many of that would take minutes; at 1% and at 0.1% false positives."""
     smaller = ["--model.name", "mlp", "--model.hidden", "128", "--training.steps", "500"]

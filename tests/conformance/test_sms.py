@@ -15,7 +15,7 @@ from evaluation.target import Target
 from evaluation.utility import utility, without_model
 from recipes.comparison import load
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_data")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_data", "same_keys")]
 SEEDS = range(3)
 
 

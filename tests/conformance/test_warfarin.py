@@ -12,7 +12,7 @@ from evaluation.target import Target
 from evaluation.utility import ABSOLUTE_ERROR, by_statistics, utility
 from recipes.comparison import load
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_data")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_data", "same_keys")]
 SEEDS = range(5)
 
 

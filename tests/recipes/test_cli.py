@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from evaluation.membership import Knowledge, LabelledExamples, MembershipAttack
 from evaluation.plan import ATTACKS
 from evaluation.target import Target
 from recipes.cli import main
+from tests.recipes.unhurried import unhurried, until_stepped
 
 DIGITS_ATTACKS = {"membership.threshold", "membership.lira", "membership.rmia", "inversion.class"}
 SMALL = ["--epsilons", "8", "--seeds", "0", "--training.steps", "10", "--evaluation.shadow-models", "8"]
@@ -229,13 +229,10 @@ def test_a_damaged_checkpoint_is_named(finished: Path, tmp_path: Path):
 def test_ctrl_c_leaves_a_run_that_resumes(tmp_path: Path):
     command = [sys.executable, "-m", "recipes.cli", "run", "digits", "--epsilons", "8", "--seeds", "0", "--output", "mine"]
     command += ["--training.steps", "1500", "--baselines", "--evaluation.attacks", "membership.threshold"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        ledger = tmp_path / "mine" / "eps=08.00" / "seed=0" / "private" / "ledger.jsonl"
-        for _ in range(600):
-            if ledger.exists() or process.poll() is not None:
-                break
-            time.sleep(0.1)
-        time.sleep(1.0)
+    ledger = tmp_path / "mine" / "eps=08.00" / "seed=0" / "private" / "ledger.jsonl"
+    slow, piped = tmp_path / "slow", subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, env=unhurried(slow, 0.02), stdout=piped, stderr=piped, text=True) as process:
+        until_stepped(slow, process)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors

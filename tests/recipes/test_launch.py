@@ -16,6 +16,7 @@ from dptrain.distributed import RENDEZVOUS
 from dptrain.errors import ConfigError
 from recipes import launch
 from tests.recipes.test_cli import here
+from tests.recipes.unhurried import unhurried, until_stepped
 
 SMALL = ["--epsilons", "8", "--seeds", "0", "--baselines", "--evaluation.attacks", "membership.threshold", "--output", "mine"]
 
@@ -149,12 +150,9 @@ def test_torchrun_runs_a_recipe(tmp_path: Path):
 def test_ctrl_c_leaves_a_run_that_resumes_on_another_number_of_processes(tmp_path: Path):
     command = [sys.executable, "-m", "recipes.cli", "run", "digits", *SMALL, "--training.steps", "600", "--distributed", "2"]
     ledger = tmp_path / "mine" / "eps=08.00" / "seed=0" / "private" / "ledger.jsonl"
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        for _ in range(900):
-            if ledger.exists() or process.poll() is not None:
-                break
-            time.sleep(0.1)
-        time.sleep(1.0)
+    slow, piped = tmp_path / "slow", subprocess.PIPE
+    with subprocess.Popen(command, cwd=tmp_path, env=unhurried(slow, 0.05), stdout=piped, stderr=piped, text=True) as process:
+        until_stepped(slow, process)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors

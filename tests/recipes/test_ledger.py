@@ -235,7 +235,7 @@ def test_failed_and_interrupted_runs_count_what_they_took(tmp_path: Path):
 
 def test_a_run_that_was_killed_is_unfinished_and_counts_all_that_it_announced(tmp_path: Path, ledgers: Path):
     command = [sys.executable, "-m", "recipes.cli", "run", "digits", *PRIVATE[:2], "--baselines", "--seeds", "0"]
-    command += ["--training.steps", "4000", "--evaluation.attacks", "membership.threshold", "--output", str(tmp_path / "mine")]
+    command += ["--training.steps", "40000", "--evaluation.attacks", "membership.threshold", "--output", str(tmp_path / "mine")]
     process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     own = tmp_path / "mine" / "eps=08.00" / "seed=0" / "private" / "ledger.jsonl"
     for _ in range(3000):
@@ -248,7 +248,7 @@ def test_a_run_that_was_killed_is_unfinished_and_counts_all_that_it_announced(tm
     account = accounts()[0]
     said, (run,) = account.statement(), account.runs()
     assert (said.runs, said.unfinished) == (1, 1)
-    assert (run.status, run.steps) == ("unfinished", 4000)
+    assert (run.status, run.steps) == ("unfinished", 40000)
     assert said.spent[0].epsilon == pytest.approx(8.0, abs=0.02)
     assert "1 under way or killed" in "\n".join(lines_of(said))
 

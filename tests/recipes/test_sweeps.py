@@ -15,6 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from dptrain.errors import ConfigError
+from dptrain.executor import read_statuses
 from evaluation import analysis
 from evaluation.result import read_run
 from recipes.comparison import load
@@ -236,6 +237,12 @@ def steps_taken(root: Path, label: str) -> int:
     return json.loads(path.read_text())["steps_taken"] if path.exists() else -1
 
 
+def steps_said(root: Path, label: str) -> int:
+    """The step that a running job says it has taken."""
+    statuses = read_statuses(root / "private" / "jobs")
+    return max((status.step for status in statuses if (status.label, status.phase) == (label, "training")), default=0)
+
+
 LONG = ["run", "digits", "--epsilons", "8", "4", "2", "--seeds", "0", "--baselines", "--training.steps", "2000", "--output"]
 LONG += ["mine", "--evaluation.attacks", "membership.threshold", "--jobs", "2", "--model.name", "mlp"]
 LONG += ["--model.hidden", "1024", "1024"]
@@ -271,8 +278,7 @@ def test_a_killed_worker_fails_its_job_alone_and_ctrl_c_leaves_checkpoints_and_a
         holder = re.search(r"process (\d+)", (root / ledgers[0].parent.parent / ".lock").read_text())
         assert holder is not None
         os.kill(int(holder[1]), signal.SIGKILL)
-        until(ledgers[2].exists)
-        time.sleep(1)
+        until(lambda: steps_said(root, "eps=04.00/seed=0") > 1 and steps_said(root, "eps=02.00/seed=0") > 1)
         started = children(process.pid)
         assert len(started) >= 2
         process.send_signal(signal.SIGINT)
@@ -283,8 +289,10 @@ def test_a_killed_worker_fails_its_job_alone_and_ctrl_c_leaves_checkpoints_and_a
     assert "SIGKILL" in json.loads((root / "failures.json").read_text())["eps=08.00/seed=0"]
     assert 0 < steps_taken(root, "eps=04.00/seed=0") < 2000
     assert 0 < steps_taken(root, "eps=02.00/seed=0") < 2000
-    time.sleep(0.5)
-    assert not [pid for pid in started if is_alive(pid)]
+    end = time.monotonic() + 60
+    while any(is_alive(pid) for pid in started):
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 @pytest.mark.slow
