@@ -73,7 +73,7 @@ class _Linear:
             return product.unflatten(0, (models, out))
         return self.weight @ inputs if self.bias is None else torch.baddbmm(self.bias[:, :, None], self.weight, inputs)
 
-    def sum_into(self, total: dict[str, Tensor], factors: Tensor | None, first: bool) -> None:
+    def sum_into(self, total: dict[str, Tensor], factors: Tensor | None) -> None:
         """Adds Σ f g aᵀ of every model; factors ``[models, rows]``, or none where the gradients carry them. Uses the gradients
         up."""
         assert self.inputs is not None
@@ -87,7 +87,7 @@ class _Linear:
         if self.bias_name is not None:
             parts[self.bias_name] = gradients.sum(-1)
         for name, part in parts.items():
-            total[name].copy_(part) if first else total[name].add_(part)
+            total[name] = total[name].add_(part) if name in total else part
 
     def keep(self, wanted: Bool[Tensor, "models rows"]) -> None:
         """Puts 0 for the other examples, whatever they hold."""
@@ -124,14 +124,10 @@ class Chain:
         self._bare = all(isinstance(step, nn.Flatten) for step in before)
         self._drops = any(isinstance(step, nn.Dropout) for step in before)
 
-    def width(self, *, shared: bool) -> int:
-        """Units of the widest activation that each model has for itself.
-
-        Args:
-            shared: whether all models see the same examples.
-        """
+    def width(self) -> int:
+        """Units of the widest activation that each model has for itself; its inputs are none, unless they are dropped out."""
         own = [layer.weight.shape[1] for layer in self.linears]
-        return max(own) if shared and not self._drops else max(*own, self.linears[0].weight.shape[2])
+        return max(*own, self.linears[0].weight.shape[2]) if self._drops else max(own)
 
     def forward(self, inputs: Tensor, training: bool = False) -> Float[Tensor, "models classes rows"]:
         """Logits; of inputs ``[features, rows]`` that all models see, or ``[models, features, rows]``."""

@@ -19,6 +19,9 @@ from dptrain.fleet.layers import squares
 
 VALUES = 2**19
 """How many numbers an activation may hold: 2 MB, which stay near a core. Rows beyond are computed in chunks."""
+GATHERED = 2**20
+"""How many numbers the gathered inputs of all models in a stack may hold: 4 MB. With more they leave the cache, and stacking
+gains nothing."""
 LEAST_ROWS = 64
 
 
@@ -36,9 +39,14 @@ class Rows:
     """Of the inputs, summed over features; where they are known."""
 
 
-def rows_at_once(models: int, width: int) -> int:
-    """Of each model, for activations of up to ``width`` units."""
-    return max(LEAST_ROWS, VALUES // (models * width))
+def rows_at_once(models: int, width: int, gathered: int = 0) -> int:
+    """Of each model, for activations of up to ``width`` units.
+
+    Args:
+        gathered: numbers of an input that each model has for itself.
+    """
+    most = VALUES // (models * width)
+    return max(LEAST_ROWS, min(most, GATHERED // (models * gathered)) if gathered else most)
 
 
 class Masked:
@@ -98,5 +106,5 @@ class Gathered:
             present[model, : len(batch)] = True
         for start in range(0, longest, self._size):
             index = places[:, start : start + self._size]
-            inputs = self._inputs[index.flatten()].unflatten(0, tuple(index.shape)).transpose(1, 2)
+            inputs = self._inputs.index_select(0, index.flatten()).unflatten(0, tuple(index.shape)).transpose(1, 2)
             yield Rows(inputs, self._targets[index], present[:, start : start + self._size])

@@ -31,7 +31,7 @@ from dptrain.clipping import ClippedSum, Clipping, Counts
 from dptrain.data.dataset import DataSet
 from dptrain.fleet.answers import Answers, Views, chunks_of_inputs
 from dptrain.fleet.layers import LOSS_GRADIENTS, Chain, Unstackable, layers_of
-from dptrain.fleet.rows import LEAST_ROWS, VALUES, Gathered, Masked, Rows, rows_at_once
+from dptrain.fleet.rows import GATHERED, LEAST_ROWS, VALUES, Gathered, Masked, Rows, rows_at_once
 from dptrain.models import front
 from dptrain.noise import noise_for, secret_generator
 from dptrain.optimizers import NoiseAware, follow_schedule
@@ -45,8 +45,6 @@ Way = Literal["masked", "gathered"]
 
 OPTIMIZERS_BY_COORDINATE = ("sgd", "adamw", "dp_adamw")
 MOST_MODELS = 64
-GATHERED = 2**20
-"""Inputs of all models in a stack that gathers them: 4 MB. With more they leave the cache, and stacking gains nothing."""
 MOST_WEIGHTS = 2**24
 """Of all models in a stack together: 64 MB for each of weights, gradients, noise and momentum."""
 
@@ -114,7 +112,8 @@ class Stack:
         ]
         self._build(seeds)
         self._inputs = _inputs(self._model, data)
-        size = rows_at_once(self.models, self._chain.width(shared=way == "masked"))
+        own = 0 if way == "masked" else self._chain.linears[0].weight.shape[2]
+        size = rows_at_once(self.models, self._chain.width(), own)
         masked = Masked(self._inputs, data.targets, membership, size) if way == "masked" else None
         self._rows = masked or Gathered(self._inputs, data.targets, size)
         everyone = plan.sampling == "poisson" and plan.sampling_rate == 1
@@ -145,14 +144,11 @@ class Stack:
     @torch.no_grad()
     def step(self) -> None:
         """One update of every model."""
-        total = {name: torch.empty_like(value) for name, value in self._weights.items()}
-        first = True
+        total: dict[str, Tensor] = {}
         for rows in self._drawn():
-            self._add(rows, total, first)
-            first = False
-        if first:
-            for value in total.values():
-                value.zero_()
+            self._add(rows, total)
+        if not total:
+            total = {name: torch.zeros_like(value) for name, value in self._weights.items()}
         divisor = self._plan.expected_batch_size
         noised = self._noise.add(ClippedSum(total, self._clipping.sensitivity / divisor, Counts(), divisor))
         told: Any = self._optimizer
@@ -173,7 +169,7 @@ class Stack:
             return self._whole.everything()
         return self._rows.of([members[next(drawn)] for members, drawn in zip(self._members, self._batches, strict=True)])
 
-    def _add(self, rows: Rows, total: dict[str, Tensor], first: bool) -> None:
+    def _add(self, rows: Rows, total: dict[str, Tensor]) -> None:
         divisor, smoothing = self._plan.expected_batch_size, self._recipe.regularization.label_smoothing
         logits = self._chain.forward(rows.inputs, training=True)
         gradients = LOSS_GRADIENTS[self._recipe.training.loss](logits, rows.targets, smoothing)
@@ -183,7 +179,7 @@ class Stack:
             for layer in self._chain.linears:
                 if not whole:  # an example that is not in the batch would count: 0 · NaN is NaN
                     layer.keep(rows.present)
-                layer.sum_into(total, None, first)
+                layer.sum_into(total, None)
             return
         self._chain.backward(gradients)
         found = self._chain.squares(rows.squares)
@@ -193,7 +189,7 @@ class Stack:
         for index, layer in enumerate(self._chain.linears):
             if not whole:
                 layer.keep(finite.view(self.models, -1))
-            layer.sum_into(total, factors[index if len(factors) > 1 else 0], first)
+            layer.sum_into(total, factors[index if len(factors) > 1 else 0])
 
     # -- what is kept -----------------------------------------------------------------------------------------------
 
@@ -218,7 +214,7 @@ class Stack:
         return Answers(numbers, logits.float().numpy(), seen, state)
 
     def _logits(self, inputs: Float[Tensor, "rows features"]) -> Float[Tensor, "models rows classes"]:
-        size = rows_at_once(self.models, self._chain.width(shared=True))
+        size = rows_at_once(self.models, self._chain.width())
         return torch.cat([self._chain.forward(part.t()).transpose(1, 2) for part in inputs.split(size)], 1)
 
     def _of_views(self, views: Tensor) -> np.ndarray:
