@@ -101,9 +101,9 @@ def same_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     take_same_keys(monkeypatch)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of public data sets; the test is skipped where there is none."""
+    """The folder of public data sets; where there is none, what needs it is skipped."""
     folder = os.environ.get("DPTRAIN_DATA", "")
     if not folder or not Path(folder).is_dir():
         pytest.skip("needs DPTRAIN_DATA: the folder of public data sets")

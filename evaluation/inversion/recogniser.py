@@ -13,6 +13,7 @@ Its architecture (group normalisation, mean pooling, half resolution) is no mode
 hashes which pictures it has seen; :func:`~evaluation.inversion.evaluator.check_apart` refuses one that attacker or target used.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -143,11 +144,7 @@ def varied(
     """Pictures as they could have been taken: each turned by up to 9°, scaled by up to 15%, moved by up to 7.5% of the side,
     mirrored or not, its contrast changed by up to 30% and its brightness by up to a fifth of the range; with noise of a
     standard deviation up to 0.15; half of them blurred by a Gaussian of up to two pixels."""
-
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(shape, generator=generator)
-
-    count = len(pictures)
+    uniform, count = functools.partial(_uniform, generator), len(pictures)
     turn, scale = uniform(-0.15, 0.15, count), uniform(0.85, 1.15, count)
     mirror = torch.where(uniform(0, 1, count) < 0.5, -1.0, 1.0)
     along, across = torch.cos(turn) * scale, torch.sin(turn) * scale
@@ -159,3 +156,7 @@ def varied(
     half = count // 2
     moved = torch.cat([blurred(moved[:half], float(uniform(0, 2, 1))), moved[half:]])
     return moved + uniform(0, 0.15, count, 1, 1, 1) * torch.randn(moved.shape, generator=generator)
+
+
+def _uniform(generator: torch.Generator, low: float, high: float, *shape: int) -> Tensor:
+    return low + (high - low) * torch.rand(shape, generator=generator)
