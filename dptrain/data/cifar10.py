@@ -62,7 +62,7 @@ def load(config: DataConfig) -> DataSet:
         (pixels, labels), form = _jpeg(root / ARCHIVE), "JPEG: re-encoded with loss, not the original pixels"
     return DataSet(
         name="cifar10",
-        inputs=pixels.float() / 255 - SHIFT,
+        inputs=pixels.float().div_(255).sub_(SHIFT),
         targets=labels,
         classes=CLASSES,
         bounds=(-SHIFT, 1 - SHIFT),
@@ -111,11 +111,14 @@ def _jpeg(path: Path) -> tuple[Tensor, Tensor]:
     pixels, labels = torch.empty((sum(PARTS.values()), 3, SIDE, SIDE), dtype=torch.uint8), []
     try:
         with zipfile.ZipFile(path) as archive:
-            found = sorted(archive.namelist())
+            found: dict[str, list[str]] = {}
+            for file in sorted(archive.namelist()):
+                if file.endswith(".jpg"):
+                    found.setdefault(file.rpartition("/")[0], []).append(file)
             files = []
             for part, count in PARTS.items():
                 for label, name in enumerate(CLASSES):
-                    own = [file for file in found if file.startswith(f"{part}/{name}/") and file.endswith(".jpg")]
+                    own = found.get(f"{part}/{name}", [])
                     if len(own) != count // len(CLASSES):
                         raise _damaged(path, f"{len(own)} files in place of {count // len(CLASSES)} in {part}/{name}")
                     files += own

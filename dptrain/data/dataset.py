@@ -11,6 +11,7 @@ by whoever wrote the loader or the recipe, never computed from the examples.
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -174,14 +175,14 @@ class DataSet:
             raise DataError(f"data set {self.name!r} has no inputs: its examples are of shape {self.input_shape}")
         if len(self.inputs) != len(self.targets):
             raise DataError(f"data set {self.name!r} has {len(self.inputs)} inputs and {len(self.targets)} labels")
-        finite = torch.isfinite(self.inputs.reshape(len(self.inputs), -1)).all(1)
-        if not bool(finite.all()):
+        low, high = (float(value) for value in torch.aminmax(self.inputs))
+        if not math.isfinite(low) or not math.isfinite(high):  # NaN anywhere makes both NaN
+            finite = torch.isfinite(self.inputs.reshape(len(self.inputs), -1)).all(1)
             first = int((~finite).nonzero()[0])
             raise DataError(
                 f"data set {self.name!r} holds NaN or infinity in {int((~finite).sum())} examples, the first at index "
                 f"{first} (counted from 0); mend or remove them before training"
             )
-        low, high = float(self.inputs.min()), float(self.inputs.max())
         if low < self.bounds[0] - 1e-6 or high > self.bounds[1] + 1e-6:
             raise DataError(f"data set {self.name!r} has values outside its public bounds {self.bounds}")
         self._check_targets()
@@ -216,7 +217,7 @@ class DataSet:
         graph = () if self.graph is None else (self.graph.features, self.graph.edges, self.graph.held_out)
         for tensor in (self.inputs, self.targets, *graph, *(part for part in others if part is not None)):
             content.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-            content.update(tensor.contiguous().numpy().tobytes())
+            content.update(tensor.contiguous().numpy().reshape(-1).view(np.uint8).data)
         object.__setattr__(self, "fingerprint", content.hexdigest())
 
     def _check_targets(self) -> None:

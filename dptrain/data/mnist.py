@@ -39,7 +39,7 @@ def load(config: DataConfig) -> DataSet:
     pixels, labels = _read(root)
     return DataSet(
         name="mnist",
-        inputs=pixels.unsqueeze(1).float() / 255 - SHIFT,
+        inputs=pixels.unsqueeze(1).float().div_(255).sub_(SHIFT),
         targets=labels.long(),
         classes=tuple(str(digit) for digit in range(10)),
         bounds=(-SHIFT, 1 - SHIFT),
