@@ -71,28 +71,42 @@ class Bench:
     population: np.ndarray
 
     @classmethod
-    def of(cls, name: str, models: int | None = None, folder: Path | None = None, flags: list[str] | None = None) -> "Bench":
+    def of(
+        cls,
+        name: str,
+        models: int | None = None,
+        folder: Path | None = None,
+        flags: list[str] | None = None,
+        only_asked: bool = False,
+    ) -> "Bench":
         """A recipe's own fleet.
 
         Args:
             models: how many; left out, as many as the recipe's attacks have.
             folder: of the cache; left out, that of a run of this recipe.
+            only_asked: leaves out the examples that no attack asks about, which the fleet of a run of this recipe answers too.
         """
         comparison = load(name, flags or [])
         job = next(job for job in comparison.jobs() if job.variant == "non_private")
         data = dptrain.data.load(job.recipe.data)
         shares = job.recipe.data.split
         split = draw(len(data), shares, job.seed, data.published_test)
+        audited, population = split.audited, split.population
+        if only_asked:
+            asked = np.union1d(audited, population)
+            audited, population = (np.searchsorted(asked, part) for part in (audited, population))
+            index = torch.from_numpy(asked)
+            data = dataclasses.replace(data, inputs=data.inputs[index], targets=data.targets[index], published_test=0)
         fleet = train_fleet(
             job.recipe,
             data,
             models=models or comparison.evaluation.shadow_models,
             rate=shares.members / (shares.members + shares.non_members),
-            test=np.setdiff1d(np.arange(split.size), split.audited),
+            test=np.setdiff1d(np.arange(len(data)), audited),
             folder=folder or Path(comparison.output) / "private" / "fleet",
             performance=comparison.performance,
         )
-        return cls(fleet, data.targets, split.audited, split.population)
+        return cls(fleet, data.targets, audited, population)
 
     def part(self, indices: np.ndarray) -> LabelledExamples:
         index = torch.from_numpy(indices)
