@@ -53,7 +53,7 @@ AREAS = {
     "shadow models": r"\S+ .*private/fleet",
     "result": r"\S+ .*/(evaluation|\.?results?\.json)",
     "report": r"\S+ run/\.?(report|private)\.|\S+ .*html",
-    "TensorBoard": r"\S+ .*events\.dptrain",
+    "TensorBoard": r"\S+ run/.*(tradeoff|being_written)",
     "telemetry": r"\S+ run\.non_private",
     "split and identity": r"\S+ .*(split\.npz|run\.json)",
     "comparison": r"\S+ run",
@@ -182,7 +182,10 @@ def _places(reference: Outcome, chance: random.Random) -> dict[str, deque[Kill]]
     boundaries = list(places[STEP])
     chance.shuffle(boundaries)
     places[STEP] = deque(sorted(boundaries, key=lambda kill: kill.site.startswith("after")))
-    return {area: kills for area, kills in places.items() if kills}
+    lacking = [area for area, kills in places.items() if not kills]
+    if lacking:
+        raise LookupError(f"no site of the run is one of {', '.join(lacking)}: AREAS does not know what it is called by now")
+    return places
 
 
 def resumed(case: Case, number: int, of: int, base: Path, reference: Outcome) -> bool:

@@ -208,9 +208,9 @@ class Store:
             self._wake.clear()
             try:
                 self.flush()
-            except SQLAlchemyError as error:
-                LOG.error("the monitor's store cannot be written to, and is tried again: %s", error)
-                time.sleep(self._interval)
+            except Exception as error:  # whatever it is: without this thread nothing would be written any more
+                told = error if isinstance(error, SQLAlchemyError) else type(error).__name__  # others may name a client
+                LOG.error("the monitor's store cannot be written to, and is tried again: %s", told)
 
 
 def _opened(url: str) -> tuple[Engine, AbstractContextManager[Any]]:

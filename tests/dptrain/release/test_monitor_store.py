@@ -210,6 +210,28 @@ def test_a_client_whose_state_is_damaged_begins_anew_and_the_operator_is_told(ca
     store.close()
 
 
+def test_whatever_breaks_a_write_the_next_one_is_made(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    class Source:
+        asked = 0
+
+        def give(self, put: Any) -> None:
+            self.asked += 1
+            if self.asked == 1:
+                raise ValueError("somebody")
+            put("a", b"state")
+
+    store, source = Store(url(tmp_path), interval=0.01), Source()
+    store.attach("some", source.give)
+    end = time.monotonic() + 60
+    while store.get("a", "some") is None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    store.close()
+    assert "ValueError" in caplog.text
+    assert "somebody" not in caplog.text
+    assert Store(url(tmp_path)).get("a", "some") == b"state"
+
+
 def test_an_error_of_the_database_names_no_client(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     store = Store(url(tmp_path), interval=0.05)
     monitor = watched(store)
