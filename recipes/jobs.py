@@ -27,7 +27,7 @@ from dptrain.trainer import Trainer
 from evaluation import runner
 from evaluation.plan import ATTACKS, EvaluationPlan
 from evaluation.result import read_run
-from recipes.comparison import Comparison, Job, from_toml
+from recipes.comparison import Comparison, Job, from_toml, parse
 from recipes.notes import as_sentences
 
 PATIENCE = 120.0
@@ -190,7 +190,7 @@ def foreign(comparison: Comparison) -> list[Foreign]:
 
 
 def warm() -> None:
-    """Imports what jobs and reports import where they first need it."""
+    """Imports what jobs and reports import where they first need it, and has the parser read the flags' own source once."""
     import dp_accounting.pld.pld_privacy_accountant  # noqa: F401
     import opacus.accountants  # noqa: F401
     import sklearn.ensemble  # noqa: F401
@@ -199,6 +199,8 @@ def warm() -> None:
     import evaluation.report.figures
     import evaluation.report.tensorboard  # noqa: F401
     import recipes.runs  # noqa: F401
+
+    parse([])
 
 
 if __name__ == "__main__":
