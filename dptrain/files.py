@@ -20,16 +20,17 @@ DIGITS = 18
 """Of the number in the name of a file that is being written."""
 
 
-def write_file(path: Path, content: bytes, mode: int = 0o666) -> None:
+def write_file(path: Path, content: bytes, mode: int = 0o666, meanwhile: str = "") -> None:
     """Writes a single file so that a reader finds the old one or this one, whole, also after a crash.
 
     Args:
         mode: its permissions, before the process's mask; 0o600 is for the owner alone.
+        meanwhile: what stands for its name until it is whole, where others would read a file whose name has a part of its own.
 
     Raises:
         DiskError: the disk is full, or the place is closed to writing; the old file is there as it was.
     """
-    with whole_file(path, mode) as handle:
+    with whole_file(path, mode, meanwhile) as handle:
         handle.write(content)
 
 
@@ -51,13 +52,13 @@ def write_next(folder: Path, suffix: str, content: bytes) -> Path:
 
 
 @contextmanager
-def whole_file(path: Path, mode: int = 0o666) -> Iterator[BinaryIO]:
+def whole_file(path: Path, mode: int = 0o666, meanwhile: str = "") -> Iterator[BinaryIO]:
     """A file to write, which takes its place when the block ends; where the block raises, nothing does.
 
     Raises:
         DiskError: as in :func:`write_file`.
     """
-    with _beside(path, mode) as (handle, partial):
+    with _beside(path.with_name(meanwhile or path.name), mode) as (handle, partial):
         yield handle
         handle.flush()
         os.fsync(handle.fileno())

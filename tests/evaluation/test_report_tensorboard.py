@@ -230,13 +230,23 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
     tensorboard.write(result, tmp_path)
     before = sorted(tmp_path.rglob(f"*{SUFFIX}"))
 
-    def full(path: Path, content: bytes) -> None:
+    def full(path: Path, content: bytes, meanwhile: str) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("evaluation.report.board.events.write_file", full)
     with pytest.raises(OSError, match="No space"):
         tensorboard.write(result, tmp_path)
     assert sorted(tmp_path.rglob(f"*{SUFFIX}")) == before
+
+
+def test_what_a_killed_writer_left_is_gone_after_the_next_one(tmp_path: Path):
+    """Its name was of a process, or is a number now; TensorBoard reads neither, as no name of a run's own file is in it."""
+    result = small(tmp_path)
+    tensorboard.write(result, tmp_path)
+    for name in (".being_written.4711", ".being_written.000000000000000001"):
+        (tmp_path / "tradeoff" / name).write_bytes(b"half")
+    tensorboard.write(result, tmp_path)
+    assert not list(tmp_path.rglob(".being_written*"))
 
 
 def test_the_permitted_roc_is_a_chart_of_its_own(written: Path):

@@ -87,12 +87,7 @@ class Events:
         for summary, step in self._summaries:
             records.write(Event(wall_time=self._begun, step=step, summary=summary).SerializeToString())
         name = f"events.out.tfevents.{self._begun:017.6f}.{socket.gethostname()}.{os.getpid()}{SUFFIX}"
-        complete = folder / f".being_written.{os.getpid()}"
-        write_file(complete, content.getvalue())
-        try:
-            os.replace(complete, folder / name)
-        finally:
-            complete.unlink(missing_ok=True)
+        write_file(folder / name, content.getvalue(), meanwhile="being_written")
         return folder / name
 
     def _add(self, summary: Any, step: int) -> None:
